@@ -1,0 +1,247 @@
+"""Model states → model folders in the staging area, with their configs and the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import __version__
+from builder.cache import Cache
+from builder.compare import Gates
+from builder.defaults import VERSIONS_KEPT
+from builder.errors import SpecError
+from builder.findings import Finding
+from builder.judge import ModelState, TargetState, candidates, gates_of
+from builder.manifest import FORMAT, Manifest, ModelRecord, Numbers, RunRecord, ServedRecord, TargetRecord, TargetTimings
+from builder.measurement import ExportReport
+from builder.records import canonical, to_json
+from builder.repository import ModelFolder, stage_model
+from builder.samples import Request
+from builder.spec import BatchingSpec, InstancesSpec, ModelSpec, RepoSpec
+from builder.stored_samples import store_samples
+from builder.tensors import Signature
+from builder.triton_config import ConfigRequest, parse_config, render_config, warmup_files, warmup_from_samples
+from builder.work import work_key
+
+LABELS_FILE = "labels.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A model folder in the staging area, the target state it came from, and what rendering it said."""
+
+    model: str
+    record: ServedRecord
+    state: TargetState
+    findings: tuple[Finding, ...]
+
+
+def served_states(state: ModelState) -> tuple[tuple[str, TargetState], ...]:
+    """(folder, target) of a model: its own name, and with `serve: all` one more per target."""
+    best = candidates(state)
+    if not best:
+        return ()
+    own = ((state.spec.name, best[0]),)
+    if state.spec.serve != "all":
+        return own
+    return own + tuple((f"{state.spec.name}_{target.target.suffix}", target) for target in state.targets if target.passes)
+
+
+def possible_folders(spec: RepoSpec) -> tuple[str, ...]:
+    """Every model folder that a build of this spec may write, known before any work.
+
+    Raises:
+        SpecError: two models would write the same folder.
+    """
+    owners: dict[str, str] = {}
+    for model in spec.models:
+        names = [model.name]
+        if model.serve == "all":
+            names += [f"{model.name}_{text.replace(':', '_')}" for text in model.targets or ()]
+        for name in names:
+            if name in owners:
+                raise SpecError(f"the models {owners[name]!r} and {model.name!r} would both be served as {name!r}")
+            owners[name] = model.name
+    return tuple(owners)
+
+
+def stage_state(  # noqa: PLR0913 - where things lie
+    state: ModelState, *, release: str, cache: Cache, staged: Path, current: Path, before: Mapping[str, ServedRecord]
+) -> tuple[Staged, ...]:
+    """Write every folder of one model."""
+    if state.report is None:
+        return ()
+    samples = store_samples(cache, work_key(state.plan.export), state.report)
+    made = []
+    for folder, target in served_states(state):
+        model, findings = _model_folder(folder, state, target, state.report, samples, release=release, cache=cache)
+        record = stage_model(staged, current, model, before.get(folder))
+        made.append(Staged(state.spec.name, record, target, findings))
+    return tuple(made)
+
+
+def _model_folder(  # noqa: PLR0913
+    folder: str,
+    state: ModelState,
+    target: TargetState,
+    report: ExportReport,
+    samples: Path,
+    *,
+    release: str,
+    cache: Cache,
+) -> tuple[ModelFolder, tuple[Finding, ...]]:
+    if target.converted is None:
+        msg = f"{folder}: {target.target} was never converted"
+        raise ValueError(msg)
+    spec = state.spec
+    labels = _labels(spec, report.signature)
+    requests = _warmup_samples(spec, report, samples)
+    request = ConfigRequest(
+        name=folder,
+        backend=target.target.backend,
+        release=release,
+        signature=report.signature,
+        ports=target.converted.ports,
+        batch_proven=target.batch_proven,
+        batching=spec.batching or BatchingSpec(),
+        instances=spec.instances or InstancesSpec(),
+        label_files={output: LABELS_FILE for output in labels},
+        warmup=warmup_from_samples(report.signature, requests, len(requests)),
+        overrides=spec.config,
+    )
+    rendered = render_config(request)
+    extra: dict[str, bytes] = dict(warmup_files(request))
+    extra.update({LABELS_FILE: text for text in labels.values()})
+    model = ModelFolder(
+        folder=folder,
+        target=target.target,
+        artefact=cache.folder("convert", work_key(target.plan.convert)),
+        files=target.converted.files,
+        config=rendered.text,
+        batching=int(parse_config(rendered.text).get("max_batch_size", 0)) > 0,
+        samples=samples,
+        extra=extra,
+        keep=spec.versions.keep if spec.versions else VERSIONS_KEPT,
+    )
+    return model, rendered.findings
+
+
+def _warmup_samples(spec: ModelSpec, report: ExportReport, samples: Path) -> tuple[Request, ...]:
+    if spec.warmup is None or not spec.warmup.samples:
+        return ()
+    from builder.samples import load_requests
+
+    return load_requests(samples, report.signature)[: spec.warmup.samples]
+
+
+def _labels(spec: ModelSpec, signature: Signature) -> dict[str, bytes]:
+    """Output → label file, for the output whose last axis has as many classes as the file has lines."""
+    if spec.class_names is None:
+        return {}
+    try:
+        names = spec.class_names.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{spec.name}: class_names: {spec.class_names} cannot be read: {error}") from error
+    for tensor in signature.outputs:
+        if tensor.shape and tensor.shape[-1] == len(names):
+            return {tensor.name: ("\n".join(names) + "\n").encode()}
+    sizes = ", ".join(tensor.describe() for tensor in signature.outputs)
+    raise SpecError(
+        f"{spec.name}: class_names: {spec.class_names} has {len(names)} lines, but no output has that many classes",
+        remedy=f"the outputs are {sizes}: give one name a line for the last axis of one of them",
+    )
+
+
+def model_record(state: ModelState, staged: Sequence[Staged], live: Mapping[str, object]) -> ModelRecord:
+    """What the manifest says of one model."""
+    report = state.report
+    if report is None:
+        msg = f"{state.spec.name}: nothing was exported"
+        raise ValueError(msg)
+    gates: Gates = gates_of(state.spec)
+    return ModelRecord(
+        name=state.spec.name,
+        signature=report.signature,
+        source_format=state.plan.export.source.format,
+        source_digest=state.plan.export.source.digest,
+        route=report.route,
+        samples=report.samples,
+        export_key=work_key(state.plan.export),
+        gates=to_json(gates),
+        targets=tuple(_target_record(state, target) for target in state.targets),
+        served=tuple(item.record for item in staged),
+        notes=report.notes,
+        live=dict(live),
+    )
+
+
+def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
+    measured = target.measurement
+    numbers = measured and Numbers(measured.outputs, measured.batch, measured.compute, measured.metric, measured.notes)
+    works = {work.kind: portable_work(to_json(work)) for work in (state.plan.export, target.plan.convert, target.plan.measure)}
+    return TargetRecord(
+        target=target.target,
+        status="built" if target.status == "cached" else target.status,
+        convert_key=work_key(target.plan.convert),
+        size_bytes=target.converted.size_bytes if target.converted else None,
+        numbers=numbers or None,
+        findings=tuple(_portable_finding(finding) for finding in target.findings),
+        works=works,
+    )
+
+
+def portable_work(work: dict[str, object]) -> dict[str, object]:
+    """A work without the places it was read from: the manifest is the same wherever it is built."""
+    source = work.get("source")
+    if isinstance(source, dict):
+        work = {**work, "source": {key: value for key, value in source.items() if key not in ("path", "import_root")}}
+    return work
+
+
+def _portable_finding(finding: Finding) -> Finding:
+    """Without the log and replay command, which only mean something on the machine of the build."""
+    from dataclasses import replace
+
+    return replace(finding, remedy=finding.remedy.split("log: ", 1)[0].rstrip("; "))
+
+
+def timings_of(state: ModelState) -> dict[str, TargetTimings]:
+    """Target → what depends on the clock."""
+    return {
+        str(target.target): TargetTimings(
+            seconds=round(target.seconds, 3),
+            latency=target.measurement.latency,
+            peak_memory_bytes=target.measurement.peak_memory_bytes,
+        )
+        for target in state.targets
+        if target.measurement is not None
+    }
+
+
+def make_manifest(
+    spec: RepoSpec, command: str, models: Mapping[str, ModelRecord], timings: Mapping[str, dict[str, TargetTimings]]
+) -> Manifest:
+    """The whole manifest; models in the order of their names."""
+    return Manifest(
+        format=FORMAT,
+        build_repo=__version__,
+        triton=spec.triton,
+        spec_digest=hashlib.sha256(canonical(_portable_spec(spec))).hexdigest(),
+        models=dict(sorted(models.items())),
+        run=RunRecord(command, dict(sorted(timings.items()))),
+    )
+
+
+def _portable_spec(spec: RepoSpec) -> object:
+    """The spec as JSON without the folder it lies in."""
+    data = spec.model_dump(mode="json")
+    for model in data["models"]:
+        model["source"].pop("path")
+        model["source"].pop("import_root")
+        for key in ("samples", "class_names"):
+            if model.get(key):
+                model[key] = "given"
+    return data
+

@@ -1,0 +1,69 @@
+"""Triton backends: one module each, named as Triton names it. A new backend is one file and one line below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from builder.tensors import Signature
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+
+class Session(Protocol):
+    """An artefact loaded in its own library, with the settings that Triton's backend uses by default."""
+
+    @property
+    def compute(self) -> str:
+        """What it really computes in and on: `fp32, CPUExecutionProvider`."""
+
+    def run(self, inputs: Arrays) -> Arrays: ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """A module of this folder."""
+
+    PRECISIONS: tuple[str, ...]
+    LIBRARIES: tuple[str, ...]
+    """Distributions whose versions decide the artefact and the measurement."""
+    EXTRA: str
+    """`pip install 'build-repo[EXTRA]'` brings the libraries; empty: they are in the core."""
+    FILENAME: str
+    """The file that Triton's backend looks for in a version folder."""
+    CAN_BATCH: bool
+    """Whether max_batch_size > 0 is safe in the native backend for requests of any size."""
+
+    DEFERS: bool
+    """Whether it needs hardware that a build machine may lack: `--defer` then records the target for a later build."""
+
+    def missing(self) -> tuple[str, str] | None:
+        """What this machine lacks for the backend, and the remedy; None when it can work. No heavy import."""
+
+    def refuses(self, signature: Signature, release: str) -> str | None:
+        """Why the native backend cannot serve this signature, in its words; None when it can."""
+
+    def convert(self, onnx_path: Path, signature: Signature, precision: str, release: str, out: Path) -> Signature:
+        """Write `out/FILENAME` (and what belongs to it); returns the ports as the artefact itself declares them."""
+
+    def open_session(self, folder: Path, signature: Signature) -> Session:
+        """Load `folder/FILENAME`; `signature` is the source's (names and order)."""
+
+
+BACKENDS: Final[dict[str, str]] = {
+    "onnxruntime": "builder.backends.onnxruntime",
+    "openvino": "builder.backends.openvino",
+    "tensorrt": "builder.backends.tensorrt",
+}
+
+
+def backend_module(word: str) -> Backend:
+    """The module for a word that the spec has already validated."""
+    return cast("Backend", import_module(BACKENDS[word]))

@@ -1,0 +1,98 @@
+"""Each configuration against its own model file, by the rules of Triton's native backends."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.errors import SpecError
+from builder.findings import Finding
+from builder.native_rules import refusals
+from builder.native_warnings import warnings
+from builder.ports import Ports, inspect_ports, ports_json
+from builder.scan import ModelDir, backend_of, line_of, model_file, scan_repository, served_versions
+
+if TYPE_CHECKING:
+    from builder.checks import CheckContext
+
+Json = dict[str, Any]
+
+READABLE = ("onnxruntime", "openvino")
+
+
+def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
+    """What the native backend would refuse, and what it loads and serves wrongly."""
+    for model in scan_repository(repository):
+        if model.problem or (model.config is None and not context.auto_complete):
+            continue
+        backend = backend_of(model)
+        if backend not in READABLE:
+            yield from _judge(model, backend, {}, context)
+            continue
+        for version in served_versions(model):
+            yield from _version(model, backend, version, context)
+
+
+def _version(model: ModelDir, backend: str, version: int, context: CheckContext) -> Iterator[Finding]:
+    path = model_file(model, version)
+    if path is None or not path.exists():
+        return
+    relative = f"{model.name}/{version}/{path.name}"
+    try:
+        ports = inspect_ports(path)
+    except SpecError as error:
+        aborts = " (with auto-complete on, the whole server aborts)" if context.auto_complete else ""
+        message = error.message + (aborts if backend == "openvino" else "")
+        yield Finding("error", f"native.{backend}.file", message, error.remedy, model=model.name, file=relative)
+        return
+    for name in ports.missing_data:
+        message = f"{path.name} needs {name!r}, which is not there or lies outside its folder"
+        remedy = f"put it beside {relative}"
+        yield Finding("error", f"native.{backend}.file", message, remedy, model=model.name, file=relative)
+    yield from _judge(model, backend, _with_doubt(ports, model.config or {}), context)
+
+
+def _judge(model: ModelDir, backend: str, ports: Json, context: CheckContext) -> Iterator[Finding]:
+    config = {"name": model.name, **(model.config or {})}
+    word = backend if backend in (*READABLE, "tensorrt") else "core"
+    auto = context.auto_complete
+    refused = refusals(backend, config, ports, auto_complete=auto, gpus=context.gpus, release=context.release)
+    for message in refused:
+        yield Finding(
+            "error",
+            f"native.{word}",
+            message,
+            "change config.pbtxt to what the model file says, or build the model again",
+            model=model.name,
+            file=model.config_file,
+            line=_line(model, message),
+        )
+    if refused:
+        return
+    for message in warnings(backend, config, ports, auto_complete=auto):
+        remedy = "see the message; build-repo writes configurations without this"
+        yield Finding("warning", f"native.{word}", message, remedy, model=model.name, file=model.config_file)
+
+
+def _with_doubt(ports: Ports, config: Json) -> Json:
+    """The ports, with sizes of the configuration where the file leaves them open and the runtime may find them."""
+    table = copy.deepcopy(ports_json(ports))
+    lead = 1 if int(config.get("max_batch_size", 0)) else 0
+    dims = {io.get("name"): [int(dim) for dim in io.get("dims", ())] for io in config.get("output", ())}
+    for port in table["outputs"]:
+        written = [-1] * lead + dims.get(port["name"], [])
+        if port["shape"] and len(written) == len(port["shape"]):
+            for name, axis in ports.unsure:
+                if name == port["name"]:
+                    port["shape"][axis] = written[axis]
+    return table
+
+
+def _line(model: ModelDir, message: str) -> int | None:
+    """Where the tensor or field stands that the message quotes."""
+    quoted = re.findall(r"(?:tensor|input|output|parameter) '([^']+)'", message)
+    words = [f'"{quoted[0]}"'] if quoted else [word for word in ("KIND_GPU", "preferred_batch_size") if word in message]
+    return line_of(model, words[0]) if words else None

@@ -1,0 +1,163 @@
+"""Folders, versions, file names, and a configuration that the release can read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.config_text import parse_message
+from builder.findings import Finding, Severity
+from builder.releases import fields_unknown, new_fields
+from builder.scan import (
+    BESIDE_VERSIONS,
+    CONFIG_FILE,
+    ModelDir,
+    backend_of,
+    line_of,
+    model_file,
+    scan_repository,
+    served_versions,
+)
+from builder.tensors import BY_TRITON
+
+if TYPE_CHECKING:
+    from builder.checks import CheckContext
+
+_BYTES = {"bool": 1, "8": 1, "16": 2, "32": 4, "64": 8}
+
+
+def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
+    """Every model folder against what the server expects of it."""
+    for model in scan_repository(repository):
+        yield from _config(model, context)
+        yield from _versions(model)
+        if model.config is not None:
+            yield from _model_files(model)
+            yield from _labels(model)
+            yield from _warm_up(model)
+
+
+def _found(model: ModelDir, severity: Severity, rule: str, message: str, remedy: str, **where: Any) -> Finding:  # noqa: ANN401
+    return Finding(severity, f"structure.{rule}", message, remedy, model=model.name, **where)
+
+
+def _config(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
+    if model.problem:
+        remedy = "mend it: Triton reads the file with the same grammar"
+        yield _found(model, "error", "config", model.problem, remedy, file=model.config_file, line=model.line)
+    elif model.config is None:
+        severity: Severity = "info" if context.auto_complete else "error"
+        message = f"there is no {CONFIG_FILE}" + ("" if context.auto_complete else ", and auto-complete is off")
+        yield _found(model, severity, "config", message, f"write {model.config_file}", file=model.config_file)
+    else:
+        name = model.config.get("name", model.name)
+        if name != model.name:
+            message = f"the configuration is named {name!r}, the folder {model.name!r}"
+            line = line_of(model, "name:")
+            yield _found(model, "error", "name", message, "give both one name", file=model.config_file, line=line)
+        yield from _fields(model, context)
+
+
+def _fields(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
+    unknown = set(fields_unknown(context.release))
+    since = {item.field: item.since for item in new_fields()}
+    for field in sorted(_used(parse_message(model.text or "")) & unknown):
+        word = field.partition(".")[2]
+        message = f"Triton {context.release} does not know the field {word!r} of {field.partition('.')[0]}"
+        remedy = f"remove it, or use Triton {since[field]} or newer"
+        yield _found(model, "error", "field", message, remedy, file=model.config_file, line=line_of(model, word))
+
+
+def _used(message: Any) -> set[str]:  # noqa: ANN401 - a protobuf message
+    """`Message.field` of every field that is set, at every depth."""
+    used = set()
+    for field, value in message.ListFields():
+        used.add(f"{message.DESCRIPTOR.name}.{field.name}")
+        if field.message_type is None:
+            continue
+        parts = list(value.values()) if hasattr(value, "values") else value if hasattr(value, "__len__") else [value]
+        for part in parts:
+            if hasattr(part, "ListFields"):
+                used |= _used(part)
+    return used
+
+
+def _versions(model: ModelDir) -> Iterator[Finding]:
+    for folder in sorted(item for item in model.path.iterdir() if item.is_dir()):
+        if folder.name in BESIDE_VERSIONS or folder.name in map(str, model.versions):
+            continue
+        zeros = folder.name.isdigit()
+        why = "it has leading zeros" if zeros else "it is no number"
+        remedy = f"rename it to {int(folder.name)}" if zeros else "move it out of the model's folder"
+        message = f"Triton ignores the folder {folder.name!r}: {why}"
+        yield _found(model, "warning", "version", message, remedy, file=f"{model.name}/{folder.name}")
+    if 0 in model.versions:
+        message = "version 0 is no version for Triton: numbers start at 1"
+        yield _found(model, "error", "version", message, "rename it to 1", file=f"{model.name}/0")
+    if not served_versions(model):
+        message = "no version is available: there is no folder that the version policy loads"
+        yield _found(model, "error", "version", message, f"put the model file into {model.name}/1/", file=model.name)
+    wanted = ((model.config or {}).get("version_policy", {}).get("specific") or {}).get("versions", ())
+    for number in sorted({int(version) for version in wanted} - set(model.versions)):
+        message = f"version_policy asks for version {number}, which is not there"
+        line = line_of(model, "version_policy")
+        yield _found(model, "error", "version", message, "take it out of the policy", file=model.config_file, line=line)
+
+
+def _model_files(model: ModelDir) -> Iterator[Finding]:
+    for version in served_versions(model):
+        path = model_file(model, version)
+        if path is None or path.exists():
+            continue
+        relative = f"{model.name}/{version}/{path.name}"
+        held = ", ".join(sorted(item.name for item in path.parent.iterdir())[:5]) or "nothing"
+        message = (
+            f"failed to stat file {relative}: the {backend_of(model)} backend looks for it; the folder holds {held}"
+        )
+        yield _found(model, "error", "file", message, "rename the file, or set default_model_filename", file=relative)
+
+
+def _labels(model: ModelDir) -> Iterator[Finding]:
+    for output in (model.config or {}).get("output", ()):
+        name = output.get("label_filename")
+        if name and not (model.path / name).is_file():
+            message = f"output {output.get('name', '')!r} names the label file {name!r}, which is not there"
+            line = line_of(model, name)
+            remedy = f"put it at {model.name}/{name}, one label a line"
+            yield _found(model, "error", "labels", message, remedy, file=model.config_file, line=line)
+
+
+def _warm_up(model: ModelDir) -> Iterator[Finding]:
+    for request in (model.config or {}).get("model_warmup", ()):
+        if not int(request.get("batch_size", 0)):
+            message = f"warm-up {request.get('name', '')!r} has batch_size 0: Triton skips it"
+            line = line_of(model, "model_warmup")
+            yield _found(model, "warning", "warmup", message, "set batch_size: 1", file=model.config_file, line=line)
+        for name, item in sorted(request.get("inputs", {}).items()):
+            message = _warm_up_problem(model, item)
+            if message:
+                line = line_of(model, str(item.get("input_data_file") or "model_warmup"))
+                message = f"warm-up {request.get('name', '')!r}, input {name!r}: {message}"
+                yield _found(
+                    model, "error", "warmup", message, "write the file again", file=model.config_file, line=line
+                )
+
+
+def _warm_up_problem(model: ModelDir, item: dict[str, Any]) -> str:
+    dims = [int(dim) for dim in item.get("dims", ())]
+    if -1 in dims:
+        return "warmup setting expects all variable-size dimensions are specified"
+    name = item.get("input_data_file")
+    if not name:
+        return ""
+    path = model.path / "warmup" / name
+    if not path.is_file():
+        return f"{model.name}/warmup/{name} is not there"
+    dtype = BY_TRITON.get(item.get("data_type", ""))
+    if dtype is None or dtype.numpy == "string":
+        return ""
+    width = next(size for tail, size in _BYTES.items() if dtype.numpy.endswith(tail))
+    expected, size = math.prod(dims) * width, path.stat().st_size
+    return f"warmup setting expects {expected} bytes, but {name} only has {size} bytes" if size < expected else ""

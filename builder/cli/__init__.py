@@ -1,0 +1,129 @@
+"""The command line: one file per command; the only place that prints.
+
+stdout carries results only; stderr carries progress and errors.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from builder.errors import EXIT_BUG, EXIT_INTERRUPTED, BuildRepoError, SpecError
+
+COMMANDS: Final[dict[str, str]] = {
+    "build": "Convert, measure, configure, check, and only then replace the repository.",
+    "plan": "What a build would do, what is cached, and why not; changes nothing.",
+    "inspect": "Format, inputs, outputs, operators of a model, and which targets take it.",
+    "init": "Write a commented spec inferred from model files.",
+    "serve": "Serve a repository with a real Triton.",
+    "check": "Check the accuracy of served models through tritonclient, HTTP and gRPC.",
+    "loadtest": "Load-test served models with Locust.",
+    "runtime": "Install, list and remove the embedded server's own environment.",
+    "doctor": "What works on this machine, and the next thing to type for what does not.",
+    "schema": "The JSON Schema of the spec file.",
+    "version": "Versions of build-repo and of the libraries it uses.",
+}
+"""Command → its line in the help. The module `builder.cli.<command>` is imported only when the command runs."""
+
+
+class LazyCommands(TyperGroup):
+    """Lists every command without importing any, so that --help costs no more than typer itself."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002
+        """The order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ANN401, ARG002
+        """The real command once it is resolved, else a line for the help."""
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # noqa: ANN401
+        """Import the one command that runs."""
+        if args and args[0] in COMMANDS:
+            module = importlib.import_module(f"builder.cli.{args[0]}")
+            command = typer.main.get_command(module.app)
+            command.name = args[0]
+            self.commands[args[0]] = command
+        return super().resolve_command(ctx, args)  # type: ignore[arg-type]
+
+
+app = typer.Typer(
+    cls=LazyCommands,
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Trained models in, a proven Triton Inference Server model repository out.",
+)
+
+
+@app.callback()
+def options() -> None:
+    """Nothing is global."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns its exit code. A traceback is only printed for a bug (70)."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = app(arguments, standalone_mode=False, prog_name="build-repo")
+    except KeyboardInterrupt:
+        _say("interrupted; the repository was not changed")
+        return EXIT_INTERRUPTED
+    except BuildRepoError as error:
+        say_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_INTERRUPTED
+    except Exception as error:  # typer's own usage errors have no public base class
+        return _other(error)
+    return result if isinstance(result, int) else 0
+
+
+def _other(error: Exception) -> int:
+    show = getattr(error, "show", None)
+    if show is not None:
+        show(file=sys.stderr)
+        return int(getattr(error, "exit_code", SpecError.exit_code))
+    if type(error).__name__ == "Abort":
+        return EXIT_INTERRUPTED
+    import traceback
+
+    traceback.print_exc()
+    _say("this is a bug in build-repo; please report it with the lines above")
+    return EXIT_BUG
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    """SIGTERM ends a command as Ctrl-C does: everything is cleaned up."""
+    raise KeyboardInterrupt
+
+
+def say_error(error: BuildRepoError) -> None:
+    """What happened and the next thing to type, on stderr."""
+    _say(f"error: {error.message}")
+    if error.remedy:
+        _say(f"  try: {error.remedy}")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def entrypoint() -> NoReturn:
+    """The `build-repo` command."""
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stderr.close()
+    sys.exit(code)

@@ -1,0 +1,190 @@
+"""`build-repo build`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from builder import defaults
+from builder.cli.request import load_request
+from builder.cli.show import console, print_findings, print_json, progress_display
+from builder.errors import BuildRepoError
+
+if TYPE_CHECKING:
+    from builder.build import BuildResult
+    from builder.judge import ModelState, TargetState
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+class CheckWord(StrEnum):
+    """How a staged repository is checked."""
+
+    live = "live"
+    offline = "offline"
+    none = "none"
+
+
+@app.command()
+def build(
+    models: list[Path] = typer.Argument(..., metavar="SPEC|MODEL...", help="A spec file, or model files and folders."),
+    output: Path = typer.Option(Path(defaults.OUTPUT), "-o", "--output", help="The repository to make or replace."),
+    targets: str = typer.Option(None, help="BACKEND:PRECISION,… for every model."),
+    triton: str = typer.Option(None, help="The Triton release that the repository is for, as YY.MM."),
+    name: str = typer.Option(None, help="The model's name; its file name when left out."),
+    inputs: list[str] = typer.Option([], "--input", help="NAME:DTYPE:D1,D2,… where the file does not tell."),
+    samples: Path = typer.Option(None, help="Real inputs: an .npz with one array per input."),
+    serve: str = typer.Option(None, help="best, all, or BACKEND:PRECISION."),
+    strict: bool = typer.Option(False, "--strict", help="Every target must pass."),
+    prune: bool = typer.Option(False, "--prune", help="Remove models of ours that the spec no longer has."),
+    check: CheckWord = typer.Option(None, help="Live where the embedded runtime is installed, else offline."),
+    defer: bool = typer.Option(False, "--defer", help="Record targets that need a GPU for a later build."),
+    jobs: int = typer.Option(defaults.JOBS, min=0, help="Works at once; 0 runs them in this process."),
+    fail_fast: bool = typer.Option(False, "--fail-fast", help="Stop at the first failure."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+) -> None:
+    """Convert, measure, configure, check against a real Triton, and only then replace the repository."""
+    started = time.monotonic()
+    try:
+        spec = load_request(
+            models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=serve
+        )
+        result = _build(spec, output, check, jobs, fail_fast, strict, prune, defer)
+    except BuildRepoError as error:
+        if as_json:
+            print_json(_failure_document(output, error, time.monotonic() - started))
+        raise
+    if as_json:
+        print_json(result_document(result))
+    else:
+        print_findings(_ordered(result))
+        _print_table(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _build(  # noqa: PLR0913
+    spec: Any,  # noqa: ANN401 - RepoSpec, whose import would slow --help
+    output: Path,
+    check: CheckWord | None,
+    jobs: int,
+    fail_fast: bool,
+    strict: bool,
+    prune: bool,
+    defer: bool,
+) -> BuildResult:
+    from builder.build import BuildOptions
+    from builder.build import build as run_build
+
+    options = BuildOptions(
+        output=output,
+        check=check.value if check else None,
+        jobs=jobs,
+        fail_fast=fail_fast,
+        strict=strict,
+        prune=prune,
+        defer=defer,
+        command=shlex.join(["build-repo", *sys.argv[1:]]),
+    )
+    with progress_display() as progress:
+        return run_build(spec, options, progress)
+
+
+def result_document(result: BuildResult) -> dict[str, Any]:
+    """The JSON of `build --json`, the same shape on every exit code."""
+    from builder.records import to_json
+
+    return {
+        "repository": str(result.repository),
+        "models": [_model_document(result, state) for state in result.models],
+        "findings": [to_json(finding) for finding in result.findings],
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _model_document(result: BuildResult, state: ModelState) -> dict[str, Any]:
+    staged = next((item for item in result.staged if item.record.folder == state.spec.name), None)
+    stands = result.exit_code == 0 and staged is not None
+    return {
+        "name": state.spec.name,
+        "version": staged.record.version if stands and staged else None,
+        "served": _target_words(staged.state) if stands and staged else None,
+        "targets": [_target_document(target) for target in state.targets],
+    }
+
+
+def _target_words(state: TargetState) -> dict[str, str]:
+    return {"backend": state.target.backend, "precision": state.target.precision}
+
+
+def _target_document(state: TargetState) -> dict[str, Any]:
+    from builder.records import to_json
+
+    return {
+        **_target_words(state),
+        "status": state.status,
+        "seconds": round(state.seconds, 3),
+        "size_bytes": state.converted.size_bytes if state.converted else None,
+        "measurement": to_json(state.measurement),
+        "findings": [to_json(finding) for finding in state.findings],
+    }
+
+
+def _failure_document(output: Path, error: BuildRepoError, seconds: float) -> dict[str, Any]:
+    finding = {
+        "severity": "error",
+        "check": type(error).__name__,
+        "message": error.message,
+        "remedy": error.remedy,
+        "model": None,
+        "target": None,
+        "file": None,
+        "line": None,
+    }
+    return {"repository": str(output.resolve()), "models": [], "findings": [finding], "seconds": round(seconds, 3)}
+
+
+def _ordered(result: BuildResult) -> list[Any]:
+    order = {"info": 0, "warning": 1, "error": 2}
+    every = [*result.findings, *(f for state in result.models for target in state.targets for f in target.findings)]
+    return sorted(dict.fromkeys(every), key=lambda finding: order[finding.severity])
+
+
+def _print_table(result: BuildResult) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("model", "target", "size", "latency", "error", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("size", "latency", "error") else "left")
+    served = {(item.model, item.state.target) for item in result.staged} if result.exit_code == 0 else set()
+    for state in result.models:
+        for target in state.targets:
+            mark = " ← served" if (state.spec.name, target.target) in served else ""
+            table.add_row(state.spec.name, str(target.target), *target_cells(target), _verdict(target) + mark)
+    out = console()
+    out.print(table)
+    kept = "is up to date" if not result.swapped else "replaced" if result.exit_code == 0 else ""
+    if result.exit_code == 0:
+        out.print(f"{result.repository} {kept} in {result.seconds:.1f} s; next: build-repo serve {result.repository}")
+    else:
+        out.print(f"{result.repository} was not changed")
+
+
+def target_cells(target: TargetState) -> tuple[str, str, str]:
+    """Size, latency and error of a target for a table."""
+    size = f"{target.converted.size_bytes / 1e6:.1f} MB" if target.converted else "-"
+    if target.measurement is None:
+        return size, "-", "-"
+    latency = f"{target.latency_ms:.2f} ms" if target.measurement.latency else "-"
+    worst = max((output.max_relative for output in target.measurement.outputs), default=0.0)
+    return size, latency, f"{worst:.1e}"
+
+
+def _verdict(target: TargetState) -> str:
+    colours = {"built": "green", "cached": "green", "failed": "red", "rejected": "red", "deferred": "yellow"}
+    return f"[{colours[target.status]}]{target.status}[/]"

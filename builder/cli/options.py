@@ -1,0 +1,73 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder import defaults
+from builder.errors import SpecError
+
+if TYPE_CHECKING:
+    from builder.servers import Endpoint
+
+
+class Engine(StrEnum):
+    """What starts a server."""
+
+    embedded = "embedded"
+
+
+def release_of(repository: Path) -> str:
+    """The release that a repository of ours was built for, the default for any other."""
+    from builder.manifest import read_manifest
+
+    manifest = read_manifest(repository)
+    return manifest.triton if manifest else defaults.RELEASE
+
+
+def parse_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
+    """`Name: value` texts.
+
+    Raises:
+        SpecError: a text has no colon.
+    """
+    pairs = []
+    for text in headers:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise SpecError(f"--header {text!r} is not NAME: VALUE", remedy="for example --header 'Authorization: Bearer …'")
+        pairs.append((name.strip(), value.strip()))
+    return tuple(pairs)
+
+
+@contextmanager
+def open_endpoint(
+    repository: Path | None, urls: list[str], headers: list[str], ca_file: Path | None
+) -> Iterator[tuple[Endpoint, tuple[str, ...]]]:
+    """The server behind the URLs, or the embedded one on the repository, and what it does not serve.
+
+    Raises:
+        SpecError: neither is given.
+    """
+    if urls:
+        from builder.servers.remote import RemoteOptions, connect
+
+        options = RemoteOptions(parse_headers(headers), str(ca_file) if ca_file else None)
+        with connect(urls, options) as endpoint:
+            yield endpoint, ()
+        return
+    if repository is None:
+        raise SpecError("nothing to connect to", remedy="give a repository, or --url grpc://HOST:PORT")
+    if not repository.is_dir():
+        raise SpecError(f"{repository}: no such folder", remedy="build-repo build MODEL -o REPO makes a repository")
+    from builder.manifest import all_listed
+    from builder.verify import serving
+
+    with serving(
+        repository, None, release_of(repository), auto_complete=not all_listed(repository)
+    ) as (endpoint, unchecked):
+        yield endpoint, unchecked

@@ -1,0 +1,114 @@
+"""`build-repo plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from builder import defaults
+from builder.cli.request import load_request
+from builder.cli.show import console, print_json
+
+if TYPE_CHECKING:
+    from builder.work import Work
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def plan(
+    models: list[Path] = typer.Argument(..., metavar="SPEC|MODEL...", help="A spec file, or model files and folders."),
+    output: Path = typer.Option(Path(defaults.OUTPUT), "-o", "--output", help="The repository it is compared with."),
+    targets: str = typer.Option(None, help="BACKEND:PRECISION,… for every model."),
+    triton: str = typer.Option(None, help="The Triton release that the repository is for, as YY.MM."),
+    name: str = typer.Option(None, help="The model's name; its file name when left out."),
+    inputs: list[str] = typer.Option([], "--input", help="NAME:DTYPE:D1,D2,… where the file does not tell."),
+    samples: Path = typer.Option(None, help="Real inputs: an .npz with one array per input."),
+    serve: str = typer.Option(None, help="best, all, or BACKEND:PRECISION."),
+    strict: bool = typer.Option(False, "--strict", help="Every target must pass."),
+    defer: bool = typer.Option(False, "--defer", help="Record targets that need a GPU for a later build."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+) -> None:
+    """What a build would do, what is cached, and why not; changes nothing."""
+    from builder.cache import default_cache
+    from builder.plan import make_plan
+
+    spec = load_request(models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=serve)
+    made = make_plan(spec, defer=defer, strict=strict)
+    cache = default_cache()
+    document = {
+        "triton": spec.triton,
+        "cache": str(cache.root),
+        "output": str(output.resolve()),
+        "defaults": _defaults(),
+        "models": [_model(model, cache, output) for model in made.models],
+    }
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+def _defaults() -> dict[str, Any]:
+    return {name.lower(): value for name, value in sorted(vars(defaults).items()) if name.isupper()}
+
+
+def _model(model: Any, cache: Any, output: Path) -> dict[str, Any]:  # noqa: ANN401 - ModelPlan, Cache
+    from builder.work import work_key
+
+    old = _old_works(output, model.spec.name)
+    works = [_work(model.export, "export", cache, old)]
+    for target in model.targets:
+        label = str(target.target)
+        if target.deferred or target.missing:
+            why = "deferred to a machine with the GPU" if target.deferred else f"cannot be built: {target.missing[0]}"
+            works.append({"work": label, "key": work_key(target.convert), "cached": False, "why": why})
+        works += [_work(work, f"{label} {work.kind}", cache, old.get(label, {})) for work in target.works]
+    return {"name": model.spec.name, "source": str(model.spec.source.path), "serve": model.spec.serve, "works": works}
+
+
+def _work(work: Work, label: str, cache: Any, old: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    from builder.plan import changed_fields
+    from builder.records import to_json
+    from builder.work import work_key
+
+    key = work_key(work)
+    cached = cache.has(work.kind, key)
+    why = ""
+    if not cached:
+        before = old.get(work.kind)
+        fields = list(changed_fields(before, _keyed(to_json(work)))) if before else []
+        why = "; ".join(fields) or ("removed from the cache" if before else "new")
+    return {"work": label, "key": key, "cached": cached, "why": why}
+
+
+def _keyed(work: dict[str, Any]) -> dict[str, Any]:
+    from builder.assemble import portable_work
+
+    return portable_work(work)
+
+
+def _old_works(output: Path, name: str) -> dict[str, Any]:
+    """The work records of the last build of this model: the export's and, per target, its own."""
+    from builder.manifest import read_manifest
+
+    manifest = read_manifest(output) if output.is_dir() else None
+    model = manifest.models.get(name) if manifest else None
+    if model is None:
+        return {}
+    found: dict[str, Any] = {str(target.target): target.works for target in model.targets}
+    first = next(iter(model.targets), None)
+    return found | ({"export": first.works.get("export")} if first else {})
+
+
+def _print(document: dict[str, Any]) -> None:
+    out = console()
+    out.print(f"for Triton {document['triton']}, into {document['output']} (cache: {document['cache']})")
+    for model in document["models"]:
+        out.print(f"[bold]{model['name']}[/bold] from {model['source']}, serve: {model['serve']}")
+        for work in model["works"]:
+            state = "[dim]cached[/dim]" if work["cached"] else f"[yellow]to do[/yellow] ({work['why']})"
+            out.print(f"  {work['work']:32} {state}", soft_wrap=True)
+    out.print("[dim]defaults: " + ", ".join(f"{key} {value}" for key, value in document["defaults"].items()) + "[/dim]")

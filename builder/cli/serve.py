@@ -1,0 +1,55 @@
+"""`build-repo serve`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+from builder.cli.options import Engine, release_of
+from builder.errors import SpecError
+
+app = typer.Typer(rich_markup_mode=None)
+POLL_S = 0.5
+
+
+@app.command()
+def serve(
+    repository: Path = typer.Argument(..., metavar="REPO", help="Any Triton model repository."),
+    arguments: list[str] = typer.Argument(None, metavar="[-- TRITONSERVER ARGS]", help="Handed to tritonserver."),
+    engine: Engine = typer.Option(Engine.embedded, help="What starts the server."),
+    triton: str = typer.Option(None, help="The release whose runtime serves it; the repository's own when left out."),
+    http_port: int = typer.Option(8000, min=0, max=65535, help="0 chooses a free one."),
+    grpc_port: int = typer.Option(8001, min=0, max=65535, help="0 chooses a free one."),
+    metrics_port: int = typer.Option(8002, min=0, max=65535, help="0 chooses a free one."),
+) -> None:
+    """Serve a repository with a real Triton, in the foreground, until SIGTERM or Ctrl-C."""
+    from builder.manifest import all_listed
+    from builder.servers import ServeOptions, server_module
+    from builder.verify import light_copy
+
+    if not repository.is_dir():
+        raise SpecError(f"{repository}: no such folder", remedy="build-repo build MODEL -o REPO makes a repository")
+    options = ServeOptions(
+        release=triton or release_of(repository),
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        auto_complete=not all_listed(repository),
+        arguments=tuple(arguments or ()),
+    )
+    try:
+        with (
+            light_copy(repository, None) as (copy, unchecked),
+            server_module(engine.value).serve(copy, options) as endpoint,
+        ):
+            for text in unchecked:
+                sys.stderr.write(f"not served by the embedded server: {text}\n")
+            print(f"ready http={endpoint.http} grpc={endpoint.grpc} metrics={endpoint.metrics}", flush=True)
+            while True:
+                time.sleep(POLL_S)
+                endpoint.alive()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")

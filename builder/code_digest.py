@@ -1,0 +1,110 @@
+"""What decides a source model's content, as digests: its files, and the code behind `module:callable`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from builder.errors import SpecError
+
+LOCATION: Final = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
+"""The start of an external data entry in an ONNX protobuf (`key: "location"`, then the length of the value)."""
+LONGEST_LOCATION: Final = 127
+
+
+def path_digest(path: Path) -> str:
+    """SHA-256 of a file, with the data files an ONNX model points to, or of all files of a folder.
+
+    Raises:
+        SpecError: there is no such file or folder.
+    """
+    if path.is_dir():
+        return _files_digest(path, sorted(file for file in path.rglob("*") if file.is_file()))
+    if not path.is_file():
+        raise SpecError(f"no such file: {path}", remedy="check the path; it is relative to the spec file")
+    data = data_files(path)
+    return _files_digest(path.parent, [path, *data]) if data else _file_digest(path)
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The external data files beside an ONNX model, found in its bytes: neither parsed nor with onnx imported."""
+    with path.open("rb") as stream:
+        if stream.read(1) != b"\x08":
+            return ()
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            names = set(_locations(content))
+    folder = path.parent.resolve()
+    files = {(folder / name).resolve() for name in names}
+    return tuple(sorted(file for file in files if file.is_file() and file.is_relative_to(folder)))
+
+
+def _locations(content: mmap.mmap) -> Iterator[str]:
+    for match in LOCATION.finditer(content):
+        length = match.group(1)[0]
+        if length <= LONGEST_LOCATION:
+            name = content[match.end() : match.end() + length]
+            if b"\0" not in name:
+                yield name.decode("utf-8", "replace")
+
+
+def callable_digest(model: str, import_root: Path) -> str:
+    """The digest of the code behind `module:callable`, found without importing it.
+
+    A module of `import_root` stands for all Python files of its folder, a package for all its Python files, an
+    installed distribution for its name and version.
+
+    Raises:
+        SpecError: the module is nowhere.
+    """
+    top = model.partition(":")[0].partition(".")[0]
+    package = import_root / top
+    if (import_root / f"{top}.py").is_file():
+        return _files_digest(import_root, sorted(import_root.glob("*.py")))
+    if package.is_dir() and any(package.rglob("*.py")):
+        return _files_digest(import_root, sorted(package.rglob("*.py")))
+    installed = _distribution(top)
+    if installed:
+        return hashlib.sha256(installed.encode()).hexdigest()
+    return _found_elsewhere(top, model, import_root)
+
+
+def _distribution(top: str) -> str | None:
+    from importlib.metadata import packages_distributions, version
+
+    names = sorted(set(packages_distributions().get(top, ())))
+    return ",".join(f"{name}=={version(name)}" for name in names) or None
+
+
+def _found_elsewhere(top: str, model: str, import_root: Path) -> str:
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        found = None
+    if found is None or not found.origin:
+        raise SpecError(
+            f"model: {model}: there is no module {top!r} in {import_root} (looked for {top}.py and {top}/), "
+            "nor among the installed packages",
+            remedy=f"put {top}.py beside the spec file, or pip install the package that has it",
+        )
+    origin = Path(found.origin)
+    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    return _files_digest(origin.parent, files)
+
+
+def _files_digest(root: Path, files: list[Path]) -> str:
+    """Relative names and contents of the files, in the order given."""
+    digest = hashlib.sha256()
+    for file in files:
+        name = str(file.relative_to(root)) if file.is_relative_to(root) else file.name
+        digest.update(f"{name}\0{_file_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

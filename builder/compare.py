@@ -1,0 +1,283 @@
+"""The one comparison of outputs with the source's, used in process and live, and the verdict on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from builder import defaults
+from builder.findings import Finding
+from builder.measurement import OutputError, TaskMetric
+from builder.tensors import BY_NUMPY, Signature, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+ZERO_TOLERANCE: Final = 1e-6
+"""Absolute error allowed where the source's output is zero everywhere, so that nothing can be relative to it."""
+NEGLIGIBLE: Final = 1e-3
+"""Share of an output's largest magnitude below which a whole request is noise: its direction (cosine) says nothing."""
+BLOCK: Final = 1 << 18
+"""Elements turned into float64 at a time: a comparison of large outputs must not need several times their memory."""
+SATURATED: Final = 6e4
+"""A finite value as good as an infinity: nearly the largest float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What the served outputs must reach; `metric` and `max_drop` need labelled samples."""
+
+    max_relative_error: float = defaults.MAX_RELATIVE_ERROR
+    min_cosine: float = defaults.MIN_COSINE
+    metric: str | None = None
+    max_drop: float | None = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Running totals of one output."""
+
+    max_absolute: float = 0.0
+    cosine: float = 1.0
+    mismatches: int = 0
+    elements: int = 0
+    new_nonfinite: int = 0
+    rows: int = 0
+    agreeing: int = 0
+
+
+def output_scales(signature: Signature, expected: Sequence[Arrays]) -> dict[str, float]:
+    """Per floating output the largest finite magnitude over all requests: what errors are relative to."""
+    floats = [tensor.name for tensor in signature.outputs if BY_NUMPY[tensor.dtype].is_float]
+    return {name: max((_peak(arrays[name]) for arrays in expected), default=0.0) for name in floats}
+
+
+def compare_outputs(
+    signature: Signature,
+    expected: Sequence[Arrays],
+    got: Sequence[Arrays],
+    *,
+    scales: Mapping[str, float] | None = None,
+) -> tuple[OutputError, ...]:
+    """Compare answers with the source's, request by request; the worst counts.
+
+    `scales` (of `output_scales`) judges a part of the requests by the magnitudes of all of them.
+    """
+    if len(expected) != len(got):
+        msg = f"{len(got)} answers for {len(expected)} requests"
+        raise ValueError(msg)
+    known = scales if scales is not None else output_scales(signature, expected)
+    return tuple(_compare_output(tensor, expected, got, known.get(tensor.name, 0.0)) for tensor in signature.outputs)
+
+
+def _compare_output(
+    tensor: Tensor, expected: Sequence[Arrays], got: Sequence[Arrays], scale: float
+) -> OutputError:
+    import numpy as np
+
+    tally = _Tally()
+    for index, (sources, answers) in enumerate(zip(expected, got, strict=True)):
+        source = np.asarray(sources[tensor.name])
+        served = np.asarray(answers[tensor.name]) if tensor.name in answers else None
+        problem = _form_problem(tensor, source, served)
+        if problem or served is None:
+            return OutputError(tensor.name, elements=tally.elements, problem=f"request {index}: {problem}")
+        tally.elements += source.size
+        if BY_NUMPY[tensor.dtype].is_float:
+            _tally_floats(tally, source, served, scale)
+        elif tensor.dtype == "string":
+            pairs = zip(source.ravel().tolist(), served.ravel().tolist(), strict=True)
+            tally.mismatches += sum(_text(left) != _text(right) for left, right in pairs)
+        else:
+            tally.mismatches += int(np.count_nonzero(source != served))
+    return OutputError(
+        name=tensor.name,
+        max_absolute=tally.max_absolute,
+        max_relative=_relative(tally.max_absolute, scale),
+        cosine=tally.cosine,
+        mismatches=tally.mismatches,
+        elements=tally.elements,
+        new_nonfinite=tally.new_nonfinite,
+        top1_agreement=tally.agreeing / tally.rows if tally.rows else None,
+    )
+
+
+def _form_problem(tensor: Tensor, source: Array, served: Array | None) -> str:
+    if served is None:
+        return "the output is missing in the answer"
+    kind = "string" if served.dtype.kind in "OSU" else served.dtype.name
+    if kind != tensor.dtype:
+        return f"dtype {kind}, the source gives {tensor.dtype}"
+    if served.shape != source.shape:
+        return f"shape {list(served.shape)}, the source gives {list(source.shape)}"
+    return ""
+
+
+def _text(item: object) -> str:
+    return item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else str(item)
+
+
+def _relative(absolute: float, scale: float) -> float:
+    if scale > 0.0:
+        return absolute / scale
+    return 0.0 if absolute <= ZERO_TOLERANCE else math.inf
+
+
+def _blocks(*arrays: Array) -> Iterator[tuple[NDArray[np.float64], ...]]:
+    import numpy as np
+
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, BLOCK):
+        yield tuple(array[start : start + BLOCK].astype(np.float64) for array in flat)
+
+
+def _peak(array: Array) -> float:
+    """Largest finite magnitude, 0.0 where there is none."""
+    import numpy as np
+
+    peak = 0.0
+    for (block,) in _blocks(np.asarray(array)):
+        magnitudes = np.abs(block)
+        peak = max(peak, float(np.max(magnitudes, where=np.isfinite(magnitudes), initial=0.0)))
+    return peak
+
+
+def _tally_floats(tally: _Tally, source: Array, served: Array, scale: float) -> None:
+    import numpy as np
+
+    peaks = _peak(source), _peak(served)
+    dot = source_square = served_square = 0.0
+    for left, right in _blocks(source, served):
+        finite_left, finite_right = np.isfinite(left), np.isfinite(right)
+        both = finite_left & finite_right
+        if not both.all():
+            tally.new_nonfinite += int(np.count_nonzero(~finite_right & (finite_left | ~_same(left, right))))
+            tally.mismatches += int(np.count_nonzero(finite_right & np.isinf(left) & ~_saturated(left, right)))
+            left, right = np.where(both, left, 0.0), np.where(both, right, 0.0)  # noqa: PLW2901
+        with np.errstate(over="ignore"):
+            tally.max_absolute = max(tally.max_absolute, float(np.max(np.abs(right - left), initial=0.0)))
+        left /= peaks[0] or 1.0  # noqa: PLW2901 - squares of the largest floats overflow
+        right /= peaks[1] or 1.0  # noqa: PLW2901
+        dot += float(left @ right)
+        source_square += float(left @ left)
+        served_square += float(right @ right)
+    floor = NEGLIGIBLE * scale if scale > 0.0 else ZERO_TOLERANCE
+    if max(peaks) > floor:
+        norm = math.sqrt(source_square) * math.sqrt(served_square)
+        tally.cosine = min(tally.cosine, max(-1.0, min(1.0, dot / norm)) if norm else 0.0)
+    if source.ndim > 1 and source.shape[-1] > 1 and source.size:
+        _tally_top1(tally, source, served)
+
+
+def _same(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
+    import numpy as np
+
+    return (left == right) | (np.isnan(left) & np.isnan(right))
+
+
+def _saturated(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
+    import numpy as np
+
+    return (np.abs(right) >= SATURATED) & (np.sign(left) == np.sign(right))
+
+
+def _tally_top1(tally: _Tally, source: Array, served: Array) -> None:
+    """A row agrees when the served winner is (one of) the source's largest elements."""
+    import numpy as np
+
+    rows, answers = source.reshape(-1, source.shape[-1]), served.reshape(-1, source.shape[-1])
+    winners = answers.argmax(axis=-1)
+    chosen = np.take_along_axis(rows, winners[:, None], axis=-1)[:, 0]
+    best = rows.max(axis=-1)
+    tally.rows += rows.shape[0]
+    tally.agreeing += int(np.count_nonzero((chosen == best) | ((chosen != chosen) & (best != best))))  # noqa: PLR0124
+
+
+def merge_errors(parts: Sequence[tuple[OutputError, ...]]) -> tuple[OutputError, ...]:
+    """The worst of several comparisons of the same outputs."""
+    return tuple(_worst(errors) for errors in zip(*parts, strict=True))
+
+
+def _worst(errors: tuple[OutputError, ...]) -> OutputError:
+    shares = [error.top1_agreement for error in errors if error.top1_agreement is not None]
+    return OutputError(
+        name=errors[0].name,
+        max_absolute=max(error.max_absolute for error in errors),
+        max_relative=max(error.max_relative for error in errors),
+        cosine=min(error.cosine for error in errors),
+        mismatches=sum(error.mismatches for error in errors),
+        elements=sum(error.elements for error in errors),
+        new_nonfinite=sum(error.new_nonfinite for error in errors),
+        top1_agreement=min(shares) if shares else None,
+        problem=next((error.problem for error in errors if error.problem), ""),
+    )
+
+
+def accuracy_findings(
+    errors: Sequence[OutputError],
+    gates: Gates,
+    *,
+    model: str | None,
+    target: str | None,
+    check_prefix: str = "",
+    metric: TaskMetric | None = None,
+) -> tuple[Finding, ...]:
+    """What the gates say to the numbers: one error per output and broken gate."""
+    broken = [(check, text, cure) for error in errors for check, text, cure in _broken(error, gates)]
+    broken += _broken_metric(metric, gates)
+    return tuple(
+        Finding("error", f"{check_prefix}accuracy.{check}", text, remedy=cure, model=model, target=target)
+        for check, text, cure in broken
+    )
+
+
+def _broken(error: OutputError, gates: Gates) -> Iterator[tuple[str, str, str]]:
+    name = f"output '{error.name}'"
+    if error.problem:
+        yield "shape", f"{name}: {error.problem}", "the target does not give what the source gives; choose another target"
+        return
+    if error.new_nonfinite:
+        text = f"{name}: {error.new_nonfinite} of {error.elements} elements are NaN or Inf where the source's are not"
+        yield "nonfinite", text, "choose a target of higher precision (fp32) for this model"
+    if error.mismatches:
+        text = f"{name}: {error.mismatches} of {error.elements} elements differ from the source's; they must be equal"
+        yield "equal", text, "choose another target, or a higher precision (fp32), for this model"
+    if not error.max_relative <= gates.max_relative_error:
+        text = f"{name}: largest error {_relative_text(error)}, allowed {gates.max_relative_error:.3g}"
+        cure = f"choose a higher precision, or allow it in the spec: accuracy: {{max_relative_error: {_roomy(error)}}}"
+        yield "error", text, cure
+    if not error.cosine >= gates.min_cosine:
+        text = f"{name}: cosine similarity {error.cosine:.6f}, required {gates.min_cosine:g}"
+        cure = f"choose a higher precision, or allow it in the spec: accuracy: {{min_cosine: {_below(error.cosine)}}}"
+        yield "cosine", text, cure
+
+
+def _broken_metric(metric: TaskMetric | None, gates: Gates) -> list[tuple[str, str, str]]:
+    if metric is None or gates.max_drop is None or metric.source - metric.target <= gates.max_drop:
+        return []
+    drop = metric.source - metric.target
+    text = (
+        f"{metric.name} falls from {metric.source:.4f} to {metric.target:.4f} on {metric.rows} rows: "
+        f"{drop:.4f}, allowed {gates.max_drop:g}"
+    )
+    return [("metric", text, "choose a higher precision, or allow it in the spec: accuracy: {max_drop: …}")]
+
+
+def _relative_text(error: OutputError) -> str:
+    if math.isinf(error.max_relative):
+        return f"{error.max_absolute:.3g} where the source gives only zeros"
+    return f"{error.max_relative:.3g} of the output's largest magnitude ({error.max_absolute:.3g} absolute)"
+
+
+def _roomy(error: OutputError) -> str:
+    return "…" if not math.isfinite(error.max_relative) else f"{error.max_relative * 1.2:.2g}"
+
+
+def _below(cosine: float) -> str:
+    return f"{math.floor(cosine * 1000) / 1000:g}"

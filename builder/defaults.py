@@ -1,0 +1,28 @@
+"""Every default of the product, in one place; `build-repo plan` prints them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RELEASE: Final = "26.07"
+TARGETS: Final = ("onnxruntime:fp32", "openvino:fp32")
+SERVE: Final = "best"
+MAX_BATCH_SIZE: Final = 8
+INSTANCE_COUNT: Final = 1
+VERSIONS_KEPT: Final = 2
+JOBS: Final = 2
+
+MAX_RELATIVE_ERROR: Final = 0.02
+"""Largest error allowed, as a share of the output's largest magnitude."""
+MIN_COSINE: Final = 0.999
+
+SAMPLE_SEED: Final = 0
+ODD_BATCH: Final = 3
+SAMPLE_LENGTHS: Final = (16, 7, 32)
+"""Sizes tried on dynamic axes that are not the batch axis."""
+
+LOAD_USERS: Final = 8
+LOAD_DURATION: Final = "30s"
+LOAD_PROTOCOL: Final = "grpc"
+
+OUTPUT: Final = "model_repository"

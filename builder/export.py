@@ -1,0 +1,189 @@
+"""Source → `model.onnx`, `export.json`, `reference.npz`: after this the source's framework is never needed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from builder.batch_probe import NO_BATCH_AXIS, Probe, probe_batches, row_difference, take_rows
+from builder.errors import BuildError, BuildRepoError, SpecError
+from builder.measurement import EXPORT_FILE, ONNX_FILE, REFERENCE_FILE, BatchProof, ExportReport
+from builder.observed import fix_declared, fix_first_axis, observe_signature
+from builder.onnx_tools.reading import opset_of, read_onnx, short
+from builder.records import write_record
+from builder.sample_file import read_samples
+from builder.sample_making import batch_axes, find_recipe
+from builder.sample_requests import FileSamples, RandomSamples, cropped
+from builder.samples import Request, save_requests
+from builder.sources import LoadedSource, source_module
+from builder.tensors import Signature, Tensor
+from builder.work import Export, SamplesRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+    Arrays = Mapping[str, Array]
+
+SAME_ANSWER: Final = 1e-5
+"""Largest relative difference between two answers to one request: threads may add in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """Everything learned by running the source; `extras` are answers that are seen but not kept as samples."""
+
+    signature: Signature
+    requests: tuple[Request, ...]
+    extras: tuple[Request, ...]
+    batch: BatchProof
+    notes: tuple[str, ...]
+    samples: str
+
+
+def run_export(work: Export, out: Path) -> None:
+    """Write the export of one source into `out`.
+
+    Raises:
+        SpecError: the spec, the samples or the model's file do not fit together.
+        BuildError: the framework could not export or run the model.
+    """
+    source = source_module(work.source.format).load(work.source, work.inputs, work.outputs)
+    reference = _learn(source, work.samples)
+    path = out / ONNX_FILE
+    route, notes = source.to_onnx(
+        path,
+        signature=reference.signature,
+        requests=(*reference.requests, *reference.extras),
+        opset=work.opset,
+        ir_version=work.ir_version,
+    )
+    warnings = _check_onnx(path, route)
+    model = read_onnx(path)
+    save_requests(out / REFERENCE_FILE, reference.signature, reference.requests)
+    report = ExportReport(
+        signature=reference.signature,
+        route=route,
+        opset=opset_of(model),
+        ir_version=model.ir_version,
+        batch=reference.batch,
+        samples=reference.samples,
+        notes=(*notes, *warnings, *reference.notes),
+        parameters=source.parameters,
+    )
+    write_record(out / EXPORT_FILE, report)
+
+
+def _check_onnx(path: Path, route: str) -> tuple[str, ...]:
+    """onnx.checker's verdict: an error for what we made, a note for a user's file that onnxruntime has already run."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:
+        if route != "copy":
+            raise BuildError(f"onnx.checker refuses the exported model: {short(error)}") from error
+        return (f"onnx.checker objects, onnxruntime does not: {short(error)}",)
+    return ()
+
+
+def _learn(source: LoadedSource, ref: SamplesRef) -> _Reference:
+    """Find samples and batch sizes that the source accepts, and keep its answers."""
+    samples = _samples(source, ref)
+    inputs = source.inputs
+    declared = dict(source.declared_shapes)
+    probe = None
+    if batch_axes(inputs):
+        probe = probe_batches(source.run, samples.pool(), ref.max_batch_size)
+        if probe.fixed is not None:
+            declared = fix_declared(declared, batch_axes(inputs), probe.fixed)
+            inputs = fix_first_axis(inputs, probe.fixed)
+            samples = samples.fixed(inputs, probe.fixed)
+    sizes = probe.sizes if probe is not None and probe.fixed is None else ()
+    pieces = samples.requests(sizes)
+    requests = tuple(_answered(source, arrays, labels) for arrays, labels in pieces)
+    _check_steady(source, requests)
+    extras = _extras(source, inputs, samples, probe)
+    signature = observe_signature(inputs, (*requests, *extras), declared)
+    rows = tuple(replace(request, rows=_rows(request, signature)) for request in requests)
+    proof = _proof(probe, signature)
+    return _Reference(signature, rows, extras, proof, samples.notes, samples.origin)
+
+
+def _samples(source: LoadedSource, ref: SamplesRef) -> RandomSamples | FileSamples:
+    if ref.path is None:
+        return RandomSamples(find_recipe(source.run, source.inputs, ref.seed), ref.max_batch_size)
+    path = Path(ref.path)
+    return FileSamples(path.name, source.inputs, read_samples(path, ref.labels, source.inputs))
+
+
+def _proof(probe: Probe | None, signature: Signature) -> BatchProof:
+    if probe is None:
+        return BatchProof(proven=False, reason=NO_BATCH_AXIS)
+    if probe.proof.proven and not signature.has_batch_axis:
+        return replace(probe.proof, proven=False, reason=NO_BATCH_AXIS)
+    return probe.proof
+
+
+def _rows(request: Request, signature: Signature) -> int:
+    return int(request.inputs[signature.inputs[0].name].shape[0]) if signature.has_batch_axis else 0
+
+
+def _answered(source: LoadedSource, arrays: Arrays, labels: Array | None) -> Request:
+    """The request with the source's own answer.
+
+    Raises:
+        SpecError: the source refuses it; its own words.
+    """
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+    try:
+        outputs = source.run(arrays)
+    except BuildRepoError:
+        raise
+    except Exception as error:
+        raise SpecError(
+            f"the model refuses the sample inputs ({shapes}): {short(error)}",
+            remedy="give samples that the model accepts, or correct inputs:",
+        ) from error
+    names = source.output_names or tuple(f"output_{place}" for place in range(len(outputs)))
+    if len(names) != len(outputs):
+        raise BuildError(f"the model returned {len(outputs)} outputs on inputs {shapes}, {len(names)} before")
+    return Request(dict(arrays), dict(zip(names, outputs, strict=True)), labels=labels)
+
+
+def _check_steady(source: LoadedSource, requests: Sequence[Request]) -> None:
+    """Ask the first request again, twice in a row.
+
+    Raises:
+        SpecError: the answer changed: the model keeps state between calls or draws random numbers.
+    """
+    first = requests[0]
+    for _ in range(2):
+        again = source.run(first.inputs)
+        for (name, before), after in zip(first.outputs.items(), again, strict=True):
+            if before.shape != after.shape or row_difference(before, after) > SAME_ANSWER:
+                raise SpecError(
+                    f"the model answers the same request differently (output {name!r}): it keeps state between "
+                    "calls or draws random numbers, so a served copy cannot be checked and would mix its clients",
+                    remedy="make the state an input and an output of the model, or remove the randomness",
+                )
+
+
+def _extras(
+    source: LoadedSource, inputs: tuple[Tensor, ...], samples: Any, probe: Probe | None  # noqa: ANN401
+) -> tuple[Request, ...]:
+    """More answers, so that every dynamic axis is seen with two sizes at least where the source allows."""
+    extras = []
+    if probe is not None and probe.fixed is None:
+        names = source.output_names or ()
+        for size, outputs in probe.answers.items():
+            arrays = take_rows(samples.pool(), 0, size)
+            extras.append(Request(arrays, dict(zip(names, outputs, strict=True))))
+    if isinstance(samples, FileSamples):
+        base, _ = samples.requests(probe.sizes if probe is not None and probe.fixed is None else ())[0]
+        run: Callable[[Arrays], Request] = lambda arrays: _answered(source, arrays, None)  # noqa: E731
+        extras.extend(cropped(run, inputs, base))
+    return tuple(extras)

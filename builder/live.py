@@ -1,0 +1,188 @@
+"""The live check: a served model's answers against the source's, over HTTP and gRPC, alone and in a crowd."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from builder.compare import Gates, accuracy_findings, compare_outputs, merge_errors, output_scales
+from builder.errors import ServeError
+from builder.findings import Finding
+from builder.live_crowd import check_crowd
+from builder.live_records import LiveCondition, LiveResult, LiveSubject, Phase, Served
+from builder.live_wire import ensure_alive, request_finding, served_batching, shaped_like
+from builder.measurement import OutputError
+from builder.recut import joined, split_rows
+from builder.samples import Request
+from builder.servers import Endpoint
+from builder.tensors import Signature, Tensor
+from builder.triton_client import PROTOCOLS, SPELLED, Client, Protocol, RequestFailed, offered, open_client
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+__all__ = ["LiveCondition", "LiveResult", "LiveSubject", "check_live"]
+
+HTTP_BODY_LIMIT: Final = 64 << 20
+"""What servers from 25.06 take over HTTP unless --http-max-input-size is raised."""
+
+
+def check_live(endpoint: Endpoint, subject: LiveSubject, gates: Gates, *, model: str) -> LiveResult:
+    """Send every sample over each protocol, one by one and then from many clients at once, and judge the answers.
+
+    Raises:
+        ServeError: the server offers no protocol, or died.
+    """
+    protocols = offered(endpoint)
+    if not protocols:
+        msg = f"model '{model}' cannot be checked: the server offers neither HTTP nor gRPC"
+        raise ServeError(msg, remedy="give --url http://HOST:PORT or --url grpc://HOST:PORT")
+    started = time.perf_counter()
+    scales = output_scales(subject.signature, [request.outputs for request in subject.requests])
+    alone = _merged(_check_alone(endpoint, protocol, subject, scales, model) for protocol in protocols)
+    pace_s = (time.perf_counter() - started) / max(1, sum(condition.requests for condition in alone.conditions))
+    crowd = Phase()
+    if alone.complete and subject.requests:
+        crowd = check_crowd(endpoint, alone.complete, subject, scales, model, pace_s)
+    conditions = alone.conditions + crowd.conditions
+    findings = alone.findings + crowd.findings + _verdict(conditions, gates, model, subject.target)
+    return LiveResult(
+        model=model,
+        target=subject.target,
+        protocols=alone.complete,
+        skipped=_skipped(protocols, subject),
+        conditions=conditions,
+        requests=crowd.statistics.requests,
+        inferences=crowd.statistics.inferences,
+        executions=crowd.statistics.executions,
+        batches=crowd.statistics.batches,
+        findings=tuple(dict.fromkeys(findings)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _skipped(protocols: tuple[Protocol, ...], subject: LiveSubject) -> tuple[str, ...]:
+    absent = [name for name in PROTOCOLS if name not in protocols]
+    missing = [f"{SPELLED[name]}: not checked, the server has no address for it" for name in absent]
+    if not subject.requests:
+        missing.append("answers: not checked, there are no samples")
+    return tuple(missing)
+
+
+def _merged(phases: Iterable[Phase]) -> Phase:
+    parts = list(phases)
+    return Phase(
+        conditions=tuple(chain.from_iterable(part.conditions for part in parts)),
+        findings=tuple(chain.from_iterable(part.findings for part in parts)),
+        complete=tuple(chain.from_iterable(part.complete for part in parts)),
+    )
+
+
+def _check_alone(
+    endpoint: Endpoint, protocol: Protocol, subject: LiveSubject, scales: Mapping[str, float], model: str
+) -> Phase:
+    """One protocol, one request after the other."""
+    measured: dict[int, list[tuple[OutputError, ...]]] = {}
+    findings: list[Finding] = []
+    answered = 0
+    with open_client(endpoint, protocol) as client:
+        try:
+            findings += _metadata_findings(client, subject, model)
+            served = served_batching(client, model)
+            for request in subject.requests:
+                answer, notes = _answer(client, model, subject, request, served)
+                findings += notes
+                if answer is not None:
+                    errors = compare_outputs(subject.signature, [request.outputs], [answer], scales=scales)
+                    measured.setdefault(request.rows, []).append(errors)
+                    answered += 1
+        except RequestFailed as error:
+            ensure_alive(endpoint)
+            findings.append(request_finding(error.message, error.remedy, model, subject.target))
+            answered = -1
+    conditions = (
+        LiveCondition(protocol, "sequential", rows, len(errors), merge_errors(errors))
+        for rows, errors in measured.items()
+    )
+    complete = answered == len(subject.requests)
+    return Phase(tuple(conditions), tuple(findings), (protocol,) if complete else ())
+
+
+def _answer(
+    client: Client, model: str, subject: LiveSubject, request: Request, served: Served
+) -> tuple[Arrays | None, list[Finding]]:
+    """The answer to one sample; None, with the finding that says so, where HTTP is too small for it."""
+    size = _largest_body(request, served)
+    if client.protocol != "http" or size <= HTTP_BODY_LIMIT:
+        return _send(client, model, subject.signature, request, served), []
+    try:
+        answer = _send(client, model, subject.signature, request, served)
+    except RequestFailed as error:
+        refusal = f"; this one refused it, so it was not checked over HTTP: {error.message}"
+        return None, [_body_finding(size, refusal, model, subject)]
+    return answer, [_body_finding(size, "", model, subject)]
+
+
+def _send(client: Client, model: str, signature: Signature, request: Request, served: Served) -> Arrays:
+    pieces = split_rows(request, served.max_batch_size)
+    return shaped_like(request.outputs, joined([client.infer(model, signature, piece) for piece in pieces]))
+
+
+def _largest_body(request: Request, served: Served) -> int:
+    return max(sum(array.nbytes for array in piece.values()) for piece in split_rows(request, served.max_batch_size))
+
+
+def _body_finding(size: int, refusal: str, model: str, subject: LiveSubject) -> Finding:
+    text = f"a sample request of {size / 2**20:.0f} MiB is over what servers from 25.06 take over HTTP (64 MiB){refusal}"
+    remedy = f"serve with --http-max-input-size={size + (1 << 20)}, use gRPC, or send smaller batches"
+    return Finding("warning", "live.http_body", text, remedy=remedy, model=model, target=subject.target)
+
+
+def _metadata_findings(client: Client, subject: LiveSubject, model: str) -> Iterator[Finding]:
+    announced = client.metadata(model)
+    sides = (
+        ("inputs", announced.inputs, subject.signature.inputs),
+        ("outputs", announced.outputs, subject.signature.outputs),
+    )
+    for side, got, expected in sides:
+        if _ports(got) != _ports(expected):
+            text = f"the server announces the {side} {_ports(got)}; the source has {_ports(expected)}"
+            remedy = "names, order and dtypes in config.pbtxt must be the source's; build the model again"
+            yield Finding("error", "live.metadata", text, remedy=remedy, model=model, target=subject.target)
+
+
+def _ports(tensors: tuple[Tensor, ...]) -> str:
+    return ", ".join(f"{tensor.name} {tensor.dtype}" for tensor in tensors) or "none"
+
+
+def _verdict(
+    conditions: tuple[LiveCondition, ...], gates: Gates, model: str, target: str | None
+) -> tuple[Finding, ...]:
+    """The gates' word on each way of sending; the same complaint under several of them is one finding."""
+    groups: dict[tuple[str, str], list[tuple[OutputError, ...]]] = {}
+    for condition in conditions:
+        groups.setdefault((condition.mode, condition.protocol), []).append(condition.outputs)
+    first: dict[tuple[str, str], Finding] = {}
+    seen: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for way, outputs in groups.items():
+        for error in merge_errors(outputs):
+            for finding in accuracy_findings([error], gates, model=model, target=target, check_prefix="live."):
+                first.setdefault((finding.check, error.name), finding)
+                seen.setdefault((finding.check, error.name), []).append(way)
+    return tuple(_placed(finding, seen[key]) for key, finding in first.items())
+
+
+def _placed(finding: Finding, ways: list[tuple[str, str]]) -> Finding:
+    """Say where the difference showed; only in a crowd means that users change each other's answers."""
+    spelled = " and ".join(dict.fromkeys(SPELLED[protocol] for _, protocol in ways))
+    if any(mode == "sequential" for mode, _ in ways):
+        return replace(finding, message=f"{finding.message} (over {spelled})")
+    text = f"{finding.message} (over {spelled}, only when several clients send at once; alone the answers are right)"
+    remedy = "requests of different users change each other's answers: set batching: {max_batch_size: 0} in the spec"
+    return replace(finding, message=text, remedy=remedy)

@@ -1,0 +1,72 @@
+"""The nouns of the live check: what is checked, under which conditions, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from builder.findings import Finding
+from builder.measurement import OutputError
+from builder.samples import Request
+from builder.tensors import Signature
+from builder.triton_client import Protocol, Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSubject:
+    """A served model and what its source answered. Row by row comparison in a crowd needs a proven batch axis."""
+
+    signature: Signature
+    requests: tuple[Request, ...]
+    batch_proven: bool = False
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCondition:
+    """The worst deviation under one protocol, one way of sending and one batch size (0: no batch axis)."""
+
+    protocol: Protocol
+    mode: Literal["sequential", "concurrent"]
+    rows: int
+    requests: int
+    outputs: tuple[OutputError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveResult:
+    """What was sent, what came back, and the verdict.
+
+    `protocols` were checked in full; `skipped` says in words what was not. `requests`, `inferences` (rows),
+    `executions` and `batches` (size, runs) are the server's own counts for the concurrent phase.
+    """
+
+    model: str
+    target: str | None
+    protocols: tuple[str, ...]
+    skipped: tuple[str, ...]
+    conditions: tuple[LiveCondition, ...]
+    requests: int
+    inferences: int
+    executions: int
+    batches: tuple[tuple[int, int], ...]
+    findings: tuple[Finding, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the server's config says of the model's batching."""
+
+    max_batch_size: int
+    batches: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What one phase of the check gave; `complete` are the protocols over which every sample was answered."""
+
+    conditions: tuple[LiveCondition, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    complete: tuple[Protocol, ...] = ()
+    statistics: Statistics = Statistics()

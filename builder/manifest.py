@@ -1,0 +1,143 @@
+"""`build-repo.json`: what stands in a repository, from what it was made, and what was measured.
+
+Everything but `run` is the same, byte for byte, for the same spec and the same served choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from builder.errors import SpecError
+from builder.findings import Finding
+from builder.measurement import BatchProof, Latency, OutputError, TaskMetric
+from builder.records import RecordError, read_record, write_record
+from builder.tensors import Signature
+from builder.work import Target
+
+MANIFEST_FILE: Final = "build-repo.json"
+FORMAT: Final = 1
+SAMPLES_FILE: Final = "reference.npz"
+"""In a model's folder: sample inputs and the source's outputs, for `check` and `loadtest` wherever the folder is."""
+
+Status = Literal["built", "cached", "failed", "deferred", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What was measured of an artefact and does not depend on the clock."""
+
+    outputs: tuple[OutputError, ...]
+    batch: BatchProof
+    compute: str
+    metric: TaskMetric | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRecord:
+    """One target of a model; `works` are the records whose digests are the keys."""
+
+    target: Target
+    status: Literal["built", "failed", "deferred", "rejected"]
+    convert_key: str
+    size_bytes: int | None
+    numbers: Numbers | None
+    findings: tuple[Finding, ...]
+    works: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRecord:
+    """One model folder: `files` maps its paths (the version folder's included) to their sha256."""
+
+    folder: str
+    target: Target
+    version: int
+    artefact: str
+    batching: bool
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """One model of the spec and the folders it is served from."""
+
+    name: str
+    signature: Signature
+    source_format: str
+    source_digest: str
+    route: str
+    samples: str
+    export_key: str
+    gates: dict[str, Any]
+    targets: tuple[TargetRecord, ...]
+    served: tuple[ServedRecord, ...]
+    notes: tuple[str, ...] = ()
+    live: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTimings:
+    """What depends on the clock and the machine's load."""
+
+    seconds: float
+    latency: tuple[Latency, ...]
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What differs from build to build of the same spec."""
+
+    command: str
+    timings: dict[str, dict[str, TargetTimings]]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole file."""
+
+    format: int
+    build_repo: str
+    triton: str
+    spec_digest: str
+    models: dict[str, ModelRecord]
+    run: RunRecord
+
+    def served_folders(self) -> dict[str, tuple[ModelRecord, ServedRecord]]:
+        """Model folder → the model it belongs to and its record."""
+        return {served.folder: (model, served) for model in self.models.values() for served in model.served}
+
+
+def read_manifest(repository: Path) -> Manifest | None:
+    """The manifest of a repository, None where it has none.
+
+    Raises:
+        SpecError: there is one that this version cannot read.
+    """
+    path = repository / MANIFEST_FILE
+    if not path.is_file():
+        return None
+    try:
+        return read_record(Manifest, path)
+    except (RecordError, OSError) as error:
+        raise SpecError(
+            f"{path} cannot be read: {error}",
+            remedy="it was written by another version of build-repo or by hand: build into a new folder with -o",
+        ) from error
+
+
+def write_manifest(repository: Path, manifest: Manifest) -> None:
+    """Write the manifest into a repository."""
+    write_record(repository / MANIFEST_FILE, manifest)
+
+
+def all_listed(repository: Path) -> bool:
+    """True when every model folder is in the manifest, so that every config is known to be complete."""
+    manifest = read_manifest(repository)
+    if manifest is None:
+        return False
+    folders = {item.name for item in repository.iterdir() if item.is_dir() and not item.name.startswith(".")}
+    return folders <= set(manifest.served_folders())

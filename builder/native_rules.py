@@ -1,0 +1,387 @@
+"""What Triton's native onnxruntime and openvino backends, and the core before them, refuse to load, in their words.
+
+Written once for the offline checks and for the embedded server, which copies this one file into another environment:
+standard library only, and longer than other modules for that reason. Read from `onnxruntime.cc`, `openvino.cc`,
+`*_utils.cc` and `model_config_utils.cc`; verdicts tried on the server of 24.10.
+
+`config` is a ModelConfig as JSON with the proto's field names (dims as integers or strings). `ports` holds the model
+file's own `inputs` and `outputs`: `{"name", "dtype": numpy name or "string", "shape": [-1 where any size goes]}` (a shape of None: not known), and
+optionally `initializers` (names that a request may override). Without ports only the configuration itself is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Json = dict[str, Any]
+
+TRITON = {
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
+    "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
+    "string": "STRING", "object": "STRING", "bfloat16": "BF16",
+}  # fmt: skip
+OPENVINO_TYPES = frozenset(TRITON.values()) - {"FP64", "STRING", "BF16"}
+NO_TENSORS = {
+    "sequence": "ONNX_TYPE_SEQUENCE", "map": "ONNX_TYPE_MAP", "optional": "ONNX_TYPE_UNKNOWN",
+    "sparse": "ONNX_TYPE_SPARSETENSOR",
+}  # fmt: skip
+ORT_DEFAULT_MAX_BATCH_SIZE = 4
+ORT_BF16_SINCE = "26.03"
+SIDES = (("input", "inputs"), ("output", "outputs"))
+
+
+def refusals(  # noqa: PLR0913 - the interface that both environments call
+    backend: str, config: Json, ports: Json, *, auto_complete: bool, gpus: int = 0, release: str = ""
+) -> list[str]:
+    """Why the native backend would not load the model, the server's own first reason first; empty: it loads."""
+    if auto_complete:
+        completed = auto_completed(backend, config, ports)
+        if isinstance(completed, str):
+            return [completed]
+        config = completed
+    found = list(_core(backend, config, gpus))
+    if backend == "openvino":
+        found += [*_openvino_parameters(config), *(_openvino(config, ports) if ports else ())]
+    elif backend == "onnxruntime":
+        found += _onnxruntime(config, ports, release) if ports else ()
+    return found
+
+
+# The core
+
+
+def _core(backend: str, config: Json, gpus: int) -> Iterator[str]:
+    name = config.get("name", "")
+    batch = batch_size(config)
+    if batch < 0:
+        yield f"'max_batch_size' must be non-negative value for {name}"
+    for size in sizes(config.get("dynamic_batching", {}).get("preferred_batch_size")):
+        if size <= 0:
+            yield f"dynamic batching preferred size must be positive for {name}"
+        elif size > batch:
+            yield f"dynamic batching preferred size must be <= max batch size for {name}"
+    for index, group in enumerate(config.get("instance_group", ())):
+        yield from _instance_group(backend, config, group, index, gpus)
+    for side, _ in SIDES:
+        for io in config.get(side, ()):
+            problem = _io_problem(io, side, batch) or (None if backend == "tensorrt" else _tensorrt_only(io))
+            if problem:
+                yield problem
+
+
+def _tensorrt_only(io: Json) -> str | None:
+    if io.get("is_shape_tensor"):
+        return "shape tensors are only supported for TensorRT platform"
+    if io.get("is_non_linear_format_io"):
+        return "Non-linear IO format is only supported for the TensorRT platform"
+    return None
+
+
+def _instance_group(backend: str, config: Json, group: Json, index: int, gpus: int) -> Iterator[str]:
+    model = config.get("name", "")
+    kind = group.get("kind", "KIND_AUTO")
+    listed = sizes(group.get("gpus"))
+    where = f"instance group {group.get('name') or f'{model}_{index}'} of model {model}"
+    if kind in ("KIND_CPU", "KIND_MODEL") and listed:
+        yield f"{where} has kind {kind} but specifies one or more GPUs"
+    if kind == "KIND_GPU" and not gpus:
+        yield f"{where} has kind KIND_GPU but no GPUs are available"
+    elif backend == "openvino" and kind in ("KIND_GPU", "KIND_MODEL"):
+        yield f"unable to load model '{model}', Triton openVINO backend supports only CPU device"
+    elif kind == "KIND_GPU" and any(not 0 <= gpu < gpus for gpu in listed):
+        yield f"{where} specifies invalid or unsupported gpu id {next(gpu for gpu in listed if not 0 <= gpu < gpus)}"
+    if backend == "tensorrt" and kind == "KIND_CPU":
+        yield f"unable to load model '{model}', TensorRT backend supports only GPU device"
+    if group.get("profile") and backend != "tensorrt":
+        yield f"{where} specifies profile field which is only supported for TensorRT models"
+
+
+def _io_problem(io: Json, side: str, batch: int) -> str | None:  # noqa: PLR0911 - one line a rule
+    if not io.get("name"):
+        return f"model {side} must specify 'name'"
+    prefix = f"model {side} '{io['name']}' "
+    dims = sizes(io.get("dims"))
+    if io.get("data_type", "TYPE_INVALID") == "TYPE_INVALID":
+        return prefix + "must specify 'data_type'"
+    if not dims:
+        return prefix + "must specify 'dims'"
+    if any(dim < 1 and dim != -1 for dim in dims):
+        return prefix + "dimension must be integer >= 1, or -1 to indicate a variable-size dimension"
+    if "reshape" in io:
+        problem = _reshape_problem(dims, sizes(io["reshape"].get("shape")), batch)
+        if problem:
+            return prefix + problem
+    if side == "input" and io.get("format") in ("FORMAT_NHWC", "FORMAT_NCHW") and len(dims) != 3:  # noqa: PLR2004
+        return "model input NHWC/NCHW require 3 dims"
+    return None
+
+
+def _reshape_problem(dims: list[int], shape: list[int], batch: int) -> str | None:
+    if not shape:
+        if batch == 0:
+            return "cannot have empty reshape for non-batching model as scalar tensors are not supported"
+        return None if _chunks(dims) == [1] else "has different size for dims and reshape"
+    if any(dim < 1 and dim != -1 for dim in shape):
+        return "reshape dimensions must be integer >= 1, or -1 to indicate a variable-size dimension"
+    before, after = _chunks(dims), _chunks(shape)
+    if (len(before) == 1) == (len(after) == 1) and len(before) != len(after):
+        return "has different number of variable-size dimensions for dims and reshape"
+    return None if before == after else "has different size for dims and reshape"
+
+
+def _chunks(dims: list[int]) -> list[int]:
+    """Element counts between the -1s: `[2, 4, -1, 6]` gives `[8, 6]`."""
+    counts = [1]
+    for dim in dims:
+        if dim == -1:
+            counts.append(1)
+        else:
+            counts[-1] *= dim
+    return counts
+
+
+# ONNX Runtime
+
+
+def _onnxruntime(config: Json, ports: Json, release: str) -> Iterator[str]:
+    for side, plural in SIDES:
+        for port in ports.get(plural, ()):
+            if port["dtype"] in NO_TENSORS:
+                kind = NO_TENSORS[port["dtype"]]
+                yield f"Unsupported ONNX Type '{kind}' for I/O '{port['name']}', expected 'ONNX_TYPE_TENSOR'."
+                return
+        if side == "input":
+            yield from _input_count(config, ports, _ort_input_count(config))
+        for io in config.get(side, ()):
+            problem = _ort_tensor(config, ports, side, io, release)
+            if problem:
+                yield problem
+
+
+def _ort_input_count(config: Json) -> int:
+    count = sum(not io.get("optional") for io in config.get("input", ())) + len(config.get("batch_input", ()))
+    sequence = config.get("sequence_batching", {})
+    kinds = {part.get("kind") for io in sequence.get("control_input", ()) for part in io.get("control", ())}
+    return count + len(kinds) + len(sequence.get("state", ()))
+
+
+def _ort_tensor(  # noqa: PLR0911 - one line a rule
+    config: Json, ports: Json, side: str, io: Json, release: str
+) -> str | None:
+    name, model, batch = io.get("name", ""), config.get("name", ""), batch_size(config)
+    head = f"unable to load model '{model}', "
+    optional = bool(io.get("optional"))
+    if optional and batch:
+        return f"{head}optional input '{name}' is not supported for models that support batching"
+    port = find_port(ports, side, name)
+    if port is None:
+        known = ports.get("initializers") if optional else ()
+        return None if optional and (known is None or name in known) else _unexpected(ports, side, name)
+    problem = _ort_dtype(io, port, side, model, release)
+    if problem:
+        return problem
+    if port["shape"] is None:
+        return None
+    shape, dims = list(port["shape"]), _wire_dims(io)
+    if side == "input" and io.get("allow_ragged_batch"):
+        if optional or shape != [-1]:
+            return (
+                f"{head}configuration expects model provides input with shape [-1]  for ragged input '{name}', "
+                f"model provides {_text(shape)}"
+            )
+        return None
+    if side == "output" and any(name in item.get("target_name", ()) for item in config.get("batch_output", ())):
+        return None
+    if not shape:
+        scalar_only = (
+            f"{head}scalar tensor '{name}', should only provide 1 in the model configuration when the model doesn't "
+            f"support batching. Model configuration provided: {_text(dims)}."
+        )
+        return scalar_only if any(dim != 1 for dim in dims) else None
+    return _ort_dims(model, name, shape, dims, batch=batch, exact=side == "output")
+
+
+def _ort_dtype(io: Json, port: Json, side: str, model: str, release: str) -> str | None:
+    wanted, name = io.get("data_type", "TYPE_INVALID"), io.get("name", "")
+    given = TRITON.get(port["dtype"], "<invalid>")
+    old = bool(release) and release < ORT_BF16_SINCE
+    if wanted.removeprefix("TYPE_") not in TRITON.values() or (wanted == "TYPE_BF16" and old):
+        return f"unsupported datatype {wanted} for {side} '{name}' for model '{model}'"
+    if wanted != f"TYPE_{given}":
+        given = {"STRING": "BYTES"}.get(given, given)
+        return (
+            f"unable to load model '{model}', configuration expects datatype {wanted} for {side} '{name}', "
+            f"model provides TYPE_{given}"
+        )
+    return None
+
+
+def _ort_dims(  # noqa: PLR0913
+    model: str, name: str, shape: list[int], dims: list[int], *, batch: int, exact: bool
+) -> str | None:
+    if batch > 0 and shape[0] != -1:
+        return (
+            f"model '{model}', tensor '{name}': for the model to support batching the shape should have at least 1 "
+            f"dimension and the first dimension must be -1; but shape expected by the model is {_text(shape)}"
+        )
+    full = [-1, *dims] if batch > 0 else dims
+    pairs = zip(shape, full, strict=False)
+    if len(shape) == len(full) and all(ours == theirs or (ours == -1 and not exact) for ours, theirs in pairs):
+        return None
+    return _mismatch(model, name, shape, full, batch)
+
+
+# OpenVINO
+
+
+def _openvino_parameters(config: Json) -> Iterator[str]:
+    for key, item in config.get("parameters", {}).items():
+        value = str(item.get("string_value", "")).lower()
+        head = f"expected the parameter '{key}' to be "
+        if key in ("INFERENCE_NUM_THREADS", "COMPILATION_NUM_THREADS") and not (value.isdigit() or not value):
+            yield f"{head}a non-negative number, got {value}"
+        elif key == "COMPILATION_NUM_THREADS" and value == "1":
+            yield "configuring openvino core: the parameter 'COMPILATION_NUM_THREADS' is refused with value 1"
+        elif key == "HINT_BF16" and value not in ("yes", ""):
+            yield f"{head}YES, got {value}"
+        elif key == "NUM_STREAMS" and not (value in ("auto", "numa", "") or value.isdigit()):
+            yield f"{head}either AUTO/NUMA/<int_value>, got {value}"
+        elif key == "PERFORMANCE_HINT" and value not in ("latency", "throughput", "cumulative_throughput", ""):
+            yield f"{head}LATENCY/THROUGHPUT/CUMULATIVE_THROUGHPUT, got {value}"
+
+
+def _openvino(config: Json, ports: Json) -> Iterator[str]:
+    if any(not port["name"] for _, plural in SIDES for port in ports.get(plural, ())):
+        yield "ModelInstanceState::Create ov::Exception: Attempt to get a name for a Tensor without names"
+        return
+    yield from _input_count(config, ports, len(config.get("input", ())))
+    for side, _ in SIDES:
+        for io in config.get(side, ()):
+            name, wanted = io.get("name", ""), io.get("data_type", "TYPE_INVALID")
+            port = find_port(ports, side, name)
+            if port is None:
+                yield _unexpected(ports, side, name)
+            elif wanted.removeprefix("TYPE_") not in OPENVINO_TYPES:
+                yield f"unsupported datatype {wanted} for {side} '{name}' for model '{config.get('name', '')}'"
+            else:
+                shape = _openvino_shape(config, ports, side, list(port["shape"]))
+                problem = _openvino_dims(config, name, shape, _wire_dims(io), exact=side == "output")
+                if problem:
+                    yield problem
+
+
+def _openvino_shape(config: Json, ports: Json, side: str, shape: list[int]) -> list[int]:
+    """Outputs are compared after `set_batch`, which gives every batch axis the size max_batch_size."""
+    batch = batch_size(config)
+    axes = {port["shape"][0] for port in ports.get("inputs", ()) if port["shape"]} | {-1}
+    if side == "output" and batch > 0 and shape and shape[0] in axes:
+        return [batch, *shape[1:]]
+    return shape
+
+
+def _openvino_dims(config: Json, name: str, shape: list[int], dims: list[int], *, exact: bool) -> str | None:
+    model, batch = config.get("name", ""), batch_size(config)
+    if (
+        not exact
+        and str(config.get("parameters", {}).get("RESHAPE_IO_LAYERS", {}).get("string_value")).lower() == "yes"
+    ):
+        return None
+    if batch > 0 and not shape:
+        return (
+            f"model '{model}', tensor '{name}': for the model to support batching the shape should have at least 1 "
+            "dimension"
+        )
+    full = [batch, *dims] if batch > 0 else dims
+    loose = batch > 0 and not exact
+    matches = len(shape) == len(full) and all(
+        ours in (-1, theirs) or (loose and (axis == 0 or theirs == -1))
+        for axis, (ours, theirs) in enumerate(zip(shape, full, strict=True))
+    )
+    return None if matches else _mismatch(model, name, shape, full, batch)
+
+
+# What both share
+
+
+def auto_completed(backend: str, config: Json, ports: Json) -> Json | str:
+    """The configuration after the backend's auto-complete, or why it refuses."""
+    missing = [(side, plural) for side, plural in SIDES if not config.get(side)]
+    if backend not in ("onnxruntime", "openvino") or not ports or not missing:
+        return config
+    config, batch = dict(config), batch_size(config)
+    if backend == "onnxruntime":
+        tensors = [port for _, plural in SIDES for port in ports.get(plural, ())]
+        if all(port["shape"] and port["shape"][0] == -1 for port in tensors):
+            batch = batch or ORT_DEFAULT_MAX_BATCH_SIZE
+            config["max_batch_size"] = batch
+            if batch > 1 and "sequence_batching" not in config:
+                config.setdefault("dynamic_batching", {})
+        elif batch:
+            return (
+                f"autofill failed for model '{config.get('name', '')}': model does not support batching while non-zero "
+                "max_batch_size is specified"
+            )
+    for side, plural in missing:
+        config[side] = [_completed_io(backend, port, batch) for port in ports.get(plural, ())]
+    return config
+
+
+def _completed_io(backend: str, port: Json, batch: int) -> Json:
+    shape = list(port["shape"])
+    if backend == "openvino" and -1 in shape:
+        shape = [-1] * len(shape)
+    io: Json = {"name": port["name"], "data_type": f"TYPE_{TRITON.get(port['dtype'], 'INVALID')}"}
+    io["dims"] = shape[1:] if batch > 0 else shape
+    if not io["dims"] and backend == "onnxruntime":
+        io["dims"] = [1]
+        if batch > 0:
+            io["reshape"] = {"shape": []}
+    return io
+
+
+def _input_count(config: Json, ports: Json, expected: int) -> Iterator[str]:
+    provided = len(ports.get("inputs", ()))
+    if provided != expected:
+        yield (
+            f"unable to load model '{config.get('name', '')}', configuration expects {expected} inputs, model provides "
+            f"{provided}"
+        )
+
+
+def _unexpected(ports: Json, side: str, name: str) -> str:
+    allowed = ", ".join(sorted(port["name"] for port in ports.get(f"{side}s", ())))
+    return f"unexpected inference {side} '{name}', allowed {side}s are: {allowed}"
+
+
+def _mismatch(model: str, name: str, shape: list[int], full: list[int], batch: int) -> str:
+    how = (
+        "an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, making complete "
+        if batch > 0
+        else ""
+    )
+    return (
+        f"model '{model}', tensor '{name}': the model expects {len(shape)} dimensions (shape {_text(shape)}) but the "
+        f"model configuration specifies {len(full)} dimensions ({how}shape {_text(full)})"
+    )
+
+
+def find_port(ports: Json, side: str, name: str) -> Json | None:
+    return next((port for port in ports.get(f"{side}s", ()) if port["name"] == name), None)
+
+
+def batch_size(config: Json) -> int:
+    return int(config.get("max_batch_size", 0))
+
+
+def sizes(values: Any) -> list[int]:  # noqa: ANN401 - int64 in JSON is a string or a number
+    return [int(value) for value in values or ()]
+
+
+def _wire_dims(io: Json) -> list[int]:
+    """What is compared with the model: the reshape where there is one, else the dims."""
+    return sizes(io["reshape"].get("shape")) if "reshape" in io else sizes(io.get("dims"))
+
+
+def _text(shape: list[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"

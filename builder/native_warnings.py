@@ -1,0 +1,84 @@
+"""What loads in Triton's native onnxruntime and openvino backends and still goes wrong, or does nothing.
+
+The arguments are those of `builder.native_rules.refusals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from builder.native_rules import (
+    OPENVINO_TYPES,
+    SIDES,
+    TRITON,
+    Json,
+    auto_completed,
+    batch_size,
+    find_port,
+    sizes,
+)
+
+
+def warnings(backend: str, config: Json, ports: Json, *, auto_complete: bool = False) -> list[str]:
+    """What loads and still goes wrong, or does nothing."""
+    if auto_complete:
+        completed = auto_completed(backend, config, ports)
+        config = config if isinstance(completed, str) else completed
+    found = list(_core_warnings(config))
+    if backend == "openvino":
+        found += _openvino_warnings(config, ports)
+    elif backend == "onnxruntime":
+        found += _onnxruntime_warnings(config, ports)
+    return found
+
+
+def _core_warnings(config: Json) -> Iterator[str]:
+    batch = batch_size(config)
+    if "dynamic_batching" in config:
+        if batch <= 1:
+            yield f"dynamic_batching does nothing with max_batch_size {batch}: there is no batch to make"
+        preferred = sizes(config["dynamic_batching"].get("preferred_batch_size"))
+        if preferred and max(preferred) < batch:
+            yield (
+                f"preferred_batch_size {preferred} leaves out max_batch_size {batch}: a full queue is cut into batches "
+                f"of at most {max(preferred)}"
+            )
+    for index, group in enumerate(config.get("instance_group", ())):
+        if group.get("kind") == "KIND_MODEL":
+            yield f"instance group {index} has KIND_MODEL, which onnxruntime and openvino do not use"
+
+
+def _onnxruntime_warnings(config: Json, ports: Json) -> Iterator[str]:
+    for side, plural in SIDES:
+        for port in ports.get(plural, ()):
+            if not port["shape"] and batch_size(config) > 0:
+                yield (
+                    f"{side} '{port['name']}' is a scalar in the model, yet max_batch_size {batch_size(config)} makes "
+                    "every request carry a batch axis: it loads and fails at inference"
+                )
+
+
+def _openvino_warnings(config: Json, ports: Json) -> Iterator[str]:
+    batch = batch_size(config)
+    if batch > 1:
+        yield (
+            f"max_batch_size {batch}: the OpenVINO backend compiles for batch {batch} exactly; requests of "
+            f"other sizes fail with \"expected requests with batch size '{batch}'\"; use max_batch_size 0 and full dims"
+        )
+        if any(-1 in sizes(io.get("dims")) for io in config.get("input", ())):
+            yield "dynamic dims together with max_batch_size > 0 load in the OpenVINO backend and fail at inference"
+        if any(int(item.get("batch_size", 0)) > 1 for item in config.get("model_warmup", ())):
+            yield "a warm-up with a batch above 1 is unsafe in the OpenVINO backend: it refuses the model or aborts"
+    if str(config.get("parameters", {}).get("ENABLE_BATCH_PADDING", {}).get("string_value")).lower() == "yes":
+        yield (
+            "ENABLE_BATCH_PADDING: after one partial batch every full batch fails with 'failed to split the output "
+            "tensor', because the padding size is never reset"
+        )
+    for side, _ in SIDES:
+        for io in config.get(side, ()):
+            port, wanted = find_port(ports, side, io.get("name", "")), io.get("data_type", "").removeprefix("TYPE_")
+            if port and wanted in OPENVINO_TYPES and wanted != TRITON.get(port["dtype"]):
+                yield (
+                    f"{side} '{io['name']}' is TYPE_{wanted} in the configuration and "
+                    f"TYPE_{TRITON.get(port['dtype'], 'INVALID')} in the model: the OpenVINO backend converts silently"
+                )

@@ -1,0 +1,1 @@
+"""ONNX → ONNX: reading, limits, ports, writing; one file each."""

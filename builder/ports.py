@@ -1,0 +1,208 @@
+"""Inputs and outputs as a model file itself declares them, read without the library that runs it.
+
+An ONNX file is completed by ONNX's own shape inference, because ONNX Runtime reports what it inferred, not what the file
+says. Dims that ONNX Runtime may still infer by folding constants are listed as unsure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from builder.errors import SpecError
+from builder.tensors import BY_ONNX, BY_OPENVINO, Dim, Signature, Tensor
+
+Json = dict[str, Any]
+
+_SMALL_BYTES: Final = 1024
+"""Larger constants are no shapes; shape inference does without them."""
+_INFERENCE_LIMIT_BYTES: Final = 64 * 2**20
+_OTHER_OPENVINO: Final = {"f64": "float64", "bf16": "bfloat16", "string": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a model file declares.
+
+    A tensor's shape is `()` both for a scalar and for a rank that is not known: the latter are named in `unranked`.
+    `unsure` holds (output, axis) of dims that the file leaves open and the runtime may fix. `initializers` may be
+    overridden by a request. `missing_data` names external files that are absent or lie outside the folder.
+    """
+
+    signature: Signature
+    unranked: tuple[str, ...] = ()
+    unsure: tuple[tuple[str, int], ...] = ()
+    initializers: tuple[str, ...] = ()
+    missing_data: tuple[str, ...] = ()
+
+
+def read_ports(path: Path) -> Signature:
+    """The inputs and outputs of an ONNX file or an OpenVINO IR.
+
+    Raises:
+        SpecError: the file is missing, damaged, or neither.
+    """
+    return inspect_ports(path).signature
+
+
+def inspect_ports(path: Path) -> Ports:
+    """As `read_ports`, with what is not certain. Raises SpecError."""
+    if path.is_dir():
+        path = path / path.name
+    try:
+        with path.open("rb") as file:
+            start = file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError as error:
+        raise SpecError(
+            f"failed to stat file {path.name}: {error.strerror}", remedy="put the model file there"
+        ) from None
+    return _openvino(path) if start.startswith(b"<") else _onnx(path)
+
+
+def ports_json(ports: Ports) -> Json:
+    """The form in which `builder.native_rules` takes them."""
+    sides = (("inputs", ports.signature.inputs), ("outputs", ports.signature.outputs))
+    table: Json = {
+        word: [
+            {
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": None if tensor.name in ports.unranked else list(tensor.wire_shape),
+            }
+            for tensor in tensors
+        ]
+        for word, tensors in sides
+    }
+    return table | {"initializers": list(ports.initializers)}
+
+
+def _onnx(path: Path) -> Ports:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise _damaged(path, f"Load model from {path.name} failed:Protobuf parsing failed. ({error})") from None
+    graph = model.graph
+    if not graph.node and not graph.output:
+        raise _damaged(path, f"Load model from {path.name} failed:Protobuf parsing failed.")
+    constants = {tensor.name for tensor in graph.initializer}
+    missing = _missing_data(path.parent, graph)
+    names = [value.name for value in graph.input if value.name not in constants]
+    overridable = [value.name for value in graph.input if value.name in constants]
+    outputs = {value.name: value for value in _inferred(model).graph.output}
+    by_name = {value.name: value for value in graph.input}
+    inputs = tuple(_onnx_tensor(by_name[name]) for name in names)
+    results = tuple(_onnx_tensor(outputs.get(value.name, value)) for value in graph.output)
+    free = {dim for tensor in inputs for dim in tensor.shape if isinstance(dim, str)}
+    return Ports(
+        Signature(inputs, results),
+        unranked=tuple(value.name for value in outputs.values() if not _has_shape(value)),
+        unsure=tuple(
+            (tensor.name, axis)
+            for tensor in results
+            for axis, dim in enumerate(tensor.shape)
+            if isinstance(dim, str) and dim not in free
+        ),
+        initializers=tuple(overridable),
+        missing_data=missing,
+    )
+
+
+def _inferred(model: Any) -> Any:  # noqa: ANN401 - onnx.ModelProto
+    """The model after shape inference, without its large constants; as it is where inference fails."""
+    import onnx
+
+    for index in range(len(model.graph.initializer) - 1, -1, -1):
+        tensor = model.graph.initializer[index]
+        if tensor.ByteSize() > _SMALL_BYTES or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            if all(value.name != tensor.name for value in model.graph.input):
+                value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+                model.graph.input.append(value)
+            del model.graph.initializer[index]
+    if model.ByteSize() > _INFERENCE_LIMIT_BYTES:
+        return model
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # ONNX raises its own, RuntimeError and ValueError for operators that it does not know
+        return model
+
+
+def _has_shape(value: Any) -> bool:  # noqa: ANN401 - onnx.ValueInfoProto
+    return value.type.WhichOneof("value") != "tensor_type" or bool(value.type.tensor_type.HasField("shape"))
+
+
+def _onnx_tensor(value: Any) -> Tensor:  # noqa: ANN401 - onnx.ValueInfoProto
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return Tensor(value.name, str(kind or "undeclared").removesuffix("_type").removesuffix("_tensor"), ())
+    tensor = value.type.tensor_type
+    row = BY_ONNX.get(tensor.elem_type)
+    dims: list[Dim] = []
+    for axis, dim in enumerate(tensor.shape.dim):
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
+            dims.append(int(dim.dim_value))
+        else:
+            dims.append(str(dim.dim_param) or f"{value.name}_{axis}")
+    return Tensor(value.name, row.numpy if row else f"onnx type {tensor.elem_type}", tuple(dims))
+
+
+def _missing_data(folder: Path, graph: Any) -> tuple[str, ...]:  # noqa: ANN401 - onnx.GraphProto
+    places = {
+        entry.value
+        for tensor in graph.initializer
+        if tensor.data_location == 1
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    root = folder.resolve()
+    return tuple(
+        place
+        for place in sorted(places)
+        if not (folder / place).is_file() or not (folder / place).absolute().resolve().is_relative_to(root)
+    )
+
+
+def _openvino(path: Path) -> Ports:
+    from xml.etree import ElementTree as ET
+
+    try:
+        net = ET.parse(path).getroot()  # noqa: S314 - expat limits entity expansion; the file is the user's own model
+    except ET.ParseError as error:
+        line, column = error.position
+        raise _damaged(path, f"{path.name}:{line}:{column}: {error.msg}") from None
+    if net.tag != "net" or net.find("layers") is None:
+        raise _damaged(path, f"{path.name} is no OpenVINO IR: its root is <{net.tag}>")
+    layers = {layer.get("id"): layer for layer in net.iterfind("layers/layer")}
+    sources = {
+        edge.get("to-layer"): (edge.get("from-layer"), edge.get("from-port")) for edge in net.iterfind("edges/edge")
+    }
+    inputs, outputs = [], []
+    for key, layer in layers.items():
+        if layer.get("type") == "Parameter":
+            inputs.append(_openvino_tensor(layer.find("output/port")))
+        elif layer.get("type") == "Result":
+            source, port = sources.get(key, (None, None))
+            found = layers[source].find(f"output/port[@id='{port}']") if source in layers else None
+            outputs.append(_openvino_tensor(found))
+    weights = path.with_suffix(".bin")
+    missing = () if weights.is_file() or net.find("layers/layer[@type='Const']") is None else (weights.name,)
+    return Ports(Signature(tuple(inputs), tuple(outputs)), missing_data=missing)
+
+
+def _openvino_tensor(port: Any) -> Tensor:  # noqa: ANN401 - an XML element
+    if port is None:
+        return Tensor("", "undeclared", ())
+    names = (port.get("names") or "").replace("\\,", "\0").split(",")
+    name = min(text.replace("\0", ",") for text in names)
+    word = (port.get("precision") or "").lower().replace("fp", "f")
+    row = BY_OPENVINO.get({"bool": "boolean"}.get(word, word))
+    sizes = [int(dim.text or -1) for dim in port.iterfind("dim")]
+    dims = tuple(size if size >= 0 else f"{name}_{axis}" for axis, size in enumerate(sizes))
+    return Tensor(name, row.numpy if row else _OTHER_OPENVINO.get(word, word), dims)
+
+
+def _damaged(path: Path, message: str) -> SpecError:
+    return SpecError(message, remedy=f"{path.name} is damaged or no model; build or copy it again")

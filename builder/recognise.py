@@ -1,0 +1,60 @@
+"""Path → the word of its format, by content; for what is no model, what it is instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from builder.errors import SpecError
+from builder.sources import SOURCES, source_module
+from builder.torch_files import archive_names, torch_kind
+
+ACCEPTED: Final = "accepted are ONNX files, TorchScript files, and PyTorch state dicts (.pt, .pth, .safetensors)"
+SHOWN: Final = 3
+
+
+def recognise(path: Path) -> str:
+    """The format's word.
+
+    Raises:
+        SpecError: nothing there, or no model of a known format; says what was seen and what is accepted.
+    """
+    if not path.exists():
+        raise SpecError(f"no such file or folder: {path}", remedy="check the path of the source")
+    if path.is_dir():
+        raise _directory(path)
+    if path.stat().st_size == 0:
+        raise SpecError(f"{path.name} is empty", remedy="copy or download the model again")
+    for word in SOURCES:
+        if source_module(word).recognise(path):
+            return word
+    raise SpecError(_seen(path), remedy=ACCEPTED)
+
+
+def _directory(path: Path) -> SpecError:
+    if (path / "saved_model.pb").is_file():
+        what = "a TensorFlow SavedModel, which this version does not read"
+    else:
+        names = sorted(child.name for child in path.iterdir())
+        holds = f"it holds {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" if names else "it is empty"
+        what = f"a directory that is no model ({holds})"
+    return SpecError(f"{path.name} is {what}", remedy=f"name the model's file; {ACCEPTED}")
+
+
+def _seen(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if torch_kind(path) == "exported":
+        return f"{path.name} is a torch.export program (.pt2), which this version does not read"
+    if head.startswith(b"PK"):
+        names = archive_names(path)
+        holds = f"it holds {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" if names else "damaged or empty"
+        return f"{path.name} is a zip archive that is no model ({holds})"
+    if path.suffix == ".onnx":
+        return f"{path.name} is not a readable ONNX model: its {path.stat().st_size} bytes are no ONNX protobuf"
+    if head.startswith(b"\x89HDF\r\n"):
+        return f"{path.name} is an HDF5 file (Keras?), which this version does not read"
+    if head.startswith(b"version https://git-lfs"):
+        return f"{path.name} is a Git LFS pointer, not the file itself (git lfs pull)"
+    text = all(byte >= 32 or byte in b"\t\r\n" for byte in head)  # noqa: PLR2004 - control characters
+    return f"{path.name} is {'a text file' if text else 'a binary file of no known format'}, no model"

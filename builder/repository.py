@@ -1,0 +1,239 @@
+"""Put a repository together in a staging folder: versions, carried-over files, the model folders of this build."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from builder.digests import digest_of, file_digest, folder_digests
+from builder.errors import SpecError
+from builder.findings import Finding
+from builder.manifest import MANIFEST_FILE, SAMPLES_FILE, Manifest, ServedRecord
+from builder.tensors import Signature
+from builder.work import Target
+
+CONFIG_FILE: Final = "config.pbtxt"
+VERSION: Final = re.compile(r"[1-9]\d*$")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """What one model folder is made of.
+
+    `files` are the artefact's, path → sha256, below `artefact`; `extra` goes beside the config by relative path.
+    """
+
+    folder: str
+    target: Target
+    artefact: Path
+    files: Mapping[str, str]
+    config: str
+    batching: bool
+    samples: Path | None
+    extra: Mapping[str, bytes]
+    keep: int
+
+
+def check_output(output: Path, manifest: Manifest | None, folders: Iterable[str]) -> None:
+    """Refuse to write where somebody else's files could be lost.
+
+    Raises:
+        SpecError: the output is a file, no model repository, or holds a model of the same name that is not ours.
+    """
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise SpecError(f"{output} is a file, not a folder", remedy="give another output with -o DIR")
+    if manifest is None:
+        stranger = _stranger(output)
+        if stranger:
+            raise SpecError(
+                f"{output} is not a model repository: it holds {stranger}",
+                remedy="give a new or empty folder with -o DIR; build-repo never replaces files it did not make",
+            )
+    ours = manifest.served_folders() if manifest else {}
+    for folder in folders:
+        if (output / folder).exists() and folder not in ours:
+            raise SpecError(
+                f"{output / folder} exists and was not made by build-repo",
+                remedy="give the model another name, another output with -o DIR, or move that folder away",
+            )
+
+
+def _stranger(output: Path) -> str | None:
+    """The first thing that no Triton repository would hold; hidden files are everybody's."""
+    items = [item for item in sorted(output.iterdir()) if not item.name.startswith(".")]
+    models = [item for item in items if item.is_dir() and is_model_folder(item)]
+    for item in items:
+        if item.is_dir() and item not in models:
+            return f"the folder {item.name!r}, which is no model"
+        if not item.is_dir() and not models:
+            return f"the file {item.name!r}"
+    return None
+
+
+def is_model_folder(folder: Path) -> bool:
+    """A config, or a version folder."""
+    return (folder / CONFIG_FILE).is_file() or any(
+        VERSION.match(item.name) and item.is_dir() for item in folder.iterdir()
+    )
+
+
+def versions_in(folder: Path) -> list[int]:
+    """The version numbers of a model folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(item.name) for item in folder.iterdir() if VERSION.match(item.name) and item.is_dir())
+
+
+def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedRecord | None) -> ServedRecord:
+    """Write one model folder into `staged`; an artefact that did not change keeps its version."""
+    artefact = digest_of(model.files)
+    old_folder = current / model.folder
+    version, unchanged = _version(old_folder, before, artefact, model.files)
+    new_folder = staged / model.folder
+    new_folder.mkdir(parents=True)
+    older = [number for number in versions_in(old_folder) if number != version]
+    for number in older[len(older) - min(model.keep - 1, len(older)) :]:
+        link_tree(old_folder / str(number), new_folder / str(number))
+    if unchanged:
+        link_tree(old_folder / str(version), new_folder / str(version))
+    else:
+        _copy_artefact(model.artefact, model.files, new_folder / str(version))
+    _write(new_folder / CONFIG_FILE, model.config.encode())
+    if model.samples is not None:
+        shutil.copyfile(model.samples, new_folder / SAMPLES_FILE)
+    for name, content in model.extra.items():
+        _write(new_folder / name, content)
+    return ServedRecord(
+        folder=model.folder,
+        target=model.target,
+        version=version,
+        artefact=artefact,
+        batching=model.batching,
+        files=_own_files(new_folder, version, model.files),
+    )
+
+
+def _version(folder: Path, before: ServedRecord | None, artefact: str, files: Mapping[str, str]) -> tuple[int, bool]:
+    """The version that holds this very artefact, untouched since, and True; else the next number and False."""
+    present = versions_in(folder)
+    known = before is not None and before.artefact == artefact and before.version in present
+    if before is not None and known and folder_digests(folder / str(before.version)) == dict(files):
+        return before.version, True
+    return max(present, default=0) + 1, False
+
+
+def _copy_artefact(artefact: Path, files: Iterable[str], destination: Path) -> None:
+    """A real copy: a user who edits the repository must not edit the cache."""
+    for name in files:
+        target = destination / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artefact / name, target)
+
+
+def _own_files(folder: Path, version: int, artefact: Mapping[str, str]) -> dict[str, str]:
+    """Digests of everything but older versions."""
+    beside = {
+        str(path.relative_to(folder)): file_digest(path)
+        for path in folder.rglob("*")
+        if path.is_file() and not VERSION.match(path.relative_to(folder).parts[0])
+    }
+    return dict(sorted((beside | {f"{version}/{name}": value for name, value in artefact.items()}).items()))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def carry_over(staged: Path, current: Path, *, drop: frozenset[str]) -> None:
+    """Everything in the current repository that this build neither makes nor removes, linked into the new one."""
+    if not current.is_dir():
+        return
+    for item in sorted(current.iterdir()):
+        if item.name in drop or item.name == MANIFEST_FILE or item.name.startswith(".build-repo-"):
+            continue
+        if (staged / item.name).exists():
+            continue
+        link_tree(item, staged / item.name)
+
+
+def link_tree(source: Path, destination: Path) -> None:
+    """A folder or file again, as hard links where the file system has them, symlinks as they are."""
+    if source.is_symlink() or not source.is_dir():
+        _link(str(source), str(destination))
+        return
+    shutil.copytree(source, destination, symlinks=True, copy_function=_link)
+
+
+def _link(source: str, destination: str) -> None:
+    try:
+        os.link(source, destination, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, destination, follow_symlinks=False)
+
+
+def signature_changes(old: Signature, new: Signature) -> list[str]:
+    """What a client of the old signature would notice, one line each; empty when nothing."""
+    changes = []
+    for side in ("inputs", "outputs"):
+        before = {tensor.name: tensor for tensor in getattr(old, side)}
+        after = {tensor.name: tensor for tensor in getattr(new, side)}
+        word = side[:-1]
+        changes += [f"- {word} {before[name].describe()}" for name in before if name not in after]
+        changes += [f"+ {word} {after[name].describe()}" for name in after if name not in before]
+        for name in before.keys() & after.keys():
+            was, now = before[name], after[name]
+            if (was.dtype, was.wire_shape) != (now.dtype, now.wire_shape):
+                changes += [f"- {word} {was.describe()}", f"+ {word} {now.describe()}"]
+    if not changes and [t.name for t in old.tensors] != [t.name for t in new.tensors]:
+        changes.append(f"order: {[t.name for t in old.tensors]} → {[t.name for t in new.tensors]}")
+    return changes
+
+
+def signature_finding(name: str, old: Signature, new: Signature) -> Finding | None:
+    """A changed signature under the same name breaks every client: refused."""
+    changes = signature_changes(old, new)
+    if not changes:
+        return None
+    return Finding(
+        "error",
+        "repository.signature",
+        f"the signature changed: {'; '.join(changes)}",
+        remedy=f"give the new model another name (for example {name}_v2), or build into another folder with -o",
+        model=name,
+    )
+
+
+def same_content(left: Path, right: Path) -> bool:
+    """The same tree of files with the same bytes, the manifest and our own left-overs aside."""
+    return _tree(left) == _tree(right)
+
+
+def _tree(folder: Path) -> dict[str, str]:
+    tree: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if name == MANIFEST_FILE or name.startswith(".build-repo-"):
+            continue
+        if path.is_symlink():
+            tree[name] = f"link {os.readlink(path)}"
+        elif path.is_dir():
+            tree[name] = "folder"
+        else:
+            tree[name] = _content(path)
+    return tree
+
+
+def _content(path: Path) -> str:
+    """A hard link to the same file needs no reading."""
+    status = path.stat()
+    if status.st_nlink > 1:
+        return f"inode {status.st_dev}.{status.st_ino}"
+    return file_digest(path)

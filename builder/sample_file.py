@@ -1,0 +1,143 @@
+"""Real samples from an `.npz`: checked against the model's inputs before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.errors import SpecError
+from builder.onnx_tools.reading import short
+from builder.sample_making import batch_axes
+from builder.tensors import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+    Arrays = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRows:
+    """The user's samples: entry `i` of every array belongs to row (or request) `i`."""
+
+    arrays: dict[str, Array]
+    labels: Array | None
+    count: int
+    notes: tuple[str, ...] = ()
+
+
+def read_samples(path: Path, labels: str | None, inputs: Sequence[Tensor]) -> SampleRows:
+    """Read and check the file.
+
+    Raises:
+        SpecError: no `.npz`, or names, dtypes, shapes, rows or labels that do not fit.
+    """
+    members = _read_npz(path)
+    label_array = _labels(members, labels, path)
+    names = [tensor.name for tensor in inputs]
+    rest = {name: array for name, array in members.items() if name != labels}
+    if set(rest) != set(names):
+        raise SpecError(
+            f"samples {path.name} holds the arrays {', '.join(sorted(rest)) or 'none'}; "
+            f"the model's inputs are {', '.join(names)}",
+            remedy="name the arrays like the inputs" + _labels_hint(rest, names),
+        )
+    notes: list[str] = []
+    batched = bool(batch_axes(inputs))
+    arrays = {tensor.name: _fitted(rest[tensor.name], tensor, batched, path, notes) for tensor in inputs}
+    _check_names(arrays, inputs, batched, path)
+    counts = {name: len(array) for name, array in arrays.items()}
+    if label_array is not None:
+        counts[labels or "labels"] = len(label_array)
+    if len(set(counts.values())) != 1 or not all(counts.values()):
+        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise SpecError(f"samples {path.name}: the arrays must have the same number of rows, at least one; got {shown}")
+    return SampleRows(arrays, label_array, next(iter(counts.values())), tuple(notes))
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if not hasattr(stored, "files"):
+                raise ValueError("it is a single .npy array")
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError as error:
+        raise SpecError(f"samples: no such file: {path}", remedy="check samples: path") from error
+    except Exception as error:
+        raise SpecError(
+            f"samples {path.name} is no readable .npz: {short(error)}",
+            remedy="write it with numpy.savez(FILE, INPUT=array, ...); arrays of Python objects are not accepted",
+        ) from error
+
+
+def _labels(members: Mapping[str, Array], name: str | None, path: Path) -> Array | None:
+    if name is None:
+        return None
+    if name not in members:
+        raise SpecError(f"samples {path.name} has no array {name!r} for the labels; it holds {', '.join(members)}")
+    array = members[name]
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise SpecError(
+            f"samples {path.name}: labels {name!r} must be one integer a row; got {array.dtype}{list(array.shape)}"
+        )
+    return array
+
+
+def _labels_hint(found: Mapping[str, Array], names: Sequence[str]) -> str:
+    extra = [name for name in found if name not in names]
+    return f"; if {extra[0]!r} holds class numbers, say samples: {{labels: {extra[0]}}}" if len(extra) == 1 else ""
+
+
+def _fitted(array: Array, tensor: Tensor, batched: bool, path: Path, notes: list[str]) -> Array:  # noqa: FBT001
+    array = _cast(array, tensor, path, notes)
+    shape = tensor.shape if batched else ("requests", *tensor.shape)
+    fits = array.ndim == len(shape) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        leading = "" if batched else " (one entry along the first axis is one request)"
+        raise SpecError(
+            f"samples {path.name}: {tensor.name!r} got shape {list(array.shape)}, "
+            f"expected [{','.join(map(str, shape))}]{leading}"
+        )
+    return array
+
+
+def _cast(array: Array, tensor: Tensor, path: Path, notes: list[str]) -> Array:
+    import numpy as np
+
+    if tensor.dtype == "string":
+        if array.dtype.kind in "US":
+            return array.astype(object)
+    elif array.dtype.name == tensor.dtype:
+        return array
+    elif array.dtype.kind == "f" and tensor.dtype in ("float16", "float32", "bfloat16"):
+        notes.append(f"samples {tensor.name!r}: {array.dtype} cast to {tensor.dtype}")
+        if tensor.dtype == "bfloat16":
+            import ml_dtypes
+
+            return array.astype(ml_dtypes.bfloat16)
+        return array.astype(tensor.dtype)
+    elif tensor.dtype not in ("bfloat16",) and np.can_cast(array.dtype, tensor.dtype, "safe"):
+        notes.append(f"samples {tensor.name!r}: {array.dtype} cast to {tensor.dtype}")
+        return array.astype(tensor.dtype)
+    raise SpecError(f"samples {path.name}: {tensor.name!r} got {array.dtype}, expected {tensor.dtype}")
+
+
+def _check_names(arrays: Arrays, inputs: Sequence[Tensor], batched: bool, path: Path) -> None:  # noqa: FBT001
+    """Axes of one name must have one size."""
+    sizes: dict[str, tuple[int, str]] = {}
+    for tensor in inputs:
+        shape = arrays[tensor.name].shape if batched else arrays[tensor.name].shape[1:]
+        for dim, size in zip(tensor.shape, shape, strict=True):
+            if isinstance(dim, str) and sizes.setdefault(dim, (size, tensor.name))[0] != size:
+                other = sizes[dim]
+                raise SpecError(
+                    f"samples {path.name}: axis {dim!r} has size {other[0]} in {other[1]!r} and {size} in {tensor.name!r}"
+                )

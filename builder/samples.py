@@ -1,0 +1,91 @@
+"""Sample requests and the source's answers to them, on disk as one `.npz` that needs no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+from builder.tensors import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One whole request: full arrays with the batch axis where the model has one, and the source's answer.
+
+    `rows` is the size of the batch axis, 0 where the model has none; `labels` holds one integer a row.
+    """
+
+    inputs: Arrays
+    outputs: Arrays
+    rows: int = 0
+    labels: NDArray[np.generic] | None = None
+
+
+def save_requests(path: Path, signature: Signature, requests: Sequence[Request]) -> None:
+    """Write the requests; tensors are stored by position, so any tensor name is possible."""
+    import numpy as np
+
+    members: dict[str, NDArray[np.generic]] = {"rows": np.asarray([request.rows for request in requests], np.int64)}
+    for index, request in enumerate(requests):
+        for side, tensors, arrays in _sides(signature, request):
+            for place, tensor in enumerate(tensors):
+                members[f"{index}.{side}.{place}"] = _storable(np.asarray(arrays[tensor.name]))
+        if request.labels is not None:
+            members[f"{index}.labels"] = np.asarray(request.labels)
+    np.savez(path, **members)  # type: ignore[arg-type]
+
+
+def load_requests(path: Path, signature: Signature) -> tuple[Request, ...]:
+    """Read what `save_requests` wrote."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as stored:
+        return tuple(
+            Request(
+                inputs={
+                    tensor.name: _usable(stored[f"{index}.in.{place}"], tensor.dtype)
+                    for place, tensor in enumerate(signature.inputs)
+                },
+                outputs={
+                    tensor.name: _usable(stored[f"{index}.out.{place}"], tensor.dtype)
+                    for place, tensor in enumerate(signature.outputs)
+                },
+                rows=int(rows),
+                labels=stored[f"{index}.labels"] if f"{index}.labels" in stored else None,
+            )
+            for index, rows in enumerate(stored["rows"])
+        )
+
+
+def _sides(signature: Signature, request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    return (("in", signature.inputs, request.inputs), ("out", signature.outputs, request.outputs))
+
+
+def _storable(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Strings as unicode, bfloat16 as its bits: both load without pickle."""
+    import numpy as np
+
+    if array.dtype.kind in "OS":
+        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+        return np.asarray(texts, dtype=np.str_).reshape(array.shape)
+    if array.dtype.name == "bfloat16":
+        return array.view(np.uint16)
+    return array
+
+
+def _usable(array: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
+    if dtype == "string":
+        return array.astype(object)
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return array.view(ml_dtypes.bfloat16)
+    return array

@@ -1,0 +1,108 @@
+"""The model folders of any Triton repository, as the server would see them; nothing is judged here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from builder.config_text import parse_config
+from builder.errors import SpecError
+
+Json = dict[str, Any]
+
+CONFIG_FILE: Final = "config.pbtxt"
+BESIDE_VERSIONS: Final = ("warmup", "initial_state", "configs")
+"""Folders that the server knows and does not take for versions."""
+FILENAMES: Final = {
+    "onnxruntime": "model.onnx", "openvino": "model.xml", "tensorrt": "model.plan", "python": "model.py",
+    "pytorch": "model.pt", "dali": "model.dali",
+}  # fmt: skip
+PLATFORMS: Final = {
+    "onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "pytorch", "libtorch": "pytorch",
+    "torch_aoti": "pytorch", "ensemble": "ensemble",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDir:
+    """One folder. `config` is None where there is no file or it does not parse; then `problem` has line and reason."""
+
+    name: str
+    path: Path
+    text: str | None
+    config: Json | None
+    problem: str = ""
+    line: int | None = None
+    versions: tuple[int, ...] = field(default=())
+
+    @property
+    def config_file(self) -> str:
+        """Relative to the repository."""
+        return f"{self.name}/{CONFIG_FILE}"
+
+
+def scan_repository(repository: Path) -> tuple[ModelDir, ...]:
+    """Every folder of the root: the server takes each for a model."""
+    return tuple(_scan(folder) for folder in sorted(repository.iterdir()) if folder.is_dir())
+
+
+def backend_of(model: ModelDir) -> str:
+    """Triton's word: what the configuration says, else what the file in the newest version says; may be empty."""
+    config = model.config or {}
+    if config.get("backend"):
+        return str(config["backend"])
+    if config.get("platform"):
+        return PLATFORMS.get(config["platform"], "")
+    if "ensemble_scheduling" in config:
+        return "ensemble"
+    folder = model.path / str(max(model.versions, default=0))
+    return next((backend for backend, name in FILENAMES.items() if (folder / name).exists()), "")
+
+
+def served_versions(model: ModelDir) -> tuple[int, ...]:
+    """What the version policy loads, of the versions that exist."""
+    policy = (model.config or {}).get("version_policy", {})
+    if "all" in policy:
+        return model.versions
+    if "specific" in policy:
+        wanted = {int(number) for number in policy["specific"].get("versions", ())}
+        return tuple(number for number in model.versions if number in wanted)
+    count = int(policy.get("latest", {}).get("num_versions", 1)) or 1
+    return model.versions[-count:]
+
+
+def model_file(model: ModelDir, version: int) -> Path | None:
+    """Where the backend looks; None for backends whose file name is not known here."""
+    name = (model.config or {}).get("default_model_filename") or FILENAMES.get(backend_of(model))
+    return model.path / str(version) / name if name else None
+
+
+def line_of(model: ModelDir, word: str) -> int | None:
+    """The first line of the configuration that has `word`, from 1."""
+    lines = enumerate((model.text or "").splitlines(), start=1)
+    return next((number for number, line in lines if word in line), None)
+
+
+def _scan(folder: Path) -> ModelDir:
+    versions = sorted(int(item.name) for item in folder.iterdir() if item.is_dir() and _is_version(item.name))
+    text: str | None = None
+    config: Json | None = None
+    problem, line = "", None
+    try:
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        config = parse_config(text)
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"{CONFIG_FILE} cannot be read: {error}"
+    except SpecError as error:
+        problem = error.message
+        place = re.search(r":(\d+):\d+: ", problem)
+        line = int(place[1]) if place else None
+    return ModelDir(folder.name, folder, text, config, problem, line, tuple(versions))
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit() and not (len(name) > 1 and name.startswith("0"))

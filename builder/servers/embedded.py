@@ -1,0 +1,287 @@
+"""The embedded engine: the real tritonserver from a wheel, in the runtime's own environment, without Docker or GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from builder import runtime as runtimes
+from builder.errors import MachineError, ServeError
+from builder.runtime import Runtime
+from builder.servers import Endpoint, ServeOptions
+from builder.servers import watchdog
+from builder.servers.live_copy import live_copy
+from builder.servers.server_state import Failure, failures_of, log_tail, read_index, stubs_of, vanished
+
+__all__ = ["live_copy", "serve"]
+
+BACKENDS: Final = ("onnxruntime", "openvino")
+COMMON_FILE: Final = "backend_common.py"
+RULES_FILE: Final = "native_rules.py"
+LOG_FILE: Final = "server.log"
+POLL_S: Final = 0.02
+STOP_S: Final = 8.0
+PORT_ATTEMPTS: Final = 3
+GRACE_WITH_ARGUMENTS_S: Final = 5.0
+"""Arguments of the user's own may ask for files that the server writes when it ends; otherwise it is just killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    http: int
+    grpc: int
+    metrics: int
+    chosen: bool
+
+
+@dataclass(slots=True)
+class _Started:
+    """A running watchdog with its server."""
+
+    process: subprocess.Popen[bytes]
+    scratch: Path
+    lock_file: Path
+
+    @property
+    def log(self) -> Path:
+        return self.scratch / LOG_FILE
+
+    @property
+    def server_pid(self) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self.scratch / watchdog.PID_FILE).read_text(encoding="utf-8"))
+        return None
+
+
+@contextlib.contextmanager
+def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
+    """Serve any Triton repository; ready when every model is ready.
+
+    Raises:
+        SpecError: no such release.
+        MachineError: the runtime is missing or cannot run here, or a port is taken.
+        ServeError: a model did not load, with Triton's reason, or the server ended or did not get ready in time.
+    """
+    repository = repository.resolve()
+    if not repository.is_dir():
+        msg = f"{repository} is not a folder"
+        raise ServeError(msg, remedy="name a model repository: a folder with one folder for each model")
+    runtime = runtimes.require(options.release)
+    runtimes.check_stub(runtime)
+    started, ports = _start_ready(repository, runtime, options)
+    try:
+        yield Endpoint(
+            http=f"{options.host}:{ports.http}",
+            grpc=f"{options.host}:{ports.grpc}",
+            metrics=f"{options.host}:{ports.metrics}",
+            alive=_alive_check(started, f"{options.host}:{ports.http}"),
+        )
+    finally:
+        _stop(started)
+
+
+def _start_ready(repository: Path, runtime: Runtime, options: ServeOptions) -> tuple[_Started, _Ports]:
+    """A port chosen free may be gone when the server binds it: then choose again."""
+    for attempt in range(PORT_ATTEMPTS):
+        ports = _choose_ports(options)
+        started = _start(repository, runtime, options, ports)
+        try:
+            _wait_ready(started, repository, options, ports)
+        except _PortLostError as error:
+            _stop(started)
+            if not ports.chosen or attempt == PORT_ATTEMPTS - 1:
+                raise MachineError(str(error), remedy="choose another port, or 0 for a free one") from error
+        except BaseException:
+            _stop(started)
+            raise
+        else:
+            return started, ports
+    msg = "no free port was found"
+    raise MachineError(msg)
+
+
+class _PortLostError(Exception):
+    """The server could not bind a port."""
+
+
+def _choose_ports(options: ServeOptions) -> _Ports:
+    wanted = (("http", options.http_port), ("grpc", options.grpc_port), ("metrics", options.metrics_port))
+    with contextlib.ExitStack() as held:
+        taken = {name: _bind(held, options.host, name, port) for name, port in wanted}
+    return _Ports(**taken, chosen=not all(port for _, port in wanted))
+
+
+def _bind(held: contextlib.ExitStack, host: str, name: str, port: int) -> int:
+    """Hold the port until all are chosen, so that no two are the same."""
+    probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((host, port))
+        probe.listen(1)
+    except OSError as error:
+        msg = f"{name} port {port} on {host} cannot be used: {error.strerror or error}"
+        raise MachineError(msg, remedy=f"give another --{name}-port, or none for a free one") from error
+    return int(probe.getsockname()[1])
+
+
+def _start(repository: Path, runtime: Runtime, options: ServeOptions, ports: _Ports) -> _Started:
+    lock_folder = runtimes.home() / "servers"
+    lock_folder.mkdir(parents=True, exist_ok=True)
+    watchdog.remove_left_overs(lock_folder)
+    prefix = f"build-repo-{os.getpid()}-{secrets.token_hex(4)}"
+    scratch = Path(tempfile.gettempdir()) / prefix
+    scratch.mkdir(mode=0o700)
+    lock_file = lock_folder / f"{prefix}.lock"
+    _assemble_backends(runtime, scratch / "backends")
+    grace_s = GRACE_WITH_ARGUMENTS_S if options.arguments else 0.0
+    command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), prefix, str(lock_file), str(scratch)]
+    command += [str(grace_s), "--"]
+    command += _server_command(repository, runtime, options, ports, scratch=scratch, prefix=prefix)
+    with (scratch / LOG_FILE).open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(runtime, auto_complete=options.auto_complete),
+            cwd=scratch,
+            start_new_session=True,
+        )
+    return _Started(process=process, scratch=scratch, lock_file=lock_file)
+
+
+def _assemble_backends(runtime: Runtime, folder: Path) -> None:
+    """The backend folder of one server: Triton's Python backend, and our two beside it."""
+    folder.mkdir()
+    (folder / "python").symlink_to(runtime.backend_folder)
+    package = Path(runtimes.__file__).resolve().parent
+    for backend in BACKENDS:
+        (folder / backend).mkdir()
+        shutil.copyfile(package / "triton_backends" / backend / "model.py", folder / backend / "model.py")
+        shutil.copyfile(package / "triton_backends" / COMMON_FILE, folder / backend / COMMON_FILE)
+        shutil.copyfile(package / RULES_FILE, folder / backend / RULES_FILE)
+
+
+def _server_command(
+    repository: Path, runtime: Runtime, options: ServeOptions, ports: _Ports, *, scratch: Path, prefix: str
+) -> list[str]:
+    return [
+        str(runtime.server_folder / "bin" / "tritonserver"),
+        f"--model-repository={repository}",
+        f"--backend-directory={scratch / 'backends'}",
+        f"--cache-directory={runtime.server_folder / 'caches'}",
+        "--model-control-mode=none",
+        "--exit-on-error=false",
+        "--exit-timeout-secs=2",
+        f"--http-address={options.host}",
+        f"--http-port={ports.http}",
+        "--http-thread-count=2",
+        f"--grpc-address={options.host}",
+        f"--grpc-port={ports.grpc}",
+        "--allow-metrics=true",
+        "--allow-gpu-metrics=false",
+        f"--metrics-address={options.host}",
+        f"--metrics-port={ports.metrics}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        "--backend-config=python,thread-pool-size=2",
+        *([] if options.auto_complete else ["--disable-auto-complete-config"]),
+        *options.arguments,
+    ]
+
+
+def _environment(runtime: Runtime, *, auto_complete: bool) -> dict[str, str]:
+    """The caller's, with the runtime's interpreter first and without what would lead it to other packages."""
+    dropped = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "LD_PRELOAD", "__PYVENV_LAUNCHER__")
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    return environment | {
+        "PATH": f"{runtime.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+        "LD_LIBRARY_PATH": runtimes.library_path(runtime),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # numpy's own thread pool would stand beside the inference library's.
+        "OPENBLAS_NUM_THREADS": "1",
+        "BUILD_REPO_AUTO_COMPLETE": "1" if auto_complete else "0",
+    }
+
+
+def _wait_ready(started: _Started, repository: Path, options: ServeOptions, ports: _Ports) -> None:
+    deadline = time.monotonic() + options.ready_timeout_s
+    address = f"{options.host}:{ports.http}"
+    while (index := read_index(address)) is None or not _listens(options.host, ports.metrics):
+        if started.process.poll() is not None:
+            _raise_ended(started)
+        if time.monotonic() > deadline:
+            msg = f"the embedded server was not ready after {options.ready_timeout_s:g} s{log_tail(started.log)}"
+            raise ServeError(msg, remedy="a large model may need longer")
+        time.sleep(POLL_S)
+    failures = failures_of(repository, index, started.log)
+    if failures:
+        raise _load_error(failures, len({entry["name"] for entry in index} | {f.model for f in failures}), started.log)
+
+
+def _listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
+
+
+def _raise_ended(started: _Started) -> None:
+    text = started.log.read_text(encoding="utf-8", errors="replace")
+    if "Address already in use" in text or "Socket bind failed" in text or "Socket '" in text:
+        msg = f"a port was taken while the embedded server started{log_tail(started.log)}"
+        raise _PortLostError(msg)
+    msg = f"the embedded server ended with {started.process.returncode} while starting{log_tail(started.log)}"
+    raise ServeError(msg)
+
+
+def _load_error(failures: tuple[Failure, ...], models: int, log: Path) -> ServeError:
+    listed = "\n".join(f"  {failure.model}: {failure.reason}" for failure in failures)
+    tail = log_tail(log, [failure.model for failure in failures])
+    return ServeError(f"{len(failures)} of {models} models did not load:\n{listed}{tail}")
+
+
+def _alive_check(started: _Started, address: str) -> Callable[[], None]:
+    """A function that raises once the server, or the process of one of its models, is gone."""
+    server_pid = started.server_pid
+    stubs = stubs_of(server_pid) if server_pid else ()
+
+    def alive() -> None:
+        if started.process.poll() is not None:
+            msg = f"the embedded server ended with {started.process.returncode}{log_tail(started.log)}"
+            raise ServeError(msg)
+        for stub in vanished(stubs, address):
+            msg = f"the process of model {stub.model} died; every request for it fails{log_tail(started.log)}"
+            raise ServeError(msg, remedy="start the server again")
+
+    return alive
+
+
+def _stop(started: _Started) -> None:
+    """Tell the watchdog, which then ends the server and cleans up; what it leaves undone is done here."""
+    if started.process.stdin:
+        with contextlib.suppress(OSError):
+            started.process.stdin.write(b"stop")
+            started.process.stdin.close()
+    group = started.server_pid
+    try:
+        started.process.wait(timeout=STOP_S)
+    except subprocess.TimeoutExpired:
+        started.process.kill()
+        started.process.wait()
+    if group and started.scratch.exists():
+        watchdog.kill_group(group, signal.SIGKILL)
+    watchdog.remove_shared_memory(started.scratch.name)
+    shutil.rmtree(started.scratch, ignore_errors=True)
+    started.lock_file.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""A light copy of a repository that the embedded server can load whatever release the original is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from builder.releases import EMBEDDED_SERVER, fields_unknown
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+CONFIG_FILE: Final = "config.pbtxt"
+FOREIGN: Final = ("tensorrt", "pytorch", "tensorflow", "dali", "fil", "vllm", "tensorrtllm", "identity")
+"""Backends that the embedded server does not have."""
+FOREIGN_PLATFORMS: Final = {
+    "tensorrt_plan": "tensorrt",
+    "pytorch_libtorch": "pytorch",
+    "libtorch": "pytorch",
+    "torch_aoti": "pytorch",
+    "tensorflow_savedmodel": "tensorflow",
+    "tensorflow_graphdef": "tensorflow",
+}
+FOREIGN_FILES: Final = {
+    "model.plan": "tensorrt",
+    "model.pt": "pytorch",
+    "model.pt2": "pytorch",
+    "model.savedmodel": "tensorflow",
+    "model.graphdef": "tensorflow",
+    "model.dali": "dali",
+}
+
+
+def live_copy(repository: Path, dest: Path) -> tuple[str, ...]:
+    """Copy what the embedded server can load into `dest`: links to artefacts, configurations rewritten where needed.
+
+    Returns what the copy does not check, one text each: `MODEL: FIELD` for a field newer than the embedded server,
+    `MODEL: …` with the reason for a model left out. An ensemble goes with the models it needs.
+    """
+    folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
+    configs = {folder.name: _read_config(folder) for folder in folders}
+    left_out = {folder.name: reason for folder in folders if (reason := _foreign(folder, configs[folder.name]))}
+    _leave_out_ensembles(configs, left_out)
+    dest.mkdir(parents=True, exist_ok=True)
+    unchecked = [f"{model}: {reason}" for model, reason in left_out.items()]
+    for folder in folders:
+        if folder.name not in left_out:
+            removed = _copy_model(folder, dest / folder.name, configs[folder.name])
+            unchecked += [f"{folder.name}: {field}" for field in removed]
+    return tuple(sorted(unchecked))
+
+
+def _read_config(folder: Path) -> Message | None:
+    """The parsed configuration; None where there is none, or none that parses: the server will say so itself."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        config: Message = text_format.Parse(text, model_config_pb2.ModelConfig())
+    except (OSError, ValueError, text_format.ParseError):
+        return None
+    return config
+
+
+def _foreign(folder: Path, config: Message | None) -> str:
+    """Why the embedded server cannot load the model; empty where it can."""
+    backend = getattr(config, "backend", "") or FOREIGN_PLATFORMS.get(getattr(config, "platform", ""), "")
+    if not backend and not getattr(config, "platform", ""):
+        names = {file.name for version in folder.iterdir() if version.is_dir() for file in version.iterdir()}
+        backend = next((word for name, word in FOREIGN_FILES.items() if name in names), "")
+    return f"the embedded server has no {backend} backend" if backend in FOREIGN else ""
+
+
+def _leave_out_ensembles(configs: dict[str, Message | None], left_out: dict[str, str]) -> None:
+    """An ensemble of a model that is left out is left out too, and so on upwards."""
+    found = True
+    while found:
+        found = False
+        for name, config in configs.items():
+            missing = next((step for step in _steps(config) if step in left_out), None)
+            if missing and name not in left_out:
+                left_out[name] = f"it needs {missing}, which is left out"
+                found = True
+
+
+def _steps(config: Message | None) -> list[str]:
+    scheduling = getattr(config, "ensemble_scheduling", None)
+    return [step.model_name for step in scheduling.step] if scheduling else []
+
+
+def _copy_model(folder: Path, dest: Path, config: Message | None) -> tuple[str, ...]:
+    from google.protobuf import text_format
+
+    removed = _remove_new_fields(config) if config is not None else ()
+    dest.mkdir()
+    for entry in folder.iterdir():
+        if config is not None and removed and entry.name == CONFIG_FILE:
+            (dest / CONFIG_FILE).write_text(text_format.MessageToString(config), encoding="utf-8")
+        else:
+            (dest / entry.name).symlink_to(entry.resolve())
+    return removed
+
+
+def _remove_new_fields(config: Message) -> tuple[str, ...]:
+    """Clear, in place, every field newer than the embedded server; their names, without the message's."""
+    unknown = {tuple(field.split(".")) for field in fields_unknown(EMBEDDED_SERVER)}
+    removed = []
+    for message in _messages(config):
+        for descriptor, _ in message.ListFields():
+            if (message.DESCRIPTOR.name, descriptor.name) in unknown:
+                message.ClearField(descriptor.name)
+                removed.append(descriptor.name)
+    return tuple(dict.fromkeys(removed))
+
+
+def _messages(message: Message) -> list[Message]:
+    """The message and every one inside it, maps left aside: no new field lies in one."""
+    found = [message]
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
+            continue
+        inner = [value] if hasattr(value, "ListFields") else list(value)
+        for item in inner:
+            found += _messages(item)
+    return found

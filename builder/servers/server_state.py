@@ -1,0 +1,142 @@
+"""What a running tritonserver says of its models, and what the process table says of their processes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+STUB_NAME: Final = "triton_python_backend_stub"
+TAIL_LINES: Final = 12
+NOISE: Final = re.compile(
+    r"NVML|DCGM|pinned_memory|CudaDriver|cuda_memory|CUDA memory pool|cache_manager|exclude_path|model_lifecycle.*loading"
+)
+"""Lines that every start without a GPU writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A model that is not ready, and Triton's reason."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """The process of one instance of a model; `started` tells it from a later process of the same number."""
+
+    pid: int
+    model: str
+    started: str
+
+
+def read_index(address: str) -> list[dict[str, str]] | None:
+    """The repository index over HTTP; None where nobody answers yet."""
+    connection = http.client.HTTPConnection(address, timeout=5)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        connection.request("POST", "/v2/repository/index", body="{}")
+        response = connection.getresponse()
+        if response.status == http.client.OK:
+            return [dict(entry) for entry in json.loads(response.read())]
+    return None
+
+
+def failures_of(repository: Path, index: list[dict[str, str]], log: Path) -> tuple[Failure, ...]:
+    """Every model of the repository that is not ready, with its reason."""
+    explicit = bool(index) and not any("state" in entry for entry in index)
+    if explicit:
+        return ()
+    failures = [
+        Failure(entry["name"], clean_reason(entry.get("reason") or "no reason given"))
+        for entry in index
+        if entry.get("state", "UNAVAILABLE") != "READY" and "version" in entry
+    ]
+    named = {failure.model for failure in failures} | {e["name"] for e in index if e.get("state") == "READY"}
+    text = log.read_text(encoding="utf-8", errors="replace")
+    folders = sorted(entry.name for entry in repository.iterdir() if entry.is_dir())
+    failures += [Failure(name, _polling_reason(name, text)) for name in folders if name not in named]
+    return tuple(failures)
+
+
+def clean_reason(reason: str) -> str:
+    """The reason without the place in our own backend that raised it."""
+    first = re.split(r"\n\s*\n?At:\n", reason)[0].strip()
+    return re.sub(r"^(?:Internal: )?(?:TritonModelException: |c_python_backend_utils\.TritonModelException: )", "", first)
+
+
+def _polling_reason(model: str, log: str) -> str:
+    """A configuration that cannot be read keeps the model out of the index; only the log has the words."""
+    quoted = re.escape(model)
+    lines = [line for line in log.splitlines() if re.search(rf"(^|[/'\" ]){quoted}($|[/'\":, ])", line)]
+    errors = [line for line in lines if re.match(r"[EW]\d{4} ", line)]
+    for line in errors:
+        if found := re.search(r'\] "(.*)"$', line) or re.search(r"\] (.*)$", line):
+            return found.group(1)
+    return "the server did not take the folder for a model"
+
+
+def log_tail(log: Path, models: list[str] | None = None) -> str:
+    """The last lines of the server's log that say something, as text to append to a message."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    told = [line for line in lines if re.match(r"[EWF]\d{4} ", line) or not re.match(r"[I|+]", line)]
+    kept = [line for line in told if line.strip() and not NOISE.search(line)]
+    if models:
+        kept = [line for line in kept if any(model in line for model in models)] or kept
+    return "\nlast lines of the server's log:\n" + "\n".join(f"  {line}" for line in kept[-TAIL_LINES:]) if kept else ""
+
+
+def stubs_of(server_pid: int) -> tuple[Stub, ...]:
+    """The model processes below the server."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        state = _state(int(folder.name))
+        if state and state[1] == server_pid and (model := _model_of(folder)):
+            found.append(Stub(pid=int(folder.name), model=model, started=state[2]))
+    return tuple(found)
+
+
+def vanished(stubs: tuple[Stub, ...], address: str) -> tuple[Stub, ...]:
+    """Those that died while the server still takes their model for ready."""
+    gone = [stub for stub in stubs if not _lives(stub)]
+    if not gone:
+        return ()
+    index = read_index(address) or []
+    ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
+    return tuple(stub for stub in gone if not index or stub.model in ready)
+
+
+def _lives(stub: Stub) -> bool:
+    state = _state(stub.pid)
+    return bool(state) and state is not None and state[0] not in "ZX" and state[2] == stub.started
+
+
+def _state(pid: int) -> tuple[str, int, str] | None:
+    """State letter, parent and start time from the process table; None where there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return fields[0], int(fields[1]), fields[19]
+
+
+def _model_of(folder: Path) -> str | None:
+    """The model of a stub from its command line, where the instance is named `MODEL_GROUP_INSTANCE`."""
+    try:
+        words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return None
+    if not words or not words[0].endswith(STUB_NAME):
+        return None
+    named = [found for word in words if (found := re.fullmatch(r"(.+)_\d+_\d+", word))]
+    return named[-1].group(1) if named else " ".join(words[1:])

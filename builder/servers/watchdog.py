@@ -1,0 +1,141 @@
+"""Runs tritonserver and sees to it that nothing outlives the process that asked for it.
+
+Started as `python -I -S watchdog.py …`; standard library only. The parent holds the write end of this process's stdin:
+a byte or the end of file there means "stop". A child that the parent forked may hold that end too, so the parent itself
+is watched as well. If this process is killed, the kernel kills the server.
+
+    watchdog.py PARENT PREFIX LOCK SCRATCH GRACE_S -- COMMAND…
+
+PREFIX begins the names of the server's shared memory; LOCK is held as long as this process lives, so that a later start
+recognises left-overs; SCRATCH is the server's temporary folder, and `server.pid` is written there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the server puts its regions
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+POLL_MS = 200
+PID_FILE = "server.pid"
+
+
+def remove_shared_memory(prefix: str) -> None:
+    """Delete the regions whose names begin with `prefix`."""
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            region.unlink()
+
+
+def lock(path: Path) -> int | None:
+    """Hold the file's lock; None where somebody lives who holds it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Clean up after servers whose watchdog no longer lives: `PREFIX.lock` files that nobody holds."""
+    for file in folder.glob("*.lock"):
+        handle = lock(file)
+        if handle is None:
+            continue
+        remove_shared_memory(file.stem)
+        scratch = file.read_text(encoding="utf-8").strip()
+        if Path(scratch).name == file.stem:
+            shutil.rmtree(scratch, ignore_errors=True)
+        file.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def die_with_parent() -> None:
+    """In the child, before exec: its own process group, and SIGKILL when the watchdog goes."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def kill_group(group: int, number: int) -> None:
+    """Send the signal to what is left of the group."""
+    with contextlib.suppress(OSError):
+        os.killpg(group, number)
+
+
+def watch(server: subprocess.Popen[bytes], parent: int) -> bool:
+    """Wait; True when the parent wants the server stopped or is gone, False when the server ended by itself."""
+    poll = select.poll()
+    poll.register(0, select.POLLIN | select.POLLHUP)
+    while server.poll() is None:
+        if poll.poll(POLL_MS) or os.getppid() != parent:
+            return True
+    return False
+
+
+def stop(server: subprocess.Popen[bytes], grace_s: float) -> None:
+    """Ask, wait for the time of grace, then kill the whole group."""
+    deadline = time.monotonic() + grace_s
+    if grace_s > 0:
+        kill_group(server.pid, signal.SIGTERM)
+    while server.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    kill_group(server.pid, signal.SIGKILL)
+    server.wait()
+    reap_orphans()
+
+
+def reap_orphans(limit_s: float = 2.0) -> None:
+    """Wait for the model processes, which fell to us when the server died."""
+    deadline = time.monotonic() + limit_s
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.005)
+
+
+def main() -> int:
+    """Run the command of the command line; its exit code, 128 + the signal's number where one ended it."""
+    parent, prefix, lock_file, scratch, grace_s = sys.argv[1:6]
+    command = sys.argv[7:]
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    handle = lock(Path(lock_file))
+    if handle is None:
+        sys.stderr.write(f"{lock_file} is held by another server\n")
+        return 1
+    os.write(handle, scratch.encode())
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    server = subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, restore_signals=True  # noqa: PLW1509
+    )
+    asked = True
+    try:
+        temporary = Path(scratch, f".{PID_FILE}")
+        temporary.write_text(str(server.pid), encoding="utf-8")
+        temporary.replace(Path(scratch, PID_FILE))
+        asked = watch(server, int(parent))
+    finally:
+        stop(server, float(grace_s) if asked else 0.0)
+        remove_shared_memory(prefix)
+        if asked:
+            shutil.rmtree(scratch, ignore_errors=True)
+            Path(lock_file).unlink(missing_ok=True)
+    return server.returncode if server.returncode >= 0 else 128 - server.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Source formats: one module each, found by the word of the spec. A new format is one file and one line below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from builder.samples import Request
+from builder.tensors import Dim, Signature, Tensor
+from builder.work import SourceRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What `inspect` and `init` say of a file without running it. `signature` is None where the file does not tell."""
+
+    format: str
+    signature: Signature | None
+    opset: int | None = None
+    ir_version: int | None = None
+    operators: dict[str, int] | None = None
+    parameters: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class LoadedSource(Protocol):
+    """A source in its own framework."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    def output_names(self) -> tuple[str, ...] | None:
+        """Names in order where the source has names; None where only running it tells how many there are."""
+
+    @property
+    def declared_shapes(self) -> Mapping[str, tuple[Dim | None, ...]]:
+        """What the file says of its outputs' shapes (None: any size); it may be wrong, running it decides."""
+
+    @property
+    def parameters(self) -> int | None: ...
+
+    def run(self, inputs: Arrays) -> tuple[NDArray[np.generic], ...]:
+        """The framework's own outputs, in order."""
+
+    def to_onnx(
+        self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
+    ) -> tuple[str, tuple[str, ...]]:
+        """Write `path` with exactly the names of `signature`; returns the route taken and notes for the user.
+
+        `requests` hold the source's own outputs: an exporter's result is compared with them.
+        """
+
+
+class Source(Protocol):
+    """A module of this folder."""
+
+    LIBRARIES: tuple[str, ...]
+    """Distributions whose versions decide the result."""
+
+    def recognise(self, path: Path) -> bool:
+        """By content, cheaply, with no framework imported."""
+
+    def describe(self, path: Path) -> Description:
+        """Raises SpecError when the file is damaged."""
+
+    def load(self, source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> LoadedSource:
+        """Raises SpecError for what the user must mend, BuildError for what the framework refuses."""
+
+
+SOURCES: Final[dict[str, str]] = {
+    "onnx": "builder.sources.onnx_model",
+    "torchscript": "builder.sources.torchscript",
+    "torch_state_dict": "builder.sources.torch_state_dict",
+}
+"""Word in the spec → module. The order is the order in which a file's content is tried."""
+
+
+def source_module(word: str) -> Source:
+    """The module for a word that the spec has already validated."""
+    return cast("Source", import_module(SOURCES[word]))

@@ -1,0 +1,223 @@
+"""ONNX files: a single file, or with external data beside it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from builder.errors import SpecError
+from builder.onnx_tools.conform import conform, write_shape
+from builder.onnx_tools.limits import fit_limits
+from builder.onnx_tools.ports import Port, batch_name, name_axes, read_ports
+from builder.onnx_tools.reading import (
+    ModelProto,
+    count_operators,
+    count_parameters,
+    data_pieces,
+    external_tensors,
+    opset_of,
+    read_onnx,
+)
+from builder.onnx_tools.running import open_plain, run_plain
+from builder.onnx_tools.wire import looks_like_onnx
+from builder.onnx_tools.writing import write_onnx
+from builder.samples import Request
+from builder.sources import Description
+from builder.tensors import Dim, Signature, Tensor
+from builder.work import SourceRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+LIBRARIES: Final = ("onnx", "onnxruntime", "numpy")
+SHOWN: Final = 5
+SAFE_IR: Final = 10
+"""The newest IR version that the oldest supported onnxruntime (1.20) loads."""
+
+
+def recognise(path: Path) -> bool:
+    """By the outermost fields of the protobuf."""
+    return path.is_file() and looks_like_onnx(path)
+
+
+def describe(path: Path) -> Description:
+    """From the graph alone; onnxruntime is not asked."""
+    model = read_onnx(path)
+    notes = []
+    try:
+        if external_tensors(model):
+            files = sorted({piece.file.name for piece in data_pieces(model, path)})
+            notes.append(f"weights lie in {', '.join(files)}")
+        ports = read_ports(model)
+        signature = _signature(*ports)
+    except SpecError as error:
+        signature = None
+        notes.append(error.message)
+    return Description(
+        format="onnx",
+        signature=signature,
+        opset=opset_of(model),
+        ir_version=model.ir_version,
+        operators=count_operators(model),
+        parameters=count_parameters(model),
+        notes=tuple(notes),
+    )
+
+
+def _signature(inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> Signature | None:
+    if any(port.dims is None for port in inputs + outputs):
+        return None
+    tensors = name_axes(inputs)
+    taken = {dim for tensor in tensors for dim in tensor.shape if isinstance(dim, str)}
+    return Signature(tensors, name_axes(outputs, taken, batch_name(inputs)))
+
+
+def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> OnnxSource:
+    """Read the graph and settle its ports; the session is opened by the first run.
+
+    Raises:
+        SpecError: damaged, outside data, ports that Triton does not have, or a spec that does not fit.
+    """
+    path = Path(source.path)
+    model = read_onnx(path)
+    data_pieces(model, path)
+    _check_outputs(model, outputs)
+    ports, out_ports = read_ports(model, outputs)
+    if not ports:
+        raise SpecError(f"{path.name} has no inputs; Triton needs one at least")
+    narrowed = narrow(ports, inputs)
+    return OnnxSource(path, narrowed, _follow(ports, narrowed, out_ports), count_parameters(model))
+
+
+def _follow(ports: Sequence[Port], narrowed: Sequence[Tensor], outputs: Sequence[Port]) -> tuple[Port, ...]:
+    """Output axes named like an input axis that the spec fixed or renamed."""
+    renamed: dict[Dim | None, Dim] = {}
+    for port, tensor in zip(ports, narrowed, strict=True):
+        renamed |= {was: now for was, now in zip(port.dims or (), tensor.shape, strict=False) if isinstance(was, str)}
+    return tuple(
+        replace(port, dims=tuple(renamed.get(dim, dim) for dim in port.dims)) if port.dims is not None else port
+        for port in outputs
+    )
+
+
+def _check_outputs(model: ModelProto, wanted: Sequence[str]) -> None:
+    names = [value.name for value in model.graph.output]
+    for name in wanted:
+        if name not in names:
+            near = get_close_matches(name, names, SHOWN) or names[:SHOWN]
+            raise SpecError(
+                f"outputs: the model has no output {name!r}; the nearest are {', '.join(map(repr, near))}",
+                remedy="correct outputs: in the spec, or leave it out to serve all",
+            )
+
+
+def narrow(ports: Sequence[Port], wanted: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The inputs as the spec declares them, in the model's order.
+
+    Raises:
+        SpecError: names, dtypes, ranks or fixed sizes differ from the model's.
+    """
+    if not wanted:
+        return name_axes(ports)
+    spec = {tensor.name: tensor for tensor in wanted}
+    names = [port.name for port in ports]
+    if set(spec) != set(names):
+        raise SpecError(
+            f"inputs: got {', '.join(sorted(spec))}; the model's inputs are {', '.join(names)}",
+            remedy="name every input of the model, or leave inputs: out",
+        )
+    return tuple(_narrowed(port, spec[port.name]) for port in ports)
+
+
+def _narrowed(port: Port, wanted: Tensor) -> Tensor:
+    if port.dtype != wanted.dtype:
+        raise SpecError(f"inputs: {port.name!r} is declared {wanted.dtype}, the model expects {port.dtype}")
+    if port.dims is None:
+        return wanted
+    expected = "[" + ",".join("any" if dim is None else str(dim) for dim in port.dims) + "]"
+    got = "[" + ",".join(map(str, wanted.shape)) + "]"
+    pairs = list(zip(port.dims, wanted.shape, strict=False))
+    if len(port.dims) != len(wanted.shape) or any(isinstance(was, int) and was != now for was, now in pairs):
+        raise SpecError(
+            f"inputs: {port.name!r} got shape {got}, the model expects {expected}",
+            remedy="the spec may fix or name an axis of any size; it cannot change a size that the model fixes",
+        )
+    return wanted
+
+
+class OnnxSource:
+    """An ONNX file in onnxruntime, optimisations off."""
+
+    def __init__(self, path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Port, ...], parameters: int) -> None:
+        self.inputs = inputs
+        self.declared_outputs = outputs
+        self.parameters = parameters
+        self._path = path
+        self._session: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(port.name for port in self.declared_outputs)
+
+    @property
+    def declared_shapes(self) -> Mapping[str, tuple[Dim | None, ...]]:
+        return {port.name: port.dims for port in self.declared_outputs if port.dims is not None}
+
+    def run(self, inputs: Arrays) -> tuple[NDArray[np.generic], ...]:
+        """What onnxruntime answers."""
+        if self._session is None:
+            self._session = self._open()
+        return run_plain(self._session, self.output_names, inputs)
+
+    def _open(self) -> Any:  # noqa: ANN401 - onnxruntime.InferenceSession
+        """The file itself where onnxruntime takes it, else a copy without what it refuses."""
+        model = read_onnx(self._path)
+        lowered = model.ir_version > SAFE_IR and _lowered(model)
+        ports, _ = read_ports(model, self.output_names)
+        wrong = {port.name for port in ports if port.literal_dims or port.dims is None}
+        if not lowered and not wrong:
+            return open_plain(self._path)
+        for tensor in self.inputs:
+            if tensor.name in wrong:
+                write_shape(model, tensor)
+        if not external_tensors(model):
+            return open_plain(model.SerializeToString())
+        self._folder = tempfile.TemporaryDirectory(prefix="build-repo-")
+        copy = Path(self._folder.name) / "model.onnx"
+        write_onnx(model, copy, origin=self._path)
+        return open_plain(copy)
+
+    def to_onnx(
+        self,
+        path: Path,
+        *,
+        signature: Signature,
+        requests: Sequence[Request],  # noqa: ARG002 - a copy is the source itself
+        opset: int,
+        ir_version: int,
+    ) -> tuple[str, tuple[str, ...]]:
+        """A copy, byte for byte where nothing has to change."""
+        model = read_onnx(self._path)
+        notes = (*fit_limits(model, opset=opset, ir_version=ir_version), *conform(model, signature))
+        if notes or external_tensors(model):
+            write_onnx(model, path, origin=self._path)
+        else:
+            shutil.copyfile(self._path, path)
+        return "copy", notes
+
+
+def _lowered(model: ModelProto) -> bool:
+    """Whether the IR version could be lowered to what every onnxruntime of this package loads."""
+    try:
+        return bool(fit_limits(model, opset=opset_of(model), ir_version=SAFE_IR))
+    except SpecError:
+        return False

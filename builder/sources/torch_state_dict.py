@@ -1,0 +1,70 @@
+"""PyTorch weights with a callable that returns the network; whole pickled networks only where the spec allows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from builder.errors import SpecError
+from builder.sources import Description
+from builder.tensors import Tensor
+from builder.torch_callable import build_network, use_import_root
+from builder.torch_files import torch_kind
+from builder.torch_network import TorchNetwork, check_inputs
+from builder.torch_weights import find_state_dict, import_torch, load_weights, open_weights, pickle_error
+from builder.work import SourceRef
+
+LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+KINDS: Final = ("state_dict", "safetensors", "legacy", "pickle")
+
+
+def recognise(path: Path) -> bool:
+    """A `torch.save` archive without code, a safetensors file, or a pickle (refused later, with its reason)."""
+    return torch_kind(path) in KINDS
+
+
+def describe(path: Path) -> Description:
+    """Count the weights; nothing in the file is executed."""
+    if torch_kind(path) == "pickle":
+        raise pickle_error(path)
+    weights, notes = find_state_dict(open_weights(path, allow_pickle=False), path)
+    return Description(
+        format="torch_state_dict",
+        signature=None,
+        parameters=sum(weight.numel() for weight in weights.values()),
+        notes=(*notes, f"{len(weights)} tensors; the network itself is code: source: model: names it"),
+    )
+
+
+def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> TorchNetwork:
+    """Build the network and load its weights.
+
+    Raises:
+        SpecError: a pickle, no callable, no inputs, or weights that do not fit.
+    """
+    torch = import_torch()
+    path = Path(source.path)
+    if torch_kind(path) == "pickle" and not source.allow_pickle:
+        raise pickle_error(path)
+    if source.allow_pickle:
+        use_import_root(source.import_root)
+    content = open_weights(path, allow_pickle=source.allow_pickle)
+    check_inputs(inputs, "a PyTorch state dict")
+    pickled = _pickled_network(torch, content)
+    if pickled is not None:
+        return TorchNetwork(pickled, inputs, outputs)
+    if source.model is None:
+        raise SpecError(
+            f"{path.name} holds weights without the network's code",
+            remedy="name what builds the network: source: {path: ..., model: my_nets:build, args: {...}}",
+        )
+    weights, notes = find_state_dict(content, path)
+    network = build_network(source.model, source.args, source.import_root)
+    return TorchNetwork(network, inputs, outputs, notes=(*notes, *load_weights(network, weights, path)))
+
+
+def _pickled_network(torch: Any, content: Any) -> Any:  # noqa: ANN401 - a torch.nn.Module or None
+    if isinstance(content, torch.nn.Module):
+        return content
+    nested = (content.get(key) for key in ("model", "ema", "net")) if isinstance(content, dict) else ()
+    return next((item for item in nested if isinstance(item, torch.nn.Module)), None)

@@ -1,0 +1,207 @@
+"""The spec file as types: what a user may write in `models.yaml`. Reading it is `builder.spec_file`.
+
+Every model is frozen and refuses unknown keys, so `build-repo schema` can print the JSON Schema that editors use.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from builder import defaults
+from builder.tensors import BY_NUMPY
+
+NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+
+
+def check_name(name: str) -> str:
+    """A model name is a folder name and part of a URL: letters, digits, `_`, `-` and single dots."""
+    if not NAME.match(name) or ".." in name or name.endswith("."):
+        msg = f"{name!r} is no model name: it becomes a folder and a URL, so use letters, digits, '_', '-' and '.'"
+        raise ValueError(msg)
+    return name
+
+
+def check_dtype(dtype: str) -> str:
+    """A numpy name, or `string`."""
+    if dtype not in BY_NUMPY:
+        msg = f"{dtype!r} is no dtype; one of {', '.join(sorted(set(BY_NUMPY) - {'object', 'str'}))}"
+        raise ValueError(msg)
+    return BY_NUMPY[dtype].numpy
+
+
+def check_dim(dim: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+    """A size of at least 1, or the name of an axis of any size."""
+    if isinstance(dim, bool) or not isinstance(dim, (int, str)):
+        msg = f"{dim!r} is no dimension: a size, or a name such as batch"
+        raise ValueError(msg)
+    if isinstance(dim, int) and dim < 1:
+        msg = f"{dim} is no size; give an axis of any size a name, such as batch or length"
+        raise ValueError(msg)
+    if isinstance(dim, str) and not dim.strip():
+        msg = "a dimension's name is empty"
+        raise ValueError(msg)
+    return dim
+
+
+def check_release(release: Any) -> Any:  # noqa: ANN401
+    """`YY.MM`; YAML reads an unquoted 26.10 as the number 26.1."""
+    text = f"{release:.2f}" if isinstance(release, float) else release
+    if not isinstance(text, str) or not re.fullmatch(r"\d\d\.\d\d", text):
+        msg = f'{release!r} is no Triton release; write it as "{defaults.RELEASE}"'
+        raise ValueError(msg)
+    return text
+
+
+def check_callable(text: str) -> str:
+    """`package.module:callable`."""
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
+        msg = f"{text!r} is no callable; write module:function, for example my_nets:build"
+        raise ValueError(msg)
+    return text
+
+
+ModelName = Annotated[str, AfterValidator(check_name)]
+Release = Annotated[str, BeforeValidator(check_release)]
+Dim = Annotated[int | str, BeforeValidator(check_dim)]
+
+
+class Part(BaseModel):
+    """A part of the spec: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SourceSpec(Part):
+    """Where the trained model is and how to open it."""
+
+    path: Path = Field(strict=False, description="File or folder, relative to the spec file")
+    format: str | None = Field(None, description="Recognised from the file's content when left out")
+    model: Annotated[str, AfterValidator(check_callable)] | None = Field(
+        None, description="module:callable returning the network, for weights without architecture"
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the callable")
+    allow_pickle: bool = Field(default=False, description="Allow files that can run code when opened")
+    import_root: Path | None = Field(
+        None, strict=False, description="Folder from which the callable is imported; the spec file's own when left out"
+    )
+
+
+class TensorSpec(Part):
+    """An input of the model."""
+
+    name: str = Field(min_length=1)
+    dtype: Annotated[str, AfterValidator(check_dtype)] = "float32"
+    shape: tuple[Dim, ...] = Field(strict=False, description="Full shape: sizes, or names for axes of any size")
+
+
+class SamplesSpec(Part):
+    """Real inputs: an `.npz` with one array per input, named like it."""
+
+    path: Path = Field(strict=False)
+    labels: str | None = Field(None, description="The array that holds one class number a row")
+
+
+class AccuracySpec(Part):
+    """The gates; the default of the product where a word is left out."""
+
+    max_relative_error: float = Field(defaults.MAX_RELATIVE_ERROR, ge=0)
+    min_cosine: float = Field(defaults.MIN_COSINE, ge=-1, le=1)
+    metric: Literal["top1"] | None = None
+    max_drop: float | None = Field(None, ge=0, le=1)
+
+
+class BatchingSpec(Part):
+    """Triton's dynamic batcher."""
+
+    max_batch_size: int | None = Field(None, ge=0, description="0: no batching, full dims")
+    preferred: tuple[int, ...] = Field((), strict=False)
+    max_queue_delay_us: int | None = Field(None, ge=0)
+    dynamic: bool = True
+
+    @model_validator(mode="after")
+    def _preferred_fits(self) -> BatchingSpec:
+        if any(size < 1 for size in self.preferred):
+            msg = "preferred batch sizes must be at least 1"
+            raise ValueError(msg)
+        limit = defaults.MAX_BATCH_SIZE if self.max_batch_size is None else self.max_batch_size
+        if self.preferred and max(self.preferred) > limit:
+            msg = f"preferred size {max(self.preferred)} is larger than max_batch_size {limit}"
+            raise ValueError(msg)
+        return self
+
+
+class InstancesSpec(Part):
+    """Triton's instance group."""
+
+    count: int = Field(defaults.INSTANCE_COUNT, ge=1)
+    kind: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+class WarmupSpec(Part):
+    """Requests that Triton runs at load, made from the samples."""
+
+    samples: int = Field(1, ge=0)
+
+
+class VersionsSpec(Part):
+    """How many versions stay in the repository."""
+
+    keep: int = Field(defaults.VERSIONS_KEPT, ge=1)
+
+
+class ModelSpec(Part):
+    """One model of the repository."""
+
+    name: ModelName
+    source: SourceSpec
+    inputs: tuple[TensorSpec, ...] = Field((), strict=False)
+    outputs: tuple[str, ...] = Field((), strict=False)
+    samples: SamplesSpec | None = None
+    class_names: Path | None = Field(None, strict=False, description="One name a line; becomes Triton's label file")
+    targets: tuple[str, ...] | None = Field(None, strict=False)
+    serve: str | None = Field(None, description="best, all, or one target")
+    accuracy: AccuracySpec | None = None
+    batching: BatchingSpec | None = None
+    instances: InstancesSpec | None = None
+    warmup: WarmupSpec | None = None
+    versions: VersionsSpec | None = None
+    config: dict[str, Any] = Field(default_factory=dict, description="Fields of Triton's ModelConfig, in its names")
+
+    @model_validator(mode="after")
+    def _inputs_differ(self) -> ModelSpec:
+        names = [tensor.name for tensor in self.inputs]
+        double = sorted({name for name in names if names.count(name) > 1})
+        if double:
+            msg = f"input {double[0]!r} is declared twice"
+            raise ValueError(msg)
+        return self
+
+
+class DefaultsSpec(Part):
+    """Words that hold for every model that does not say them itself."""
+
+    targets: tuple[str, ...] = Field(defaults.TARGETS, strict=False)
+    serve: str = defaults.SERVE
+    accuracy: AccuracySpec = AccuracySpec()
+    batching: BatchingSpec = BatchingSpec()
+    instances: InstancesSpec = InstancesSpec()
+    versions: VersionsSpec = VersionsSpec()
+
+
+class RepoSpec(Part):
+    """A whole `models.yaml`."""
+
+    triton: Release = defaults.RELEASE
+    defaults: DefaultsSpec = DefaultsSpec()
+    models: tuple[ModelSpec, ...] = Field(strict=False)
+
+    @model_validator(mode="after")
+    def _has_models(self) -> RepoSpec:
+        if not self.models:
+            msg = "models: the list is empty"
+            raise ValueError(msg)
+        return self

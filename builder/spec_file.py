@@ -1,0 +1,256 @@
+"""`models.yaml` or bare model files → a complete `RepoSpec`: parse → validate → complete, every error at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from builder import defaults
+from builder.backends import BACKENDS, backend_module
+from builder.errors import SpecError
+from builder.recognise import recognise
+from builder.releases import get_release
+from builder.sources import SOURCES
+from builder.spec import ModelSpec, RepoSpec, SourceSpec
+from builder.work import parse_target
+from builder.yaml_lines import Lines, YamlError, line_of, parse_yaml, path_text
+
+SUFFIXES = (".yaml", ".yml")
+SERVE_WORDS = ("best", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in the file, at a path of keys and positions."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+def is_spec(path: Path) -> bool:
+    """True for a `.yaml` or `.yml` file."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def load_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> RepoSpec:
+    """Read a spec file; relative paths in it become relative to its folder.
+
+    `overrides` are top-level words or words of every model that the command line sets (`targets`, `serve`, `triton`).
+
+    Raises:
+        SpecError: the file is missing, no YAML, or wrong; all errors with path and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file", remedy="build-repo init MODEL writes a spec") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from error
+    try:
+        data, lines = parse_yaml(text)
+    except YamlError as error:
+        raise SpecError(f"{path}: {error}") from error
+    if not isinstance(data, dict):
+        raise SpecError(f"{path}: a spec is a mapping with the key 'models'", remedy="build-repo init MODEL writes one")
+    return _complete(_overridden(data, overrides or {}), path.parent, f"{path}", lines)
+
+
+def spec_from_models(models: list[dict[str, Any]], overrides: Mapping[str, Any]) -> RepoSpec:
+    """A spec from what the command line says about bare model files; paths are relative to the working folder."""
+    return _complete(_overridden({"models": models}, overrides), Path(), "command line", {})
+
+
+def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The command line wins over the file, for the release and for every model."""
+    if "triton" in overrides:
+        data = {**data, "triton": overrides["triton"]}
+    words = {key: value for key, value in overrides.items() if key != "triton"}
+    if words and isinstance(data.get("models"), list):
+        models = [{**model, **words} if isinstance(model, dict) else model for model in data["models"]]
+        data = {**data, "models": models}
+    return data
+
+
+def _complete(data: Mapping[str, Any], folder: Path, origin: str, lines: Lines) -> RepoSpec:
+    try:
+        spec = RepoSpec.model_validate(data)
+    except ValidationError as error:
+        problems = [Problem(tuple(item["loc"]), _plain(item)) for item in error.errors()]
+        raise _spec_error(origin, _without_echo(problems), lines) from None
+    problems = list(_problems(spec, folder))
+    if problems:
+        raise _spec_error(origin, problems, lines)
+    models = tuple(_completed(model, spec, folder) for model in spec.models)
+    return spec.model_copy(update={"models": models})
+
+
+def _plain(item: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
+    """Pydantic's words, made ours."""
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {item['loc'][-1]!r}{_nearest(str(item['loc'][-1]), _known_keys(item['loc']))}"
+    if item["type"] == "missing":
+        return f"the key {item['loc'][-1]!r} is missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return message if item["type"] == "value_error" else f"{message}, got {item['input']!r}"
+
+
+def _known_keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
+    kind: Any = RepoSpec
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = kind.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        kind = next((item for item in candidates if hasattr(item, "model_fields")), None)
+        if kind is None:
+            return ()
+    return tuple(kind.model_fields)
+
+
+def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+def _without_echo(problems: list[Problem]) -> list[Problem]:
+    """An element's own error makes its list invalid too: the list's error is an echo."""
+    paths = [problem.path for problem in problems]
+    return [
+        problem
+        for problem in problems
+        if not any(len(path) > len(problem.path) and path[: len(problem.path)] == problem.path for path in paths)
+    ]
+
+
+def _spec_error(origin: str, problems: list[Problem], lines: Lines) -> SpecError:
+    def text(problem: Problem) -> str:
+        line = line_of(problem.path, lines)
+        return f"{f'line {line}: ' if line else ''}{path_text(problem.path)}: {problem.message}"
+
+    if len(problems) == 1:
+        return SpecError(f"{origin}: {text(problems[0])}")
+    body = "\n".join(f"  {text(problem)}" for problem in problems)
+    return SpecError(f"{origin}: {len(problems)} errors\n{body}")
+
+
+def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
+    """What types alone cannot see: names used twice, unknown words, files that are not there."""
+    try:
+        get_release(spec.triton)
+    except SpecError as error:
+        yield Problem(("triton",), f"{error.message}. {error.remedy}".rstrip(". "))
+    yield from _target_problems(spec.defaults.targets, ("defaults", "targets"))
+    yield from _serve_problems(spec.defaults.serve, None, ("defaults", "serve"))
+    seen: dict[str, int] = {}
+    for index, model in enumerate(spec.models):
+        here = ("models", index)
+        if model.name in seen:
+            yield Problem((*here, "name"), f"{model.name!r} is also the name of models[{seen[model.name]}]")
+        seen.setdefault(model.name, index)
+        yield from _source_problems(model.source, folder, (*here, "source"))
+        yield from _target_problems(model.targets or (), (*here, "targets"))
+        targets = model.targets or spec.defaults.targets
+        if model.serve is not None or not _is_word(spec.defaults.serve):
+            yield from _serve_problems(model.serve or spec.defaults.serve, targets, (*here, "serve"))
+        yield from _file_problems(model, folder, here)
+
+
+def _is_word(serve: str) -> bool:
+    return serve in SERVE_WORDS
+
+
+def _target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> Iterator[Problem]:
+    for index, text in enumerate(targets):
+        try:
+            target = parse_target(text)
+        except ValueError as error:
+            yield Problem((*where, index), str(error))
+            continue
+        if target.backend not in BACKENDS:
+            yield Problem((*where, index), f"no backend {target.backend!r}{_nearest(target.backend, list(BACKENDS))}")
+            continue
+        precisions = backend_module(target.backend).PRECISIONS
+        if target.precision not in precisions:
+            yield Problem(
+                (*where, index), f"{target.backend} has no precision {target.precision!r}; it has {', '.join(precisions)}"
+            )
+        elif text in targets[:index]:
+            yield Problem((*where, index), f"{text} is listed twice")
+
+
+def _serve_problems(serve: str, targets: tuple[str, ...] | None, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    if _is_word(serve):
+        return
+    try:
+        wanted = str(parse_target(serve))
+    except ValueError:
+        yield Problem(where, f"{serve!r} is none of best, all, BACKEND:PRECISION")
+        return
+    if targets is not None and wanted not in {str(parse_target(text)) for text in targets if text}:
+        yield Problem(where, f"{wanted} is not among the targets {', '.join(targets)}")
+
+
+def _source_problems(source: SourceSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    path = folder / source.path
+    if source.format is not None and source.format not in SOURCES:
+        yield Problem((*where, "format"), f"no format {source.format!r}{_nearest(source.format, list(SOURCES))}")
+    if not path.exists():
+        yield Problem((*where, "path"), f"{path}: no such file or folder")
+    elif source.format is None:
+        try:
+            recognise(path)
+        except SpecError as error:
+            remedy = f". {error.remedy}" if error.remedy else ""
+            yield Problem((*where, "path"), f"{error.message}{remedy}")
+
+
+def _file_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    if model.samples is not None and not (folder / model.samples.path).is_file():
+        yield Problem((*where, "samples", "path"), f"{folder / model.samples.path}: no such file")
+    if model.class_names is not None and not (folder / model.class_names).is_file():
+        yield Problem((*where, "class_names"), f"{folder / model.class_names}: no such file")
+
+
+def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
+    """Every word filled in and every path made absolute, so nothing later asks where the spec file was."""
+    given = spec.defaults
+    source = model.source
+    path = (folder / source.path).resolve()
+    samples = model.samples
+    return model.model_copy(
+        update={
+            "source": source.model_copy(
+                update={
+                    "path": path,
+                    "format": source.format or recognise(path),
+                    "import_root": (folder / (source.import_root or "")).resolve(),
+                }
+            ),
+            "samples": samples and samples.model_copy(update={"path": (folder / samples.path).resolve()}),
+            "class_names": model.class_names and (folder / model.class_names).resolve(),
+            "targets": tuple(str(parse_target(text)) for text in model.targets or given.targets),
+            "serve": _serve_word(model.serve or given.serve),
+            "accuracy": model.accuracy or given.accuracy,
+            "batching": model.batching or given.batching,
+            "instances": model.instances or given.instances,
+            "versions": model.versions or given.versions,
+        }
+    )
+
+
+def _serve_word(serve: str) -> str:
+    return serve if _is_word(serve) else str(parse_target(serve))
+
+
+def default_name(path: Path) -> str:
+    """A model's name from its file name: `PP-OCR v6.onnx` → `PP-OCR_v6`."""
+    stem = path.stem if path.is_file() else path.name
+    cleaned = "".join(char if char.isalnum() and char.isascii() or char in "_-." else "_" for char in stem)
+    return cleaned.strip(".").replace("..", ".") or defaults.OUTPUT

@@ -1,0 +1,105 @@
+"""One work in one process: `python -m builder.step WORK_JSON OUT_DIR CACHE_DIR`.
+
+The parent owns `OUT_DIR` and its rename. The child's stdout carries one JSON document: `{}` or the error; whatever the
+libraries print goes to stderr, which the parent keeps as the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from builder.cache import Cache, disk_error
+from builder.errors import EXIT_BUG, BuildError, BuildRepoError, error_to_json
+from builder.records import read_record
+from builder.work import Convert, Export, Measure, Work
+
+ARGUMENTS: Final = 4
+
+
+def run_work(work: Work, out: Path, cache: Cache) -> None:
+    """Make the result of one work in `out`, in this process.
+
+    Raises:
+        BuildRepoError: the work could not be finished.
+    """
+    try:
+        _dispatch(work, out, cache)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise disk_error(error, Path(error.filename or out)) from error
+    except MemoryError as error:
+        raise BuildError("out of memory", remedy="close other programs, or use --jobs 1") from error
+
+
+def _dispatch(work: Work, out: Path, cache: Cache) -> None:
+    if isinstance(work, Export):
+        from builder.export import run_export
+
+        run_export(work, out)
+    elif isinstance(work, Convert):
+        from builder.convert import run_convert
+
+        run_convert(work, cache.folder("export", work.export), out)
+    elif isinstance(work, Measure):
+        from builder.measure import run_measure
+
+        run_measure(work, cache.folder("export", work.export), cache.folder("convert", work.convert), out)
+
+
+def read_work(path: Path) -> Work:
+    """Read a work record, whichever kind it is."""
+    kinds: dict[str, type[Work]] = {"export": Export, "convert": Convert, "measure": Measure}
+    kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+    return read_record(kinds[kind], path)
+
+
+def main(arguments: list[str]) -> int:
+    """The child's whole life; the exit code only matters when there is no JSON."""
+    if len(arguments) != ARGUMENTS - 1:
+        sys.stderr.write("usage: python -m builder.step WORK_JSON OUT_DIR CACHE_DIR\n")
+        return 2
+    work_file, out, root = (Path(text) for text in arguments)
+    die_with_parent()
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        run_work(read_work(work_file), out, Cache(root))
+    except BuildRepoError as error:
+        traceback.print_exc()
+        answer.write(json.dumps(error_to_json(error)))
+        answer.flush()
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        answer.write(json.dumps(error_to_json(BuildError(f"unexpected {said}", remedy="see the log; please report it"))))
+        answer.flush()
+        return EXIT_BUG
+    answer.write("{}")
+    answer.flush()
+    return 0
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies (Linux)."""
+    import ctypes
+    import signal
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, linux/prctl.h
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Native libraries' exit handlers may hang or crash after the result is safe on disk.
+    os._exit(code)

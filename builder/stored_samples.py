@@ -1,0 +1,50 @@
+"""The samples that travel with a repository: few enough to ship, enough to check it anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from builder.cache import Cache
+from builder.measurement import REFERENCE_FILE, ExportReport
+from builder.samples import Request, load_requests, save_requests
+
+MAX_BYTES: Final = 24 << 20
+MAX_REQUESTS: Final = 24
+
+
+def store_samples(cache: Cache, export_key: str, report: ExportReport) -> Path:
+    """The `.npz` to copy into the repository: the export's own, or a selection of it where that is large."""
+    whole = cache.folder("export", export_key) / REFERENCE_FILE
+    if whole.stat().st_size <= MAX_BYTES:
+        return whole
+    small = cache.root / "samples" / f"{export_key}.npz"
+    if not small.exists():
+        small.parent.mkdir(parents=True, exist_ok=True)
+        temporary = small.with_suffix(".part.npz")
+        save_requests(temporary, report.signature, _selection(load_requests(whole, report.signature)))
+        temporary.replace(small)
+    return small
+
+
+def _selection(requests: Sequence[Request]) -> list[Request]:
+    """The first request of every size, then others in order, within the limits; at least one."""
+    sizes: set[int] = set()
+    first = []
+    for request in requests:
+        if request.rows not in sizes:
+            first.append(request)
+            sizes.add(request.rows)
+    taken: list[Request] = []
+    total = 0
+    for request in [*first, *(request for request in requests if not any(request is item for item in first))]:
+        total += _size(request)
+        if taken and (total > MAX_BYTES or len(taken) >= MAX_REQUESTS):
+            break
+        taken.append(request)
+    return taken
+
+
+def _size(request: Request) -> int:
+    return sum(array.nbytes for arrays in (request.inputs, request.outputs) for array in arrays.values())

@@ -1,0 +1,196 @@
+"""What both Python-based backends share: reading the configuration, batching requests, answering them.
+
+It runs in the embedded server's own environment, beside `model.py`; only numpy and the server's utilities are there.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import native_rules
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+TRITON_TO_NUMPY = {
+    "TYPE_BOOL": "bool",
+    "TYPE_UINT8": "uint8",
+    "TYPE_UINT16": "uint16",
+    "TYPE_UINT32": "uint32",
+    "TYPE_UINT64": "uint64",
+    "TYPE_INT8": "int8",
+    "TYPE_INT16": "int16",
+    "TYPE_INT32": "int32",
+    "TYPE_INT64": "int64",
+    "TYPE_FP16": "float16",
+    "TYPE_FP32": "float32",
+    "TYPE_FP64": "float64",
+    "TYPE_BF16": "bfloat16",
+    "TYPE_STRING": "string",
+}
+NUMPY_TO_TRITON = {name: word for word, name in TRITON_TO_NUMPY.items()}
+
+
+def refuse(text: str) -> None:
+    """Fail the load with the text that the repository index then shows."""
+    raise pb_utils.TritonModelException(text)
+
+
+def parameter(config: dict, key: str, default: str = "") -> str:
+    """A string parameter of the configuration."""
+    return config.get("parameters", {}).get(key, {}).get("string_value", default)
+
+
+def whole_number(config: dict, key: str, default: int = 0) -> int:
+    """A parameter that must be a whole number, refused as the native backends do."""
+    text = parameter(config, key)
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        return refuse(f"model parameter '{key}': failed to convert '{text}' to integral number")
+
+
+def model_file(version_folder: str, config: dict, default: str) -> str:
+    """The artefact's path; a folder of that name holds a file of that name."""
+    path = Path(version_folder) / (config.get("default_model_filename") or default)
+    if not path.exists():
+        refuse(f"failed to stat file {path}")
+    inner = path / path.name
+    return str(inner if path.is_dir() and inner.is_file() else path)
+
+
+def read_config(args: dict) -> dict:
+    """The configuration as the server completed it."""
+    return json.loads(args["model_config"])
+
+
+def apply_rules(backend: str, config: dict, ports: dict) -> None:
+    """Refuse what the native backend refuses, in its words, and what this server cannot carry."""
+    auto_complete = os.environ.get("BUILD_REPO_AUTO_COMPLETE", "1") == "1"
+    for text in native_rules.refusals(backend, config, ports, auto_complete=auto_complete):
+        refuse(text)
+    for tensor in config.get("input", []) + config.get("output", []):
+        if tensor["data_type"] == "TYPE_BF16":
+            refuse(f"tensor '{tensor['name']}': TYPE_BF16 cannot be served by the embedded server")
+    ragged = config.get("batch_input") or any(tensor.get("allow_ragged_batch") for tensor in config.get("input", []))
+    if ragged:
+        refuse("batch_input and allow_ragged_batch cannot be served by the embedded server")
+    if config.get("sequence_batching", {}).get("state"):
+        refuse("sequence_batching.state cannot be served by the embedded server")
+
+
+def complete_io(config: dict, section: str, ports: list, *, every_dim_dynamic: bool) -> None:
+    """Fill an empty `input` or `output` from the model, as the native backends do."""
+    if config.get(section):
+        return
+    batched = config.get("max_batch_size", 0) > 0
+    config[section] = [_completed(port, batched=batched, every_dim_dynamic=every_dim_dynamic) for port in ports]
+
+
+def _completed(port: dict, *, batched: bool, every_dim_dynamic: bool) -> dict:
+    dims = list(port["shape"][1:] if batched else port["shape"])
+    if every_dim_dynamic and -1 in port["shape"]:
+        dims = [-1] * len(dims)
+    tensor = {"name": port["name"], "data_type": NUMPY_TO_TRITON[port["dtype"]], "dims": dims or [1]}
+    if batched and not dims:
+        tensor["reshape"] = {"shape": []}
+    return tensor
+
+
+def complete_dynamic_batching(config: dict) -> None:
+    """Turn the dynamic batcher on where the model batches and no scheduler was chosen."""
+    if config.get("max_batch_size", 0) > 1 and "sequence_batching" not in config:
+        config.setdefault("dynamic_batching", {})
+
+
+class Responder:
+    """Answers requests with as few runs as their shapes allow.
+
+    `run(arrays, rows, last)` gets full arrays by name and returns the outputs in the order of `outputs`; `rows` is 0
+    without a batch axis, and `last` is False where its results must outlive another run.
+    """
+
+    def __init__(self, config: dict, ports: dict, run) -> None:  # noqa: ANN001 - a bound method
+        self.batched = config.get("max_batch_size", 0) > 0
+        self.run = run
+        self.outputs = [tensor["name"] for tensor in config.get("output", [])]
+        self.strings = {tensor["name"] for tensor in config.get("input", []) if tensor["data_type"] == "TYPE_STRING"}
+        self.scalars = {port["name"] for port in ports["inputs"] if not port["shape"]}
+        shapes = {port["name"]: port["shape"] for port in ports["outputs"]}
+        self.scalar_shapes = {
+            tensor["name"]: (tensor.get("reshape", {}).get("shape") or [1] * len(tensor["dims"]))
+            for tensor in config.get("output", [])
+            if not shapes.get(tensor["name"], [-1])
+        }
+
+    def execute(self, requests: list) -> list:
+        """One response for every request, in order."""
+        responses = [None] * len(requests)
+        groups = self._groups(requests, responses)
+        for place, (members, arrays) in enumerate(groups):
+            try:
+                self._answer(requests, responses, members, arrays, last=place == len(groups) - 1 and place == 0)
+            except Exception as error:  # noqa: BLE001 - any failure of the library is the request's answer
+                failure = pb_utils.TritonError(str(error))
+                for index in members:
+                    responses[index] = pb_utils.InferenceResponse(error=failure)
+        return responses
+
+    def _groups(self, requests: list, responses: list) -> list:
+        """(indices, their input arrays) of requests that can share one run."""
+        groups = {}
+        for index, request in enumerate(requests):
+            try:
+                arrays = {tensor.name(): self._array(tensor) for tensor in request.inputs()}
+            except Exception as error:  # noqa: BLE001 - text that is not UTF-8, say
+                responses[index] = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+                continue
+            key = index
+            if self.batched:
+                key = tuple(sorted((name, array.shape[1:]) for name, array in arrays.items()))
+            groups.setdefault(key, ([], []))
+            groups[key][0].append(index)
+            groups[key][1].append(arrays)
+        return list(groups.values())
+
+    def _array(self, tensor):  # noqa: ANN001, ANN202 - a server tensor, an ndarray
+        array = tensor.as_numpy()
+        name = tensor.name()
+        if name in self.strings:
+            texts = [item.decode("utf-8") if isinstance(item, bytes) else item for item in array.ravel()]
+            array = np.array(texts, dtype=object).reshape(array.shape)
+        return array.reshape(()) if name in self.scalars else array
+
+    def _answer(self, requests: list, responses: list, members: list, arrays: list, *, last: bool) -> None:
+        if len(members) == 1:
+            merged = arrays[0]
+        else:
+            merged = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
+        rows = [len(next(iter(one.values()))) if self.batched and one else 0 for one in arrays]
+        total = sum(rows)
+        results = self.run(merged, total, last)
+        if self.batched:
+            for name, result in zip(self.outputs, results):
+                if not result.ndim or len(result) != total:
+                    msg = f"output '{name}' has shape {list(result.shape)} for a batch of {total}"
+                    raise ValueError(msg)
+        start = 0
+        for index, count in zip(members, rows):
+            part = results if len(members) == 1 else [result[start : start + count] for result in results]
+            responses[index] = self._response(requests[index], part)
+            start += count
+
+    def _response(self, request, results: list):  # noqa: ANN001, ANN202 - server types
+        wanted = set(request.requested_output_names()) or set(self.outputs)
+        tensors = [
+            pb_utils.Tensor(name, self._wire(name, result))
+            for name, result in zip(self.outputs, results)
+            if name in wanted
+        ]
+        return pb_utils.InferenceResponse(output_tensors=tensors)
+
+    def _wire(self, name: str, result):  # noqa: ANN001, ANN202 - ndarrays
+        if not result.ndim:
+            result = result.reshape(self.scalar_shapes.get(name) or [1])
+        return np.ascontiguousarray(result)

@@ -1,0 +1,127 @@
+"""Triton's `onnxruntime` backend as a Python-based backend: same rules, same defaults, one run for a batch."""
+
+import re
+
+import backend_common as common
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+DEFAULT_FILE = "model.onnx"
+DEFAULT_MAX_BATCH_SIZE = 4
+ORT_TO_NUMPY = {
+    "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(string)": "string",
+}
+GRAPH_LEVELS = {
+    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+def session_options(config: dict):  # noqa: ANN201 - the library's type
+    """The options that the native backend sets from the configuration."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+    options.graph_optimization_level = GRAPH_LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    mode = common.whole_number(config, "execution_mode")
+    if mode not in (0, 1):
+        common.refuse(
+            "Invalid configuration value provided. Expected values for  execution_mode are 0 or 1 but got " f"{mode} ."
+        )
+    if mode == 1:
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.intra_op_num_threads = max(common.whole_number(config, "intra_op_thread_count"), 0)
+    options.inter_op_num_threads = max(common.whole_number(config, "inter_op_thread_count"), 0)
+    for key, attribute in (("enable_mem_arena", "enable_cpu_mem_arena"), ("enable_mem_pattern", "enable_mem_pattern")):
+        if value := common.parameter(config, key):
+            setattr(options, attribute, value.lower() in ("1", "true", "yes", "on"))
+    for library in config.get("model_operations", {}).get("op_library_filename", []):
+        options.register_custom_ops_library(library)
+    return options
+
+
+def open_session(version_folder: str, config: dict):  # noqa: ANN201 - the library's type
+    """Load the model; the library's message in the native backend's form where it refuses."""
+    path = common.model_file(version_folder, config, DEFAULT_FILE)
+    try:
+        return onnxruntime.InferenceSession(path, session_options(config), providers=["CPUExecutionProvider"])
+    except pb_utils.TritonModelException:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the library raises is why the model does not load
+        found = re.match(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", str(error), re.DOTALL)
+        return common.refuse(f"onnx runtime error {found[1]}: {found[2]}" if found else str(error))
+
+
+def ports_of(session) -> dict:  # noqa: ANN001 - the library's type
+    """The model's own inputs and outputs."""
+    return {"inputs": [_port(node) for node in session.get_inputs()], "outputs": [_port(n) for n in session.get_outputs()]}
+
+
+def _port(node) -> dict:  # noqa: ANN001 - the library's type
+    if node.type not in ORT_TO_NUMPY:
+        common.refuse(f"Unsupported ONNX Type '{node.type}' for I/O '{node.name}', expected 'ONNX_TYPE_TENSOR'.")
+    shape = [size if isinstance(size, int) and size >= 0 else -1 for size in node.shape]
+    return {"name": node.name, "dtype": ORT_TO_NUMPY[node.type], "shape": shape}
+
+
+def complete(config: dict, name: str, ports: dict) -> None:
+    """The native backend's auto-complete: batching only where every first dimension is dynamic."""
+    every = ports["inputs"] + ports["outputs"]
+    if all(port["shape"] and port["shape"][0] == -1 for port in every):
+        if config.get("max_batch_size", 0) == 0:
+            config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
+        common.complete_dynamic_batching(config)
+    elif config.get("max_batch_size", 0) != 0:
+        common.refuse(
+            f"autofill failed for model '{name}': model does not support batching while non-zero max_batch_size "
+            "is specified"
+        )
+    common.complete_io(config, "input", ports["inputs"], every_dim_dynamic=False)
+    common.complete_io(config, "output", ports["outputs"], every_dim_dynamic=False)
+
+
+class TritonPythonModel:
+    """One instance of one model."""
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config):  # noqa: ANN001, ANN205 - the server's type
+        """Complete what the configuration leaves out; one that has inputs and outputs stays as it is."""
+        config = auto_complete_model_config.as_dict()
+        if not (config.get("input") and config.get("output")):
+            complete(config, config["name"], ports_of(open_session(pb_utils.get_model_dir(), config)))
+        return auto_complete_model_config
+
+    def initialize(self, args: dict) -> None:
+        """Load the model and refuse what the native backend refuses."""
+        config = common.read_config(args)
+        folder = f"{args['model_repository']}/{args['model_version']}"
+        self.session = open_session(folder, config)
+        ports = ports_of(self.session)
+        common.apply_rules("onnxruntime", config, ports)
+        self.responder = common.Responder(config, ports, self._run)
+        self.names = self.responder.outputs
+
+    def _run(self, arrays: dict, rows: int, last: bool) -> list:  # noqa: ARG002, FBT001 - the responder's call
+        return self.session.run(self.names, arrays)
+
+    def execute(self, requests: list) -> list:
+        """Answer the requests the batcher put together."""
+        return self.responder.execute(requests)
+
+    def finalize(self) -> None:
+        """Let the session go before the interpreter ends."""
+        self.session = None

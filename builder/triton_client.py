@@ -1,0 +1,220 @@
+"""One small client for both protocols, over tritonclient: whole requests in, plain arrays and records out.
+
+A client belongs to the thread that opened it: tritonclient's own objects must not cross threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from builder.errors import MachineError, ServeError
+from builder.servers import Endpoint
+from builder.tensors import BY_NUMPY, BY_WIRE, Signature, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+Protocol = Literal["http", "grpc"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = ("http", "grpc")
+SPELLED: Final[dict[str, str]] = {"http": "HTTP", "grpc": "gRPC"}
+REQUEST_TIMEOUT_S: Final = 60.0
+
+
+class RequestFailed(ServeError):
+    """The server refused a request or did not answer it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Triton's counters of one model since it was loaded (its warm-up included).
+
+    `requests` were answered, `inferences` are their rows, `executions` are runs of the model; `batches` pairs a batch
+    size with the number of runs of that size.
+    """
+
+    requests: int = 0
+    inferences: int = 0
+    executions: int = 0
+    queue_ns: int = 0
+    compute_ns: int = 0
+    batches: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(slots=True)
+class Client:
+    """tritonclient of one protocol, bound to one endpoint."""
+
+    protocol: Protocol
+    module: ModuleType
+    raw: Any
+    headers: dict[str, str] = field(default_factory=dict)
+    timeout_s: float = REQUEST_TIMEOUT_S
+
+    def infer(self, model: str, signature: Signature, inputs: Arrays) -> dict[str, Array]:
+        """Send one request and wait for every output of the signature.
+
+        Raises:
+            RequestFailed: the server refused it, broke the connection or took too long.
+        """
+        sent = [self._input(tensor, inputs[tensor.name]) for tensor in signature.inputs]
+        wanted = [self._output(tensor.name) for tensor in signature.outputs]
+        limit = {"client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
+        with self._errors(model):
+            result = self.raw.infer(model, sent, outputs=wanted, headers=self.headers, **limit)
+            answers = {tensor.name: result.as_numpy(tensor.name) for tensor in signature.outputs}
+        return {name: array for name, array in answers.items() if array is not None}
+
+    def metadata(self, model: str) -> Signature:
+        """Names, order, dtypes and shapes as the server announces them; the batch axis is among the dimensions."""
+        data = self._ask(model, "get_model_metadata")
+        return Signature(_announced(data.get("inputs", [])), _announced(data.get("outputs", [])))
+
+    def config(self, model: str) -> dict[str, Any]:
+        """The served ModelConfig in Triton's own names; unset fields are missing."""
+        data = self._ask(model, "get_model_config")
+        return cast("dict[str, Any]", data.get("config", data))
+
+    def statistics(self, model: str) -> Statistics:
+        """The counters of all served versions together."""
+        data = self._ask(model, "get_inference_statistics")
+        return _statistics(data.get("model_stats", []))
+
+    def _ask(self, model: str, method: str) -> dict[str, Any]:
+        limits = {"as_json": True, "client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
+        with self._errors(model):
+            return cast("dict[str, Any]", getattr(self.raw, method)(model, headers=self.headers, **limits))
+
+    def _input(self, tensor: Tensor, array: Array) -> Any:  # noqa: ANN401 - tritonclient's own type
+        wire = wire_array(tensor, array)
+        sent = self.module.InferInput(tensor.name, list(wire.shape), BY_NUMPY[tensor.dtype].wire)
+        sent.set_data_from_numpy(wire)
+        return sent
+
+    def _output(self, name: str) -> Any:  # noqa: ANN401
+        binary = {"binary_data": True} if self.protocol == "http" else {}
+        return self.module.InferRequestedOutput(name, **binary)
+
+    @contextmanager
+    def _errors(self, model: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            text = str(error).strip() or type(error).__name__
+            msg = f"{SPELLED[self.protocol]} request to model '{model}' failed: {text}"
+            raise RequestFailed(msg, remedy="the server's log says more") from error
+
+
+@contextmanager
+def open_client(endpoint: Endpoint, protocol: Protocol, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Iterator[Client]:
+    """A client of this thread, closed on leaving.
+
+    Raises:
+        MachineError: tritonclient is not installed.
+        ServeError: the endpoint does not offer the protocol.
+    """
+    address = endpoint.grpc if protocol == "grpc" else endpoint.http
+    if address is None:
+        msg = f"the server offers no {SPELLED[protocol]}"
+        raise ServeError(msg, remedy=f"give --url {protocol}://HOST:PORT")
+    module = _module(protocol)
+    raw = module.InferenceServerClient(address, **_settings(endpoint, protocol, timeout_s))
+    try:
+        yield Client(protocol, module, raw, dict(endpoint.headers), timeout_s)
+    finally:
+        raw.close()
+
+
+def offered(endpoint: Endpoint) -> tuple[Protocol, ...]:
+    """The protocols that the endpoint has an address for."""
+    return tuple(protocol for protocol in PROTOCOLS if (endpoint.grpc if protocol == "grpc" else endpoint.http))
+
+
+def wire_array(tensor: Tensor, array: Array) -> Array:
+    """As Triton takes it: rank ≥ 1 (native configs write a scalar as [1]) and strings as bytes."""
+    import numpy as np
+
+    shaped = np.asarray(array)
+    shaped = shaped.reshape(1) if shaped.ndim == 0 else shaped
+    if tensor.dtype != "string":
+        return np.ascontiguousarray(shaped)
+    wire = np.empty(shaped.shape, dtype=np.object_)
+    wire.reshape(-1)[:] = [item if isinstance(item, bytes) else str(item).encode() for item in shaped.ravel()]
+    return wire
+
+
+def difference(after: Statistics, before: Statistics) -> Statistics:
+    """What happened between two readings."""
+    earlier = dict(before.batches)
+    batches = ((size, count - earlier.get(size, 0)) for size, count in after.batches)
+    return Statistics(
+        requests=after.requests - before.requests,
+        inferences=after.inferences - before.inferences,
+        executions=after.executions - before.executions,
+        queue_ns=after.queue_ns - before.queue_ns,
+        compute_ns=after.compute_ns - before.compute_ns,
+        batches=tuple((size, count) for size, count in batches if count > 0),
+    )
+
+
+def _module(protocol: Protocol) -> ModuleType:
+    from importlib import import_module
+
+    try:
+        return import_module(f"tritonclient.{protocol}")
+    except ImportError as error:
+        msg = f"tritonclient for {SPELLED[protocol]} cannot be imported: {error}"
+        raise MachineError(msg, remedy="pip install 'tritonclient[http,grpc]'") from error
+
+
+def _settings(endpoint: Endpoint, protocol: Protocol, timeout_s: float) -> dict[str, Any]:
+    settings: dict[str, Any] = {"ssl": True} if endpoint.tls else {}
+    if protocol == "http":
+        settings |= {"connection_timeout": min(timeout_s, 10.0), "network_timeout": timeout_s}
+        if endpoint.ca_file:
+            settings["ssl_options"] = {"ca_certs": endpoint.ca_file}
+    elif endpoint.ca_file:
+        settings["root_certificates"] = endpoint.ca_file
+    return settings
+
+
+def _announced(tensors: Sequence[Mapping[str, Any]]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(
+            name=str(tensor["name"]),
+            dtype=BY_WIRE[str(tensor["datatype"])].numpy,
+            shape=tuple(
+                size if size >= 0 else f"d{axis}" for axis, size in enumerate(int(size) for size in tensor.get("shape", []))
+            ),
+        )
+        for tensor in tensors
+    )
+
+
+def _statistics(versions: Sequence[Mapping[str, Any]]) -> Statistics:
+    batches: dict[int, int] = {}
+    for version in versions:
+        for batch in version.get("batch_stats", []):
+            size = int(batch.get("batch_size", 0))
+            batches[size] = batches.get(size, 0) + _duration(batch, "compute_infer", "count")
+    parts = [version.get("inference_stats", {}) for version in versions]
+    steps = ("compute_input", "compute_infer", "compute_output")
+    return Statistics(
+        requests=sum(_duration(part, "success", "count") for part in parts),
+        inferences=sum(int(version.get("inference_count", 0)) for version in versions),
+        executions=sum(int(version.get("execution_count", 0)) for version in versions),
+        queue_ns=sum(_duration(part, "queue", "ns") for part in parts),
+        compute_ns=sum(_duration(part, step, "ns") for part in parts for step in steps),
+        batches=tuple(sorted(batches.items())),
+    )
+
+
+def _duration(stats: Mapping[str, Any], step: str, unit: str) -> int:
+    return int(stats.get(step, {}).get(unit, 0))

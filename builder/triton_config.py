@@ -1,0 +1,203 @@
+"""`config.pbtxt` of one served artefact: decisions here, text in `templates/config/`, judged by Triton's own proto.
+
+What is decided, and why:
+
+- Names, order and dtypes are the source's, dims the artefact's own: the native backends compare dims with the file.
+- `max_batch_size` > 0 only where the native backend takes requests of any size (openvino compiles for one size), the
+  batch axis is proven, and every tensor has it. A tensor of rank 1 would be `[N, 1]` on the wire, so such a model is
+  served unbatched with its true shapes unless the user asks for batching.
+- Instances: `auto` is `KIND_CPU` for onnxruntime and openvino. The artefact was measured on the CPU, and what was
+  measured is what is served, on a machine with a GPU too; `kind: gpu` asks for more. One instance is written because
+  Triton starts two for onnxruntime on a CPU when the count is left out. TensorRT runs on GPUs only.
+- No `version_policy`: Triton serves the latest version, older ones stay in the folder for a way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from builder import defaults
+from builder.config_overrides import apply_overrides
+from builder.config_text import config_to_text, parse_config
+from builder.errors import BuildError, SpecError
+from builder.findings import Finding, Severity
+from builder.releases import get_release
+from builder.tensors import BY_NUMPY, Signature, Tensor
+from builder.warmup import WarmupInput, WarmupRequest, warmup_data, warmup_entry, warmup_from_samples
+
+if TYPE_CHECKING:
+    from builder.spec import BatchingSpec, InstancesSpec
+
+__all__ = (
+    "ConfigRequest", "ConfigText", "WarmupInput", "WarmupRequest", "config_to_text", "parse_config", "render_config",
+    "warmup_files", "warmup_from_samples",
+)  # fmt: skip
+
+Json = dict[str, Any]
+
+CAN_BATCH: Final = {"onnxruntime": True, "openvino": False, "tensorrt": True}
+"""Whether max_batch_size > 0 is safe in the native backend for requests of any size."""
+PLATFORM: Final = {"tensorrt": "tensorrt_plan"}
+"""The core knows TensorRT's shape tensors and profiles by the platform, not by the backend."""
+KINDS: Final = {
+    "onnxruntime": {"auto": "KIND_CPU", "cpu": "KIND_CPU", "gpu": "KIND_GPU"},
+    "openvino": {"auto": "KIND_CPU", "cpu": "KIND_CPU"},
+    "tensorrt": {"auto": "KIND_GPU", "gpu": "KIND_GPU"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRequest:
+    """Everything that decides a `config.pbtxt`.
+
+    `signature` is the source's, `ports` the artefact's own. `label_files` maps an output to a file in the model's
+    folder. `overrides` are ModelConfig fields in Triton's names.
+    """
+
+    name: str
+    backend: str
+    release: str
+    signature: Signature
+    ports: Signature
+    batch_proven: bool
+    batching: BatchingSpec
+    instances: InstancesSpec
+    label_files: Mapping[str, str] = field(default_factory=dict)
+    warmup: tuple[WarmupRequest, ...] = ()
+    default_model_filename: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigText:
+    """The text of the file, and what the user should know about the decisions in it."""
+
+    text: str
+    findings: tuple[Finding, ...] = ()
+
+
+def render_config(request: ConfigRequest) -> ConfigText:
+    """The complete configuration: loads with auto-complete disabled.
+
+    Raises:
+        SpecError: the release is unknown, or an override or label file does not fit the model.
+        BuildError: the artefact lacks a tensor of the source.
+    """
+    get_release(request.release)
+    max_batch_size, batch_findings = _max_batch_size(request)
+    group, group_findings = _instance_group(request)
+    config: Json = {"name": request.name, "backend": request.backend, "max_batch_size": max_batch_size}
+    if request.backend in PLATFORM:
+        config["platform"] = PLATFORM[request.backend]
+    if request.default_model_filename:
+        config["default_model_filename"] = request.default_model_filename
+    config["input"] = [
+        _tensor(request, tensor, request.ports.inputs, "input", max_batch_size) for tensor in request.signature.inputs
+    ]
+    config["output"] = [
+        _tensor(request, tensor, request.ports.outputs, "output", max_batch_size)
+        for tensor in request.signature.outputs
+    ]
+    _add_labels(config, request)
+    config["instance_group"] = [group]
+    if max_batch_size > 1 and request.batching.dynamic:
+        config["dynamic_batching"] = _dynamic_batching(request)
+    if request.warmup:
+        config["model_warmup"] = [warmup_entry(item, max_batch_size=max_batch_size) for item in request.warmup]
+    config = apply_overrides(config, dict(request.overrides), request.release)
+    text = config_to_text(config, template=request.backend, release=request.release)
+    return ConfigText(text, batch_findings + group_findings)
+
+
+def warmup_files(request: ConfigRequest) -> dict[str, bytes]:
+    """Path relative to the model's folder → content of the files that the warm-up requests read."""
+    return warmup_data(request.warmup, max_batch_size=_max_batch_size(request)[0])
+
+
+def _tensor(request: ConfigRequest, tensor: Tensor, ports: tuple[Tensor, ...], side: str, max_batch_size: int) -> Json:
+    port = next((port for port in ports if port.name == tensor.name), None)
+    if port is None:
+        names = ", ".join(port.name for port in ports)
+        msg = f"{request.name}: the {request.backend} artefact has no {side} {tensor.name!r}; it has {names}"
+        raise BuildError(msg, remedy="this is a fault of the conversion; build again with an empty cache and report it")
+    dims = list(port.wire_shape[1:] if max_batch_size else port.wire_shape)
+    data: Json = {"name": tensor.name, "data_type": BY_NUMPY[tensor.dtype].triton, "dims": dims or [1]}
+    if not dims and max_batch_size:
+        data["reshape"] = {"shape": []}
+    return data
+
+
+def _add_labels(config: Json, request: ConfigRequest) -> None:
+    outputs = {output["name"]: output for output in config["output"]}
+    for name, file_name in request.label_files.items():
+        if name not in outputs:
+            msg = f"{request.name}: there is no output {name!r} to label; the outputs are {', '.join(outputs)}"
+            raise SpecError(msg, remedy="name an output of the model")
+        outputs[name]["label_filename"] = file_name
+
+
+def _max_batch_size(request: ConfigRequest) -> tuple[int, tuple[Finding, ...]]:
+    """The size, and a finding where the user's wish is dropped or the shapes forbid it."""
+    wanted = request.batching.max_batch_size
+    if wanted == 0:
+        return 0, ()
+    reason = _why_unbatched(request)
+    if reason:
+        asked = request.batching.model_fields_set & {"max_batch_size", "preferred", "max_queue_delay_us"}
+        message = f"batching is dropped: {reason}"
+        return 0, (_finding(request, "warning", "config.batching", message, _BATCHING_REMEDY),) if asked else ()
+    flat = next((port for port in request.ports.tensors if len(port.shape) == 1), None)
+    if flat is not None and wanted is None:
+        message = (
+            f"served without batching: {flat.describe()} has only a batch axis, and with max_batch_size > 0 it is "
+            "[N,1] on the wire instead of [N]"
+        )
+        remedy = "batching: {max_batch_size: N} in the spec batches it all the same, with the shape [N,1] on the wire"
+        return 0, (_finding(request, "info", "config.batching", message, remedy),)
+    return (defaults.MAX_BATCH_SIZE if wanted is None else wanted), ()
+
+
+_BATCHING_REMEDY = "leave batching: out of the spec, or write batching: {max_batch_size: 0}"
+
+
+def _why_unbatched(request: ConfigRequest) -> str:
+    """Why Triton cannot batch requests for this artefact; empty when it can."""
+    if not CAN_BATCH[request.backend]:
+        return (
+            f"the {request.backend} backend compiles for one batch size and fails on others, so the model is served "
+            "with max_batch_size 0 and full dims"
+        )
+    for tensor in (*request.ports.tensors, *request.signature.tensors):
+        if not tensor.shape:
+            return f"{tensor.name!r} is a scalar and has no batch axis"
+        if not isinstance(tensor.shape[0], str):
+            return f"the first axis of {tensor.describe()} is fixed"
+    if not request.ports.inputs:
+        return "the model has no input"
+    if not request.batch_proven:
+        return "the batch axis is not proven: rows of a batch did not equal the same rows alone"
+    return ""
+
+
+def _dynamic_batching(request: ConfigRequest) -> Json:
+    batching: Json = {}
+    if request.batching.preferred:
+        batching["preferred_batch_size"] = sorted(set(request.batching.preferred))
+    if request.batching.max_queue_delay_us:
+        batching["max_queue_delay_microseconds"] = request.batching.max_queue_delay_us
+    return batching
+
+
+def _instance_group(request: ConfigRequest) -> tuple[Json, tuple[Finding, ...]]:
+    kinds, asked = KINDS[request.backend], request.instances.kind
+    group = {"count": request.instances.count, "kind": kinds.get(asked, kinds["auto"])}
+    if asked in kinds:
+        return group, ()
+    message = f"instances.kind {asked} is dropped: the {request.backend} backend runs on {kinds['auto'][5:]} only"
+    return group, (_finding(request, "warning", "config.instances", message, "leave instances.kind out of the spec"),)
+
+
+def _finding(request: ConfigRequest, severity: Severity, check: str, message: str, remedy: str) -> Finding:
+    return Finding(severity, check, message, remedy, model=request.name, file=f"{request.name}/config.pbtxt")

@@ -1,0 +1,150 @@
+"""The nouns of a build: targets, works and their keys.
+
+A work is a frozen record of every input that decides its result; its key is the digest of that record. "Building" is
+making the folder `<cache>/<kind>/<key>/` exist. A work never holds a machine path that does not matter to the result:
+`source_path` is where to read, `source_digest` is what enters the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from builder.records import canonical, to_json
+from builder.tensors import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A backend in Triton's word and a precision: `openvino:fp16`."""
+
+    backend: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}:{self.precision}"
+
+    @property
+    def suffix(self) -> str:
+        """What `serve: all` puts behind the model's name: `openvino_fp16`."""
+        return f"{self.backend}_{self.precision}"
+
+
+def parse_target(text: str) -> Target:
+    """Split `BACKEND:PRECISION`; a missing precision is fp32.
+
+    Raises:
+        ValueError: the text is no target.
+    """
+    backend, _, precision = text.partition(":")
+    if not backend or ":" in precision:
+        msg = f"{text!r} is not BACKEND:PRECISION, for example onnxruntime:fp32"
+        raise ValueError(msg)
+    return Target(backend, precision or "fp32")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRef:
+    """The source model: where it is read, and what decides its content.
+
+    `model` is `module:callable` returning the network, `args` its keyword arguments as canonical JSON; `import_root`
+    is put on the import path for it. `digest` covers the files of `path` and the code of `model`.
+    """
+
+    format: str
+    path: str
+    digest: str
+    model: str | None = None
+    args: str = "{}"
+    import_root: str = ""
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesRef:
+    """Real samples (`path`, `digest`, the array holding labels) or seeded random ones (`path` None)."""
+
+    path: str | None
+    digest: str
+    labels: str | None
+    seed: int
+    max_batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Source → `model.onnx`, `export.json`, `reference.npz`.
+
+    `inputs` and `outputs` are what the spec declares (empty: what the source itself says; an output of the spec is
+    only a name). `opset` and `ir_version` are the highest that the release loads.
+    """
+
+    source: SourceRef
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[str, ...]
+    samples: SamplesRef
+    opset: int
+    ir_version: int
+    libraries: dict[str, str]
+    code: str
+    kind: Literal["export"] = "export"
+
+
+@dataclass(frozen=True, slots=True)
+class Convert:
+    """`model.onnx` of an export → the target's files and `ports.json`."""
+
+    export: str
+    target: Target
+    release: str
+    libraries: dict[str, str]
+    code: str
+    kind: Literal["convert"] = "convert"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The artefact on the samples → `measurement.json`; numbers only, no verdict."""
+
+    export: str
+    convert: str
+    target: Target
+    machine: dict[str, str]
+    libraries: dict[str, str]
+    code: str
+    kind: Literal["measure"] = "measure"
+
+
+Work = Export | Convert | Measure
+
+NOT_IN_KEY = ("path", "import_root")
+"""Fields that say where to read; the digest beside them says what was read."""
+
+
+def work_key(work: Work) -> str:
+    """The digest of everything that decides the result, as 32 hex digits."""
+    return hashlib.sha256(canonical(_keyed(to_json(work)))).hexdigest()[:32]
+
+
+def _keyed(data: Any) -> Any:  # noqa: ANN401 - plain JSON
+    if isinstance(data, dict):
+        return {key: _keyed(item) for key, item in data.items() if key not in NOT_IN_KEY}
+    if isinstance(data, list):
+        return [_keyed(item) for item in data]
+    return data
+
+
+def work_needs(work: Work) -> tuple[tuple[str, str], ...]:
+    """(kind, key) of the works that must exist before this one."""
+    if isinstance(work, Export):
+        return ()
+    if isinstance(work, Convert):
+        return (("export", work.export),)
+    return (("export", work.export), ("convert", work.convert))
+
+
+def relabelled(work: Work, **changes: Any) -> Work:  # noqa: ANN401
+    """A copy with other fields, for tests of keys."""
+    known = {field.name for field in fields(work)}
+    return replace(work, **{key: value for key, value in changes.items() if key in known})

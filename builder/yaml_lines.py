@@ -1,0 +1,79 @@
+"""YAML with the line of every key, and duplicate keys refused (PyYAML would keep the last one in silence)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import yaml
+
+Path = tuple[str | int, ...]
+Lines = Mapping[Path, int]
+
+_MAP_TAG: Final = "tag:yaml.org,2002:map"
+
+
+class YamlError(ValueError):
+    """The text is no usable YAML; the message starts with the line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML, with duplicate keys refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, (str, int, float, bool)) or key in seen:
+                what = "is written twice" if isinstance(key, (str, int, float, bool)) else "is no plain key"
+                msg = f"line {key_node.start_mark.line + 1}: {key!r} {what}"
+                raise YamlError(msg)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str) -> tuple[Any, Lines]:
+    """The data and, for every path in it, the line (from 1) on which it stands.
+
+    Raises:
+        YamlError: a syntax error or a duplicate key.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        msg = f"line {line}: {error.problem or error.context}"
+        raise YamlError(msg) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        msg = f"line 1: {str(error).splitlines()[0]}"
+        raise YamlError(msg) from error
+    lines: dict[Path, int] = {}
+    if node is not None:
+        _collect(node, (), lines)
+    return data, lines
+
+
+def _collect(node: yaml.Node, path: Path, lines: dict[Path, int]) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines[(*path, key.value)] = key.start_mark.line + 1
+            _collect(value, (*path, key.value), lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _collect(item, (*path, index), lines)
+
+
+def line_of(path: Sequence[str | int], lines: Lines) -> int | None:
+    """The line of the path, or of the nearest part around it that stands in the file."""
+    parts = tuple(path)
+    while parts and parts not in lines:
+        parts = parts[:-1]
+    return lines.get(parts)
+
+
+def path_text(path: Sequence[str | int]) -> str:
+    """`models[0].inputs[1].dtype`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "the file"

@@ -1,0 +1,191 @@
+"""The live check against a real Triton."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from served_models import CLASSES, LINEAR, ROW, WEIGHTS, linear_requests, row_requests, write_linear, write_model
+
+from builder import records
+from builder.compare import Gates
+from builder.errors import ServeError
+from builder.live import LiveResult, LiveSubject, check_live
+from builder.metadata_samples import metadata_samples
+from builder.runtime import Runtime
+from builder.samples import Request
+from builder.servers import Endpoint, ServeOptions
+from builder.servers.embedded import serve
+from builder.tensors import Signature, Tensor
+
+SAME = Signature((Tensor("x", "float32", ("batch", ROW)),), (Tensor("y", "float32", ("batch", ROW)),))
+SCALAR = Signature((Tensor("a", "float32", ()),), (Tensor("b", "float32", ()), Tensor("c", "int64", ())))
+TEXTS = Signature((Tensor("s", "string", ("n",)),), (Tensor("t", "string", ("n",)),))
+BIG = Signature((Tensor("x", "float32", ("n",)),), (Tensor("y", "float32", ("n",)),))
+HALF = Signature((Tensor("x", "float16", ("batch", ROW)),), (Tensor("y", "float16", ("batch", ROW)),))
+
+
+@pytest.fixture(scope="module")
+def endpoint(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    from onnx import helper
+
+    repository = tmp_path_factory.mktemp("live") / "repository"
+    node = helper.make_node
+    write_linear(repository)
+    batched = {"max_batch_size": 8, "config": "dynamic_batching {}\n"}
+    axes = helper.make_node("Constant", [], ["axes"], value_ints=[0])
+    mates = [axes, node("ReduceSum", ["x", "axes"], ["s"], keepdims=1), node("Add", ["x", "s"], ["y"])]
+    write_model(repository, "mates", SAME, mates, **batched)
+    write_model(repository, "log", SAME, [node("Log", ["x"], ["y"])], **batched)
+    half = helper.make_node("Constant", [], ["two"], value=helper.make_tensor("two", 10, [], [2.0]))
+    write_model(repository, "half", HALF, [half, node("Mul", ["x", "two"], ["y"])], **batched)
+    scalar = [node("Neg", ["a"], ["b"]), node("Cast", ["a"], ["c"], to=7)]
+    write_model(repository, "scalar", SCALAR, scalar)
+    write_model(repository, "texts", TEXTS, [node("Identity", ["s"], ["t"])])
+    write_model(repository, "big", BIG, [node("Identity", ["x"], ["y"])])
+    with serve(repository, ServeOptions(release=runtime.record.release, auto_complete=False)) as served:
+        yield served
+
+
+def errors_of(result: LiveResult) -> list[str]:
+    return [finding.check for finding in result.findings if finding.severity == "error"]
+
+
+def test_a_right_model_passes_both_protocols_and_is_merged(endpoint: Endpoint) -> None:
+    subject = LiveSubject(LINEAR, linear_requests(), batch_proven=True)
+    result = check_live(endpoint, subject, Gates(), model="linear")
+    assert result.findings == ()
+    assert result.protocols == ("http", "grpc")
+    assert result.skipped == ()
+    assert 0 < result.executions < result.requests <= result.inferences
+    assert sum(size * runs for size, runs in result.batches) == result.inferences
+    modes = {(condition.protocol, condition.mode) for condition in result.conditions}
+    assert modes == {(protocol, mode) for protocol in ("http", "grpc") for mode in ("sequential", "concurrent")}
+    assert {condition.rows for condition in result.conditions if condition.mode == "concurrent"} >= {1, 2, 3}
+    assert all(condition.outputs[0].elements > 0 for condition in result.conditions)
+    assert records.from_json(LiveResult, records.to_json(result)) == result
+    assert result.seconds < 8
+
+
+def test_requests_above_max_batch_size_are_split(endpoint: Endpoint) -> None:
+    result = check_live(endpoint, LiveSubject(LINEAR, linear_requests((19, 1)), batch_proven=True), Gates(), model="linear")
+    assert result.findings == ()
+
+
+def test_a_model_that_mixes_users_is_caught_only_by_the_crowd(endpoint: Endpoint) -> None:
+    requests = row_requests(lambda x: x + x.sum(axis=0, keepdims=True), [1] * 12)
+    result = check_live(endpoint, LiveSubject(SAME, requests, batch_proven=True), Gates(), model="mates")
+    assert "live.accuracy.error" in errors_of(result)
+    assert "only when several clients send at once" in result.findings[0].message
+    assert "max_batch_size: 0" in result.findings[0].remedy
+    alone = [condition for condition in result.conditions if condition.mode == "sequential"]
+    assert max(condition.outputs[0].max_relative for condition in alone) < 1e-6
+
+
+def test_nan_where_the_source_has_none(endpoint: Endpoint) -> None:
+    requests = row_requests(lambda x: np.log(np.abs(x)), (1, 3))
+    result = check_live(endpoint, LiveSubject(SAME, requests, batch_proven=True), Gates(), model="log")
+    assert "live.accuracy.nonfinite" in errors_of(result)
+    assert len(set(errors_of(result))) == len(errors_of(result))
+
+
+def test_wrong_dtype_name_and_number_of_ports(endpoint: Endpoint) -> None:
+    wrong = Signature(LINEAR.inputs, (Tensor("y", "float64", ("batch", CLASSES)),))
+    requests = tuple(replace(item, outputs={"y": item.outputs["y"].astype(np.float64)}) for item in linear_requests((1,)))
+    result = check_live(endpoint, LiveSubject(wrong, requests), Gates(), model="linear")
+    assert {"live.metadata", "live.accuracy.shape"} <= set(errors_of(result))
+    assert "y float32" in result.findings[0].message
+    assert "y float64" in result.findings[0].message
+
+
+def test_wrong_answers(endpoint: Endpoint) -> None:
+    result = check_live(endpoint, LiveSubject(LINEAR, row_requests(lambda x: x @ -WEIGHTS, (1, 2))), Gates(), model="linear")
+    assert {"live.accuracy.error", "live.accuracy.cosine"} == set(errors_of(result))
+    assert "HTTP and gRPC" in result.findings[0].message
+
+
+def test_scalars_strings_and_half_floats(endpoint: Endpoint) -> None:
+    scalars = tuple(
+        Request({"a": np.float32(value) * np.ones(())}, {"b": np.asarray(np.float32(-value)), "c": np.asarray(int(value))})
+        for value in (3.5, -2.0)
+    )
+    scalars = tuple(replace(item, inputs={"a": np.asarray(item.inputs["a"], np.float32)}) for item in scalars)
+    texts = np.asarray(["espresso", "", "Käse ☕"], dtype=object)
+    halves = np.random.default_rng(0).standard_normal((3, ROW)).astype(np.float16)
+    cases = {
+        "scalar": LiveSubject(SCALAR, scalars),
+        "texts": LiveSubject(TEXTS, (Request({"s": texts}, {"t": texts}),)),
+        "half": LiveSubject(HALF, (Request({"x": halves}, {"y": halves * np.float16(2)}, rows=3),), batch_proven=True),
+    }
+    for model, subject in cases.items():
+        assert check_live(endpoint, subject, Gates(), model=model).findings == (), model
+
+
+def test_a_skipped_protocol_is_said_and_not_passed(endpoint: Endpoint) -> None:
+    subject = LiveSubject(LINEAR, linear_requests(), batch_proven=True)
+    result = check_live(replace(endpoint, grpc=None), subject, Gates(), model="linear")
+    assert result.protocols == ("http",)
+    assert "gRPC" in result.skipped[0]
+    with pytest.raises(ServeError, match="neither HTTP nor gRPC"):
+        check_live(replace(endpoint, grpc=None, http=None), subject, Gates(), model="linear")
+
+
+def test_an_unknown_model_is_an_error_finding(endpoint: Endpoint) -> None:
+    result = check_live(endpoint, LiveSubject(LINEAR, linear_requests((1,))), Gates(), model="nobody")
+    assert "live.request" in errors_of(result)
+    assert result.protocols == ()
+
+
+def test_large_http_bodies_are_named(endpoint: Endpoint) -> None:
+    zeros = np.zeros((17 << 20,), np.float32)
+    requests = (Request({"x": zeros}, {"y": zeros}),)
+    result = check_live(endpoint, LiveSubject(BIG, requests), Gates(), model="big")
+    assert [finding.check for finding in result.findings] == ["live.http_body"]
+
+
+def test_no_server_is_reported_at_once(runtime: Runtime) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = Endpoint(http=f"127.0.0.1:{free.getsockname()[1]}", grpc=None, metrics=None)
+    result = check_live(nobody, LiveSubject(LINEAR, linear_requests((1,))), Gates(), model="linear")
+    assert errors_of(result) == ["live.request"]
+
+
+def test_a_dead_model_process_is_reported_at_once(runtime: Runtime, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    write_linear(repository)
+    others = model_processes()
+    with serve(repository, ServeOptions(release=runtime.record.release, auto_complete=False)) as endpoint:
+        subject = LiveSubject(LINEAR, linear_requests(), batch_proven=True)
+        assert check_live(endpoint, subject, Gates(), model="linear").findings == ()
+        for stub in model_processes() - others:
+            os.kill(stub, signal.SIGKILL)
+        with pytest.raises(ServeError, match="linear"):
+            check_live(endpoint, subject, Gates(), model="linear")
+
+
+def model_processes() -> set[int]:
+    """The processes that run models for servers of this test session."""
+    ours = psutil.Process().children(recursive=True)
+    return {process.pid for process in ours if _is_stub(process)}
+
+
+def _is_stub(process: psutil.Process) -> bool:
+    return any("triton_python_backend_stub" in word for word in process.cmdline()[:1])
+
+
+def test_random_requests_from_metadata(endpoint: Endpoint) -> None:
+    for model, rows in (("linear", 1), ("texts", 0), ("scalar", 0)):
+        signature, requests = metadata_samples(endpoint, model)
+        assert requests
+        assert all(set(request.inputs) == {tensor.name for tensor in signature.inputs} for request in requests)
+        assert all(request.rows == rows for request in requests)
+    with pytest.raises(ServeError, match="nobody"):
+        metadata_samples(endpoint, "nobody")

@@ -1,0 +1,329 @@
+"""The native backends' verdicts, one row per line of what was seen on a real server (C++ backends of 24.10)."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder import native_rules
+from builder.native_rules import refusals
+from builder.native_warnings import warnings
+from builder.tensors import DTYPES
+
+Json = dict[str, Any]
+
+
+def make_ports(batch: int = -1) -> Json:
+    """The model of the table: x FP32 [N,3,32,32] → y FP32 [N,10]."""
+    return {
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [batch, 3, 32, 32]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": [batch, 10]}],
+    }
+
+
+def make_config(backend: str, max_batch_size: int, **changes: Any) -> Json:
+    lead = [] if max_batch_size else ["-1"]
+    config: Json = {
+        "name": "NAME",
+        "backend": backend,
+        "max_batch_size": max_batch_size,
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [*lead, "3", "32", "32"]}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [*lead, "10"]}],
+        "instance_group": [{"count": 1, "kind": "KIND_CPU"}],
+    }
+    return config | changes
+
+
+def io(name: str, data_type: str, *dims: int) -> Json:
+    return {"name": name, "data_type": f"TYPE_{data_type}", "dims": list(dims)}
+
+
+ORT8, ORT0, OV8, OV1, OV0 = (
+    ("onnxruntime", 8),
+    ("onnxruntime", 0),
+    ("openvino", 8),
+    ("openvino", 1),
+    ("openvino", 0),
+)
+BATCHED = (
+    "(an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, making complete "
+)
+X = "model 'NAME', tensor 'x': the model expects 4 dimensions (shape [-1,3,32,32]) but the model configuration specifies "
+TWO_INPUTS = [io("x", "FP32", 3, 32, 32), io("z", "FP32", 3)]
+TWO_OUTPUTS = [io("y", "FP32", 10), io("y2", "FP32", 10)]
+MUST_BATCH = (
+    "model 'NAME', tensor 'x': for the model to support batching the shape should have at least 1 dimension and the "
+    "first dimension must be -1; but shape expected by the model is [4,3,32,32]"
+)
+
+# (what, backend and max_batch_size, changes to the config, batch axis of the model, auto-complete, first reason or None)
+ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
+    ("as it should be", ORT8, {}, -1, False, None),
+    ("as it should be", ORT8, {}, -1, True, None),
+    ("as it should be", ORT0, {}, -1, False, None),
+    ("as it should be", OV0, {}, -1, False, None),
+    ("as it should be", OV0, {}, -1, True, None),
+    ("as it should be", OV1, {}, -1, False, None),
+    ("as it should be", OV8, {}, -1, False, None),
+    # a dim differs, wrong rank, wrong output dims
+    ("dim", ORT8, {"input": [io("x", "FP32", 3, 31, 32)]}, -1, False, f"{X}4 dimensions {BATCHED}shape [-1,3,31,32])"),
+    ("dim", OV8, {"input": [io("x", "FP32", 3, 31, 32)]}, -1, False, f"{X}4 dimensions {BATCHED}shape [8,3,31,32])"),
+    ("dim", ORT0, {"input": [io("x", "FP32", -1, 3, 31, 32)]}, -1, False, f"{X}4 dimensions (shape [-1,3,31,32])"),
+    ("dim", OV0, {"input": [io("x", "FP32", -1, 3, 31, 32)]}, -1, False, f"{X}4 dimensions (shape [-1,3,31,32])"),
+    ("rank", ORT8, {"input": [io("x", "FP32", 3, 32)]}, -1, False, f"{X}3 dimensions {BATCHED}shape [-1,3,32])"),
+    ("rank", OV8, {"input": [io("x", "FP32", 3, 32)]}, -1, False, f"{X}3 dimensions {BATCHED}shape [8,3,32])"),
+    ("output dims", ORT8, {"output": [io("y", "FP32", 11)]}, -1, False,
+     f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
+     f"dimensions {BATCHED}shape [-1,11])"),
+    ("output dims", OV8, {"output": [io("y", "FP32", 11)]}, -1, False,
+     f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [8,10]) but the model configuration specifies 2 "
+     f"dimensions {BATCHED}shape [8,11])"),
+    ("output fixed where the model is dynamic", ORT0, {"output": [io("y", "FP32", 4, 10)]}, -1, False,
+     "model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
+     "dimensions (shape [4,10])"),
+    ("output fixed where the model is dynamic", OV0, {"output": [io("y", "FP32", 4, 10)]}, -1, False, None),
+    ("input fixed where the model is dynamic", ORT0, {"input": [io("x", "FP32", 4, 3, 32, 32)]}, -1, False, None),
+    # dtype
+    ("dtype", ORT8, {"input": [io("x", "FP16", 3, 32, 32)]}, -1, False,
+     "unable to load model 'NAME', configuration expects datatype TYPE_FP16 for input 'x', model provides TYPE_FP32"),
+    ("dtype", OV8, {"input": [io("x", "FP16", 3, 32, 32)]}, -1, False, None),
+    ("output dtype", OV0, {"output": [io("y", "INT32", -1, 10)]}, -1, False, None),
+    ("FP64", OV0, {"output": [io("y", "FP64", -1, 10)]}, -1, False,
+     "unsupported datatype TYPE_FP64 for output 'y' for model 'NAME'"),
+    ("BF16", OV0, {"input": [io("x", "BF16", -1, 3, 32, 32)]}, -1, False,
+     "unsupported datatype TYPE_BF16 for input 'x' for model 'NAME'"),
+    ("STRING", OV0, {"input": [io("x", "STRING", -1, 3, 32, 32)]}, -1, False,
+     "unsupported datatype TYPE_STRING for input 'x' for model 'NAME'"),
+    # names and counts
+    ("input name", ORT8, {"input": [io("z", "FP32", 3, 32, 32)]}, -1, False,
+     "unexpected inference input 'z', allowed inputs are: x"),
+    ("input name", OV0, {"input": [io("z", "FP32", -1, 3, 32, 32)]}, -1, False,
+     "unexpected inference input 'z', allowed inputs are: x"),
+    ("output name", ORT8, {"output": [io("z", "FP32", 10)]}, -1, False,
+     "unexpected inference output 'z', allowed outputs are: y"),
+    ("output name", OV0, {"output": [io("z", "FP32", -1, 10)]}, -1, False,
+     "unexpected inference output 'z', allowed outputs are: y"),
+    ("input too many", ORT8, {"input": TWO_INPUTS}, -1, False,
+     "unable to load model 'NAME', configuration expects 2 inputs, model provides 1"),
+    ("input too many", OV8, {"input": TWO_INPUTS}, -1, False,
+     "unable to load model 'NAME', configuration expects 2 inputs, model provides 1"),
+    ("output too many", ORT8, {"output": TWO_OUTPUTS}, -1, False,
+     "unexpected inference output 'y2', allowed outputs are: y"),
+    ("output too many", OV8, {"output": TWO_OUTPUTS}, -1, False,
+     "unexpected inference output 'y2', allowed outputs are: y"),
+    # the batch axis
+    ("no batch axis in dims", ORT0, {"input": [io("x", "FP32", 3, 32, 32)]}, -1, False,
+     f"{X}3 dimensions (shape [3,32,32])"),
+    ("no batch axis in dims", OV0, {"input": [io("x", "FP32", 3, 32, 32)]}, -1, False,
+     f"{X}3 dimensions (shape [3,32,32])"),
+    ("fixed batch 4", ORT8, {}, 4, False, MUST_BATCH),
+    ("fixed batch 4", OV8, {}, 4, False, None),
+    # -1 where the model is fixed
+    ("-1 for fixed", ORT8, {"input": [io("x", "FP32", 3, -1, 32)]}, -1, False,
+     f"{X}4 dimensions {BATCHED}shape [-1,3,-1,32])"),
+    ("-1 for fixed", OV8, {"input": [io("x", "FP32", 3, -1, 32)]}, -1, False, None),
+    ("-1 for fixed, unbatched", OV0, {"input": [io("x", "FP32", -1, 3, -1, 32)]}, -1, False,
+     f"{X}4 dimensions (shape [-1,3,-1,32])"),
+    ("-1 for fixed output", OV8, {"output": [io("y", "FP32", -1)]}, -1, False,
+     f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [8,10]) but the model configuration specifies 2 "
+     f"dimensions {BATCHED}shape [8,-1])"),
+    # instances
+    ("KIND_GPU", ORT8, {"instance_group": [{"kind": "KIND_GPU"}]}, -1, False,
+     "instance group NAME_0 of model NAME has kind KIND_GPU but no GPUs are available"),
+    ("KIND_GPU", OV8, {"instance_group": [{"kind": "KIND_GPU"}]}, -1, False,
+     "instance group NAME_0 of model NAME has kind KIND_GPU but no GPUs are available"),
+    ("KIND_AUTO", ORT8, {"instance_group": [{"kind": "KIND_AUTO"}]}, -1, False, None),
+    # no output section
+    ("no output section", ORT8, {"output": []}, -1, False, None),
+    ("no output section", OV0, {"output": []}, -1, False, None),
+    ("no output section, auto-complete", ORT8, {"output": []}, -1, True, None),
+    ("no output section, auto-complete, max_batch_size 0", ORT0, {"output": []}, -1, True,
+     f"{X}5 dimensions {BATCHED}shape [-1,-1,3,32,32])"),
+    ("no output section, auto-complete", OV0, {"output": []}, -1, True,
+     "model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
+     "dimensions (shape [-1,-1])"),
+    ("nothing given, auto-complete", ORT0, {"input": [], "output": []}, -1, True, None),
+    ("nothing given, auto-complete, fixed model", OV0, {"input": [], "output": []}, 4, True, None),
+    ("nothing given, auto-complete, fixed model", ORT8, {"input": [], "output": []}, 4, True,
+     "autofill failed for model 'NAME': model does not support batching while non-zero max_batch_size is specified"),
+    ("no input section", ORT8, {"input": []}, -1, False,
+     "unable to load model 'NAME', configuration expects 0 inputs, model provides 1"),
+    # parameters of openvino
+    ("threads", OV0, {"parameters": {"INFERENCE_NUM_THREADS": {"string_value": "1"}}}, -1, False, None),
+    ("threads", OV0, {"parameters": {"INFERENCE_NUM_THREADS": {"string_value": "two"}}}, -1, False,
+     "expected the parameter 'INFERENCE_NUM_THREADS' to be a non-negative number, got two"),
+    ("threads", OV0, {"parameters": {"COMPILATION_NUM_THREADS": {"string_value": "1"}}}, -1, False,
+     "configuring openvino core: the parameter 'COMPILATION_NUM_THREADS' is refused with value 1"),
+    ("hint", OV0, {"parameters": {"HINT_BF16": {"string_value": "no"}}}, -1, False,
+     "expected the parameter 'HINT_BF16' to be YES, got no"),
+    # the core
+    ("preferred size", ORT8, {"dynamic_batching": {"preferred_batch_size": [16]}}, -1, False,
+     "dynamic batching preferred size must be <= max batch size for NAME"),
+    ("preferred size", ORT0, {"dynamic_batching": {"preferred_batch_size": [1]}}, -1, False,
+     "dynamic batching preferred size must be <= max batch size for NAME"),
+    ("gpus on a CPU", ORT8, {"instance_group": [{"kind": "KIND_CPU", "gpus": [0]}]}, -1, False,
+     "instance group NAME_0 of model NAME has kind KIND_CPU but specifies one or more GPUs"),
+    ("dims 0", ORT8, {"input": [io("x", "FP32", 0)]}, -1, False,
+     "model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension"),
+    ("no dims", ORT8, {"input": [io("x", "FP32")]}, -1, False, "model input 'x' must specify 'dims'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "backend", "changes", "batch", "auto_complete", "reason"),
+    ROWS,
+    ids=[f"{row[1][0]}-{row[1][1]}-{row[0]}-{'auto' if row[4] else 'strict'}" for row in ROWS],
+)
+def test_verdict_of_the_native_backend(
+    what: str, backend: tuple[str, int], changes: Json, batch: int, auto_complete: bool, reason: str | None
+) -> None:
+    config, ports = make_config(*backend, **changes), make_ports(batch)
+    before = copy.deepcopy((config, ports))
+    found = refusals(backend[0], config, ports, auto_complete=auto_complete, release="24.10")
+    assert (found[0] if found else None) == reason, what
+    assert (config, ports) == before, "the arguments must stay as they were"
+
+
+def test_kind_gpu_with_gpus() -> None:
+    group = {"instance_group": [{"kind": "KIND_GPU"}]}
+    assert not refusals(
+        "onnxruntime", make_config("onnxruntime", 8, **group), make_ports(), auto_complete=False, gpus=1
+    )
+    found = refusals("openvino", make_config("openvino", 0, **group), make_ports(), auto_complete=False, gpus=1)
+    assert found == ["unable to load model 'NAME', Triton openVINO backend supports only CPU device"]
+
+
+def scalar_model(**io_changes: Any) -> tuple[Json, Json]:
+    ports: Json = {
+        "inputs": [{"name": "rate", "dtype": "int64", "shape": []}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": [-1]}],
+    }
+    config = {"name": "m", "max_batch_size": 0, "output": [io("y", "FP32", -1)]}
+    return config | {"input": [io("rate", "INT64", 1) | io_changes]}, ports
+
+
+def test_scalars_load_in_onnxruntime_as_dims_1_and_never_in_openvino() -> None:
+    config, ports = scalar_model()
+    assert not refusals("onnxruntime", config, ports, auto_complete=False)
+    assert refusals("openvino", config, ports, auto_complete=False) == [
+        "model 'm', tensor 'rate': the model expects 0 dimensions (shape []) but the model configuration specifies 1 "
+        "dimensions (shape [1])"
+    ]
+    config, ports = scalar_model(dims=[2])
+    assert (
+        "scalar tensor 'rate', should only provide 1" in refusals("onnxruntime", config, ports, auto_complete=False)[0]
+    )
+
+
+def test_empty_reshape_needs_batching() -> None:
+    config, ports = scalar_model(reshape={})
+    assert refusals("onnxruntime", config, ports, auto_complete=False) == [
+        "model input 'rate' cannot have empty reshape for non-batching model as scalar tensors are not supported"
+    ]
+    ports = {"inputs": [{"name": "x", "dtype": "float32", "shape": [-1]}], "outputs": []}
+    config = {"name": "m", "max_batch_size": 4, "input": [io("x", "FP32", 1) | {"reshape": {"shape": []}}]}
+    assert not refusals("onnxruntime", config, ports, auto_complete=False)
+
+
+@pytest.mark.parametrize(
+    ("dims", "shape", "problem"),
+    [
+        ([2, 4, -1, 6], [8, -1, 1, 6], None),
+        ([2, 4, -1, 6], [8, -1, 5], "has different size for dims and reshape"),
+        ([-1, -1], [-1], "has different number of variable-size dimensions for dims and reshape"),
+        ([4], [2, 3], "has different size for dims and reshape"),
+        ([4], [0], "reshape dimensions must be integer >= 1, or -1 to indicate a variable-size dimension"),
+    ],
+)
+def test_reshape(dims: list[int], shape: list[int], problem: str | None) -> None:
+    config = {"name": "m", "input": [io("x", "FP32", *dims) | {"reshape": {"shape": shape}}]}
+    found = refusals("onnxruntime", config, {}, auto_complete=False)
+    assert found == ([f"model input 'x' {problem}"] if problem else [])
+
+
+def test_reshape_is_what_is_compared_with_the_model() -> None:
+    config = make_config("onnxruntime", 8, input=[io("x", "FP32", 3, 1024) | {"reshape": {"shape": [3, 32, 32]}}])
+    assert not refusals("onnxruntime", config, make_ports(), auto_complete=False)
+
+
+def test_bfloat16_needs_26_03_in_onnxruntime() -> None:
+    ports: Json = {"inputs": [{"name": "x", "dtype": "bfloat16", "shape": [-1, 2]}], "outputs": []}
+    config = {"name": "m", "max_batch_size": 8, "input": [io("x", "BF16", 2)]}
+    assert not refusals("onnxruntime", config, ports, auto_complete=False, release="26.03")
+    found = refusals("onnxruntime", config, ports, auto_complete=False, release="26.02")
+    assert found == ["unsupported datatype TYPE_BF16 for input 'x' for model 'm'"]
+
+
+def test_strings_are_called_bytes_when_provided() -> None:
+    ports: Json = {"inputs": [{"name": "x", "dtype": "string", "shape": [-1]}], "outputs": []}
+    config = {"name": "m", "max_batch_size": 0, "input": [io("x", "INT32", -1)]}
+    assert refusals("onnxruntime", config, ports, auto_complete=False)[0].endswith("model provides TYPE_BYTES")
+
+
+def test_a_sequence_is_no_tensor() -> None:
+    ports: Json = {"inputs": [], "outputs": [{"name": "p", "dtype": "sequence", "shape": []}]}
+    found = refusals("onnxruntime", {"name": "m", "output": [io("p", "FP32", 1)]}, ports, auto_complete=False)
+    assert found == ["Unsupported ONNX Type 'ONNX_TYPE_SEQUENCE' for I/O 'p', expected 'ONNX_TYPE_TENSOR'."]
+
+
+def test_unnamed_openvino_outputs() -> None:
+    ports = make_ports()
+    ports["outputs"][0]["name"] = ""
+    found = refusals("openvino", make_config("openvino", 0), ports, auto_complete=False)
+    assert "Attempt to get a name for a Tensor without names" in found[0]
+
+
+def test_optional_inputs_may_override_initializers() -> None:
+    extra = io("w", "FP32", 2) | {"optional": True}
+    config = make_config("onnxruntime", 0)
+    config["input"].append(extra)
+    assert not refusals("onnxruntime", config, make_ports() | {"initializers": ["w"]}, auto_complete=False)
+    found = refusals("onnxruntime", config, make_ports() | {"initializers": []}, auto_complete=False)
+    assert found == ["unexpected inference input 'w', allowed inputs are: x"]
+
+
+PADDING = {"parameters": {"ENABLE_BATCH_PADDING": {"string_value": "YES"}}}
+
+
+@pytest.mark.parametrize(
+    ("backend", "changes", "word"),
+    [
+        (OV8, {}, "expected requests with batch size '8'"),
+        (OV8, {"model_warmup": [{"batch_size": 8}]}, "warm-up"),
+        (OV8, {"input": [io("x", "FP32", 3, -1, -1)]}, "fail at inference"),
+        (OV8, PADDING, "ENABLE_BATCH_PADDING"),
+        (OV0, {"output": [io("y", "INT32", -1, 10)]}, "converts silently"),
+        (ORT0, {"dynamic_batching": {}}, "does nothing"),
+        (("onnxruntime", 1), {"dynamic_batching": {}}, "does nothing"),
+        (ORT8, {"dynamic_batching": {"preferred_batch_size": [2, 4]}}, "leaves out max_batch_size 8"),
+    ],
+)
+def test_warnings_of_what_loads(backend: tuple[str, int], changes: Json, word: str) -> None:
+    config = make_config(*backend, **changes)
+    assert not refusals(backend[0], config, make_ports(), auto_complete=False)
+    assert any(word in text for text in warnings(backend[0], config, make_ports()))
+
+
+@pytest.mark.parametrize("backend", [ORT8, ORT0, OV0, OV1])
+def test_a_good_config_has_no_warning(backend: tuple[str, int]) -> None:
+    assert warnings(backend[0], make_config(*backend), make_ports()) == []
+
+
+def test_dtypes_agree_with_the_table() -> None:
+    assert {row.numpy: f"TYPE_{native_rules.TRITON[row.numpy]}" for row in DTYPES} == {
+        row.numpy: row.triton for row in DTYPES
+    }
+    assert {row.triton for row in DTYPES if row.openvino} == {f"TYPE_{name}" for name in native_rules.OPENVINO_TYPES}
+
+
+def test_imports_only_the_standard_library() -> None:
+    tree = ast.parse(Path(native_rules.__file__).read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} | {
+        name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
+    }
+    assert {str(module).split(".")[0] for module in modules} <= sys.stdlib_module_names
