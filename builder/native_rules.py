@@ -264,7 +264,7 @@ def _openvino(config: Json, ports: Json) -> Iterator[str]:
                 yield _unexpected(ports, side, name)
             elif wanted.removeprefix("TYPE_") not in OPENVINO_TYPES:
                 yield f"unsupported datatype {wanted} for {side} '{name}' for model '{config.get('name', '')}'"
-            else:
+            elif port["shape"] is not None:
                 shape = _openvino_shape(config, ports, side, list(port["shape"]))
                 problem = _openvino_dims(config, name, shape, _wire_dims(io), exact=side == "output")
                 if problem:
@@ -328,7 +328,7 @@ def auto_completed(backend: str, config: Json, ports: Json) -> Json | str:
 
 
 def _completed_io(backend: str, port: Json, batch: int) -> Json:
-    shape = list(port["shape"])
+    shape = list(port["shape"] or ())
     if backend == "openvino" and -1 in shape:
         shape = [-1] * len(shape)
     io: Json = {"name": port["name"], "data_type": f"TYPE_{TRITON.get(port['dtype'], 'INVALID')}"}

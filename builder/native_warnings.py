@@ -51,7 +51,7 @@ def _core_warnings(config: Json) -> Iterator[str]:
 def _onnxruntime_warnings(config: Json, ports: Json) -> Iterator[str]:
     for side, plural in SIDES:
         for port in ports.get(plural, ()):
-            if not port["shape"] and batch_size(config) > 0:
+            if port["shape"] == [] and batch_size(config) > 0:
                 yield (
                     f"{side} '{port['name']}' is a scalar in the model, yet max_batch_size {batch_size(config)} makes "
                     "every request carry a batch axis: it loads and fails at inference"

@@ -1,7 +1,7 @@
 """Inputs and outputs as a model file itself declares them, read without the library that runs it.
 
-An ONNX file is completed by ONNX's own shape inference, because ONNX Runtime reports what it inferred, not what the file
-says. Dims that ONNX Runtime may still infer by folding constants are listed as unsure.
+An ONNX file is completed by ONNX's own shape inference, because ONNX Runtime reports what it inferred, not what the
+file says. Dims that ONNX Runtime may still infer by folding constants are listed as unsure.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, Final
 
 from builder import defaults
@@ -29,9 +29,13 @@ IMAGE_SIZES: Final = ((224, 224), (256, 224), (64, 96), (320, 320), (512, 512), 
 """Heights and widths tried on images, before the lengths."""
 CHANNELS: Final = (1, 3, 4)
 IMAGE_RANK: Final = 4
-RANGES: Final = (1000, 100, 10, 2, 1)
-"""Integers below these are tried, the widest first."""
+WIDEST: Final = 1000
+"""Integers below this are tried first, then the widest range is found by halving."""
 TEXTS: Final = ("hello world", "a", "The quick brown fox jumps over the lazy dog.", "42", "", "naïve café", "print('x')")
+MOST_AXES: Final = 4
+"""Up to so many dynamic axes their combinations are tried."""
+MOST_REFUSED: Final = 40
+"""After so many refusals no further sizes are tried."""
 ACCEPTED_SIZES: Final = 3
 """Different sizes of the dynamic axes that are looked for."""
 
@@ -95,9 +99,11 @@ def draw(generator: Any, dtype: str, shape: tuple[int, ...], limit: int) -> Arra
         return drawn
     if BY_NUMPY[dtype].is_float:
         return _floats(generator.standard_normal(shape), dtype)
-    values = np.asarray(generator.integers(0, 256 if dtype == "uint8" else min(limit, _top(dtype)), shape))
-    if limit == 2 and values.ndim:  # noqa: PLR2004 - a mask that hides everything has no meaningful answer
-        values[..., :1] = 1
+    limit = 256 if dtype == "uint8" else min(limit, _top(dtype))
+    values = np.asarray(generator.integers(0, limit, shape))
+    if values.ndim:
+        # The largest value always occurs, so a range is found exactly, and no mask hides a whole row.
+        values[..., :1] = limit - 1
     cast: Array = values.astype(dtype)
     return cast
 
@@ -212,18 +218,30 @@ def _offset_candidates(names: Sequence[str]) -> list[dict[str, int]]:
     return [dict(zip(names, sizes, strict=True)) for sizes in product(small, repeat=len(names))]
 
 
+def _neighbours(base: Mapping[str, int]) -> list[dict[str, int]]:
+    """Some axes changed and the others kept: finds axes that have to stay equal."""
+    names = list(base)
+    lengths = [length for length in defaults.SAMPLE_LENGTHS if length not in base.values()] or [*defaults.SAMPLE_LENGTHS]
+    if len(names) > MOST_AXES:
+        names = []
+    changed = (chosen for count in range(1, len(names)) for chosen in combinations(names, count))
+    return [{**base, **dict.fromkeys(chosen, length)} for chosen in changed for length in lengths]
+
+
 def _widen(run: Run, base: RandomRecipe) -> tuple[RandomRecipe, tuple[str, ...]]:
     """The widest accepted range of each integer input whose answers stay finite."""
     calm = _finite(run, base)
     ranges = dict(base.ranges)
     for name in base.ranges:
-        for limit in RANGES:
-            if limit <= base.ranges[name]:
-                break
+        low, high = base.ranges[name], WIDEST + 1
+        while high - low > 1:
+            limit = min(WIDEST, (low + high) // 2) if high <= WIDEST else WIDEST
             tried = RandomRecipe(base.inputs, base.seed, base.batch, base.sizes, {**ranges, name: limit})
             if _refusal(run, tried) is None and (not calm or _finite(run, tried)):
-                ranges[name] = limit
-                break
+                low = limit
+            else:
+                high = limit
+        ranges[name] = low
     found = RandomRecipe(base.inputs, base.seed, base.batch, base.sizes, ranges)
     notes = tuple(
         f"{name}: integers 0..{limit - 1}, found by trying; give samples for real ones" for name, limit in ranges.items()
@@ -246,10 +264,10 @@ def _more_sizes(run: Run, base: RandomRecipe) -> tuple[tuple[dict[str, int], ...
     """Further accepted assignments, so that every dynamic axis varies; and the first refused ones in words."""
     accepted = [base.sizes[0]]
     refused: list[str] = []
-    for sizes in size_candidates(base.inputs):
+    for sizes in (*size_candidates(base.inputs), *_neighbours(base.sizes[0])):
         if len(accepted) >= ACCEPTED_SIZES and all(len({one[name] for one in accepted}) > 1 for name in sizes):
             break
-        if sizes in accepted or len(refused) > len(OTHER_LENGTHS):
+        if sizes in accepted or len(refused) > MOST_REFUSED:
             continue
         tried = RandomRecipe(base.inputs, base.seed, base.batch, (sizes,), base.ranges)
         if _refusal(run, tried) is None:

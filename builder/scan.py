@@ -20,8 +20,8 @@ FILENAMES: Final = {
     "pytorch": "model.pt", "dali": "model.dali",
 }  # fmt: skip
 PLATFORMS: Final = {
-    "onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "pytorch", "libtorch": "pytorch",
-    "torch_aoti": "pytorch", "ensemble": "ensemble",
+    "onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "pytorch",
+    "libtorch": "pytorch", "torch_aoti": "pytorch", "ensemble": "ensemble",
 }  # fmt: skip
 
 

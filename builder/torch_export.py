@@ -61,7 +61,8 @@ def export_network(
         BuildError: neither does; both reasons.
     """
     reasons = []
-    for route, exporter in ROUTES.items():
+    for route in _routes(network):
+        exporter = ROUTES[route]
         try:
             with _quiet():
                 exporter(network, path, signature, pick_example(requests, signature), min(limits.opset, WISHED_OPSET))
@@ -106,9 +107,13 @@ def _torchscript(network: Any, path: Path, signature: Signature, example: Reques
     axes = {
         tensor.name: {axis: str(tensor.shape[axis]) for axis in tensor.dynamic_axes} for tensor in signature.tensors
     }
+    arguments = _arguments(signature, example)
+    if _is_scripted(network):
+        # The exporter's own tracer refuses scripted modules inside a plain one; this keeps their control flow.
+        network = torch.jit.trace(network, arguments, check_trace=False)
     torch.onnx.export(
         network,
-        _arguments(signature, example),
+        arguments,
         str(path),
         dynamo=False,
         dynamic_axes={name: named for name, named in axes.items() if named},
@@ -122,6 +127,17 @@ def _torchscript(network: Any, path: Path, signature: Signature, example: Reques
 
 ROUTES: Final[dict[str, Exporter]] = {"dynamo": _dynamo, "torchscript": _torchscript}
 """Route → exporter, in the order in which they are tried."""
+
+
+def _routes(network: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """Dynamo cannot read TorchScript: there the other exporter comes first."""
+    return tuple(reversed(ROUTES)) if _is_scripted(network) else tuple(ROUTES)
+
+
+def _is_scripted(network: Any) -> bool:  # noqa: ANN401
+    import torch
+
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
 
 
 def _arguments(signature: Signature, example: Request) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,20 @@ def check_inputs(inputs: Sequence[Tensor], what: str) -> None:
             raise SpecError(f"inputs: {tensor.name!r} is a string; PyTorch has no string tensors")
 
 
+@dataclass(frozen=True, slots=True)
+class CallForm:
+    """How `forward` is called: by position, or by `names`; `constants` are keyword arguments that never change."""
+
+    names: tuple[str, ...] | None
+    constants: dict[str, Any]
+
+    def call(self, network: Any, arguments: Sequence[Any]) -> Any:  # noqa: ANN401 - whatever the network returns
+        """The network's answer."""
+        if self.names is None:
+            return network(*arguments, **self.constants)
+        return network(**dict(zip(self.names, arguments, strict=True)), **self.constants)
+
+
 class TorchNetwork:
     """A network in PyTorch on the CPU, in evaluation mode."""
 
@@ -54,10 +69,10 @@ class TorchNetwork:
         self._network = network.eval()
         self._wanted = wanted
         self._notes = notes
-        self._constants = constants or {}
         self._chosen: tuple[int, ...] = ()
         self._names: tuple[str, ...] | None = None
-        self._keywords = _takes_keywords(network, inputs)
+        names = tuple(tensor.name for tensor in inputs) if _takes_keywords(network, inputs) else None
+        self._form = CallForm(names, dict(constants or {}))
 
     @property
     def output_names(self) -> tuple[str, ...] | None:
@@ -74,17 +89,11 @@ class TorchNetwork:
         torch = import_torch()
         arguments = [to_torch(inputs[tensor.name]) for tensor in self.inputs]
         with torch.no_grad():
-            answer = self._call(arguments)
+            answer = self._form.call(self._network, arguments)
         found = list(flatten(answer))
         if self._names is None:
             self._names, self._chosen = choose_outputs([name for name, _ in found], self._wanted)
         return tuple(to_numpy(found[place][1]) for place in self._chosen)
-
-    def _call(self, arguments: Sequence[Any]) -> Any:  # noqa: ANN401 - whatever the network returns
-        if self._keywords:
-            names = (tensor.name for tensor in self.inputs)
-            return self._network(**dict(zip(names, arguments, strict=True)), **self._constants)
-        return self._network(*arguments, **self._constants)
 
     def to_onnx(
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
@@ -92,14 +101,14 @@ class TorchNetwork:
         """The first exporter whose result answers like the network."""
         from builder.torch_export import Limits, export_network
 
-        flat = _flat_module(self._network, self._call, self._chosen)
+        flat = _flat_module(self._network, self._form, self._chosen)
         route, notes = export_network(
             flat, path, signature=signature, requests=requests, limits=Limits(opset, ir_version)
         )
         return route, (*self._notes, *notes)
 
 
-def _flat_module(network: Any, call: Any, chosen: Sequence[int]) -> Any:  # noqa: ANN401
+def _flat_module(network: Any, form: CallForm, chosen: Sequence[int]) -> Any:  # noqa: ANN401
     """The network behind positional arguments and a flat tuple of outputs, as exporters want it."""
     torch = import_torch()
 
@@ -109,7 +118,7 @@ def _flat_module(network: Any, call: Any, chosen: Sequence[int]) -> Any:  # noqa
             self.network = network
 
         def forward(self, *arguments: Any) -> tuple[Any, ...]:  # noqa: ANN401
-            values = [value for _, value in flatten(call(arguments))]
+            values = [value for _, value in flatten(form.call(self.network, arguments))]
             return tuple(values[place] for place in chosen)
 
     return Flat().eval()

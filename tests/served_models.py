@@ -38,6 +38,7 @@ def write_model(
     text = f'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: {max_batch_size}\n'
     text += "".join(_port("input", tensor, max_batch_size) for tensor in signature.inputs)
     text += "".join(_port("output", tensor, max_batch_size) for tensor in signature.outputs)
+    text += "instance_group [{ count: 1 kind: KIND_CPU }]\n"
     (repository / name / "config.pbtxt").write_text(text + config, encoding="utf-8")
 
 

@@ -78,14 +78,14 @@ ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
     ("rank", ORT8, {"input": [io("x", "FP32", 3, 32)]}, -1, False, f"{X}3 dimensions {BATCHED}shape [-1,3,32])"),
     ("rank", OV8, {"input": [io("x", "FP32", 3, 32)]}, -1, False, f"{X}3 dimensions {BATCHED}shape [8,3,32])"),
     ("output dims", ORT8, {"output": [io("y", "FP32", 11)]}, -1, False,
-     f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
-     f"dimensions {BATCHED}shape [-1,11])"),
+     (f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
+     f"dimensions {BATCHED}shape [-1,11])")),
     ("output dims", OV8, {"output": [io("y", "FP32", 11)]}, -1, False,
-     f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [8,10]) but the model configuration specifies 2 "
-     f"dimensions {BATCHED}shape [8,11])"),
+     (f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [8,10]) but the model configuration specifies 2 "
+     f"dimensions {BATCHED}shape [8,11])")),
     ("output fixed where the model is dynamic", ORT0, {"output": [io("y", "FP32", 4, 10)]}, -1, False,
-     "model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
-     "dimensions (shape [4,10])"),
+     ("model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
+     "dimensions (shape [4,10])")),
     ("output fixed where the model is dynamic", OV0, {"output": [io("y", "FP32", 4, 10)]}, -1, False, None),
     ("input fixed where the model is dynamic", ORT0, {"input": [io("x", "FP32", 4, 3, 32, 32)]}, -1, False, None),
     # dtype
@@ -130,8 +130,8 @@ ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
     ("-1 for fixed, unbatched", OV0, {"input": [io("x", "FP32", -1, 3, -1, 32)]}, -1, False,
      f"{X}4 dimensions (shape [-1,3,-1,32])"),
     ("-1 for fixed output", OV8, {"output": [io("y", "FP32", -1)]}, -1, False,
-     f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [8,10]) but the model configuration specifies 2 "
-     f"dimensions {BATCHED}shape [8,-1])"),
+     (f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [8,10]) but the model configuration specifies 2 "
+     f"dimensions {BATCHED}shape [8,-1])")),
     # instances
     ("KIND_GPU", ORT8, {"instance_group": [{"kind": "KIND_GPU"}]}, -1, False,
      "instance group NAME_0 of model NAME has kind KIND_GPU but no GPUs are available"),
@@ -145,8 +145,8 @@ ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
     ("no output section, auto-complete, max_batch_size 0", ORT0, {"output": []}, -1, True,
      f"{X}5 dimensions {BATCHED}shape [-1,-1,3,32,32])"),
     ("no output section, auto-complete", OV0, {"output": []}, -1, True,
-     "model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
-     "dimensions (shape [-1,-1])"),
+     ("model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
+     "dimensions (shape [-1,-1])")),
     ("nothing given, auto-complete", ORT0, {"input": [], "output": []}, -1, True, None),
     ("nothing given, auto-complete, fixed model", OV0, {"input": [], "output": []}, 4, True, None),
     ("nothing given, auto-complete, fixed model", ORT8, {"input": [], "output": []}, 4, True,
@@ -211,8 +211,10 @@ def test_scalars_load_in_onnxruntime_as_dims_1_and_never_in_openvino() -> None:
     config, ports = scalar_model()
     assert not refusals("onnxruntime", config, ports, auto_complete=False)
     assert refusals("openvino", config, ports, auto_complete=False) == [
-        "model 'm', tensor 'rate': the model expects 0 dimensions (shape []) but the model configuration specifies 1 "
-        "dimensions (shape [1])"
+        (
+            "model 'm', tensor 'rate': the model expects 0 dimensions (shape []) but the model configuration specifies 1 "
+            "dimensions (shape [1])"
+        )
     ]
     config, ports = scalar_model(dims=[2])
     assert (

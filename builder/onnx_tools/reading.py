@@ -168,8 +168,8 @@ def count_operators(model: ModelProto) -> dict[str, int]:
 
 
 def count_parameters(model: ModelProto) -> int:
-    """Elements in all initialisers."""
-    return sum(math.prod(tensor.dims) for graph in graphs(model) for tensor in graph.initializer)
+    """Elements in all stored tensors: some exporters keep the weights in Constant nodes."""
+    return sum(math.prod(tensor.dims) for tensor in tensors(model))
 
 
 def opset_of(model: ModelProto) -> int:

@@ -20,10 +20,17 @@ from typing import Final
 from builder import runtime as runtimes
 from builder.errors import MachineError, ServeError
 from builder.runtime import Runtime
-from builder.servers import Endpoint, ServeOptions
-from builder.servers import watchdog
+from builder.servers import Endpoint, ServeOptions, watchdog
 from builder.servers.live_copy import live_copy
-from builder.servers.server_state import Failure, failures_of, log_tail, read_index, stubs_of, vanished
+from builder.servers.server_state import (
+    Failure,
+    failures_of,
+    log_tail,
+    process_lives,
+    read_index,
+    stubs_of,
+    vanished,
+)
 
 __all__ = ["live_copy", "serve"]
 
@@ -78,6 +85,9 @@ def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
     if not repository.is_dir():
         msg = f"{repository} is not a folder"
         raise ServeError(msg, remedy="name a model repository: a folder with one folder for each model")
+    if not options.arguments and not any(entry.is_dir() for entry in repository.iterdir()):
+        msg = f"{repository} holds no models"
+        raise ServeError(msg, remedy="a model repository holds one folder for each model")
     runtime = runtimes.require(options.release)
     runtimes.check_stub(runtime)
     started, ports = _start_ready(repository, runtime, options)
@@ -248,8 +258,8 @@ def _raise_ended(started: _Started) -> None:
 
 def _load_error(failures: tuple[Failure, ...], models: int, log: Path) -> ServeError:
     listed = "\n".join(f"  {failure.model}: {failure.reason}" for failure in failures)
-    tail = log_tail(log, [failure.model for failure in failures])
-    return ServeError(f"{len(failures)} of {models} models did not load:\n{listed}{tail}")
+    msg = f"{len(failures)} of {models} models did not load:\n{listed}{log_tail(log, failures)}"
+    return ServeError(msg, remedy="mend the models' configurations or files; build-repo validate looks at all of them")
 
 
 def _alive_check(started: _Started, address: str) -> Callable[[], None]:
@@ -258,9 +268,12 @@ def _alive_check(started: _Started, address: str) -> Callable[[], None]:
     stubs = stubs_of(server_pid) if server_pid else ()
 
     def alive() -> None:
+        if server_pid is not None and not process_lives(server_pid):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                started.process.wait(timeout=STOP_S)
         if started.process.poll() is not None:
             msg = f"the embedded server ended with {started.process.returncode}{log_tail(started.log)}"
-            raise ServeError(msg)
+            raise ServeError(msg, remedy="start the server again")
         for stub in vanished(stubs, address):
             msg = f"the process of model {stub.model} died; every request for it fails{log_tail(started.log)}"
             raise ServeError(msg, remedy="start the server again")

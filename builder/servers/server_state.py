@@ -16,6 +16,7 @@ NOISE: Final = re.compile(
     r"NVML|DCGM|pinned_memory|CudaDriver|cuda_memory|CUDA memory pool|cache_manager|exclude_path|model_lifecycle.*loading"
 )
 """Lines that every start without a GPU writes."""
+PARSING: Final = re.compile(r"Error parsing text-format inference\.ModelConfig: (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +72,32 @@ def clean_reason(reason: str) -> str:
 
 def _polling_reason(model: str, log: str) -> str:
     """A configuration that cannot be read keeps the model out of the index; only the log has the words."""
-    quoted = re.escape(model)
-    lines = [line for line in log.splitlines() if re.search(rf"(^|[/'\" ]){quoted}($|[/'\":, ])", line)]
-    errors = [line for line in lines if re.match(r"[EW]\d{4} ", line)]
-    for line in errors:
-        if found := re.search(r'\] "(.*)"$', line) or re.search(r"\] (.*)$", line):
-            return found.group(1)
+    lines = log.splitlines()
+    for place, line in enumerate(lines):
+        if found := re.search(rf"\] \"Poll failed for model directory '{re.escape(model)}': (.*?)\"?$", line):
+            parsing = PARSING.search(lines[place - 1]) if place else None
+            return f"{found[1]}: {parsing[1]}" if parsing else found[1]
     return "the server did not take the folder for a model"
 
 
-def log_tail(log: Path, models: list[str] | None = None) -> str:
+def log_tail(log: Path, failures: tuple[Failure, ...] = ()) -> str:
     """The last lines of the server's log that say something, as text to append to a message."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
+    lines = lines[: next((place for place, line in enumerate(lines) if line.startswith("Usage: ")), len(lines))]
     told = [line for line in lines if re.match(r"[EWF]\d{4} ", line) or not re.match(r"[I|+]", line)]
     kept = [line for line in told if line.strip() and not NOISE.search(line)]
-    if models:
-        kept = [line for line in kept if any(model in line for model in models)] or kept
+    if failures:
+        kept = [line for line in kept if _adds_to(line, failures)]
     return "\nlast lines of the server's log:\n" + "\n".join(f"  {line}" for line in kept[-TAIL_LINES:]) if kept else ""
+
+
+def _adds_to(line: str, failures: tuple[Failure, ...]) -> bool:
+    """The line speaks of a failed model and says more than its reason."""
+    named = any(failure.model in line for failure in failures)
+    return named and not any(failure.reason.splitlines()[0][:60] in line for failure in failures)
 
 
 def stubs_of(server_pid: int) -> tuple[Stub, ...]:
@@ -115,9 +122,15 @@ def vanished(stubs: tuple[Stub, ...], address: str) -> tuple[Stub, ...]:
     return tuple(stub for stub in gone if not index or stub.model in ready)
 
 
+def process_lives(pid: int) -> bool:
+    """True where the process is there and not merely waiting to be buried."""
+    state = _state(pid)
+    return state is not None and state[0] not in "ZX"
+
+
 def _lives(stub: Stub) -> bool:
     state = _state(stub.pid)
-    return bool(state) and state is not None and state[0] not in "ZX" and state[2] == stub.started
+    return state is not None and state[0] not in "ZX" and state[2] == stub.started
 
 
 def _state(pid: int) -> tuple[str, int, str] | None:

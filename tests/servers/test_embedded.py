@@ -63,7 +63,7 @@ def child(repository: Path, runtime: Runtime) -> Iterator[tuple[subprocess.Popen
 
 def servers_below(pid: int) -> set[int]:
     """Every process of the servers that the process started."""
-    text = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     return {int(line.split()[0]) for line in text.splitlines() if f"build-repo-{pid}-" in line}
 
 
@@ -142,6 +142,8 @@ def test_every_model_that_does_not_load_is_named_with_its_reason(repository: Pat
     assert "Protobuf parsing failed" in reasons["garbage"]
     assert "failed to stat file" in reasons["absent"]
     assert "another" in reasons["other_name"]
+    assert "Expected integer, got: :" in reasons["no_text"]
+    assert text.count("Protobuf parsing failed") == 1
     assert "tensorrt" in reasons["foreign"]
     assert is_clean(os.getpid(), [])
 
@@ -155,7 +157,7 @@ def test_dims_that_differ_are_refused_in_the_native_words(tmp_path: Path, option
 
 
 def test_an_empty_repository_and_none(tmp_path: Path, options: ServeOptions) -> None:
-    with pytest.raises(ServeError, match="no models"), serve(tmp_path, options):
+    with pytest.raises(ServeError, match="holds no models"), serve(tmp_path, options):
         pass
     with pytest.raises(ServeError, match="is not a folder"), serve(tmp_path / "absent", options):
         pass
@@ -199,7 +201,7 @@ def test_arguments_reach_the_server_and_a_wrong_one_is_quoted(repository: Path, 
         with urllib.request.urlopen(f"http://{endpoint.http}/v2") as answer:
             assert json.load(answer)["name"] == "mine"
     wrong = ServeOptions(release=runtime.release, arguments=("--no-such-argument",))
-    with pytest.raises(ServeError, match="no-such-argument"), serve(repository, wrong):
+    with pytest.raises(ServeError, match="unrecognized option '--no-such-argument'"), serve(repository, wrong):
         pass
 
 
@@ -231,6 +233,7 @@ def test_nothing_stays_when_the_parent_is_killed(child: tuple[subprocess.Popen[s
     process, addresses = child
     assert all(map(listens, addresses))
     assert regions(process.pid)
+    assert len(servers_below(process.pid)) == 3
     process.kill()
     assert wait_until(lambda: is_clean(process.pid, addresses), 5), servers_below(process.pid)
 
@@ -243,7 +246,7 @@ def test_nothing_stays_after_sigterm(child: tuple[subprocess.Popen[str], list[st
 
 
 def watchdog_of(pid: int) -> int:
-    text = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in text.splitlines()]
     return next(int(row[0]) for row in rows if int(row[1]) == pid and "watchdog.py" in row[2])
 

@@ -1,0 +1,102 @@
+"""The live check of a repository that stands: every served model against the samples that travel with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from builder.compare import Gates
+from builder.errors import SpecError
+from builder.findings import Finding, has_errors
+from builder.live import LiveResult, LiveSubject, check_live
+from builder.manifest import SAMPLES_FILE, Manifest, ModelRecord, ServedRecord, read_manifest
+from builder.progress import Event, Progress
+from builder.records import from_json
+from builder.repository import is_model_folder
+from builder.samples import Request, load_requests
+from builder.servers import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """One model folder: `unchecked` was not judged at all, and never counts as passed."""
+
+    folder: str
+    status: Literal["passed", "failed", "unchecked"]
+    findings: tuple[Finding, ...]
+    result: LiveResult | None = None
+
+
+def folders_of(repository: Path, model: str | None) -> tuple[str, ...]:
+    """The model folders to look at.
+
+    Raises:
+        SpecError: there is no such folder, or none at all.
+    """
+    found = tuple(
+        item.name
+        for item in sorted(repository.iterdir())
+        if item.is_dir() and not item.name.startswith(".") and is_model_folder(item)
+    )
+    if model is not None and model not in found:
+        raise SpecError(f"{repository} has no model {model!r}", remedy=f"it has {', '.join(found) or 'none'}")
+    if not found:
+        raise SpecError(f"{repository} holds no model", remedy="build-repo build MODEL -o REPO makes a repository")
+    return found if model is None else (model,)
+
+
+def check_repository(
+    repository: Path, endpoint: Endpoint, unchecked: tuple[str, ...], model: str | None, progress: Progress
+) -> Iterator[ModelCheck]:
+    """Judge each folder on a server that serves the repository.
+
+    Raises:
+        SpecError: the manifest cannot be read.
+        ServeError: the server died.
+    """
+    manifest = read_manifest(repository)
+    for folder in folders_of(repository, model):
+        reason = _why_not(repository, folder, manifest, unchecked)
+        if reason is not None or manifest is None:
+            yield ModelCheck(folder, "unchecked", (_unchecked(folder, *(reason or ())),))
+            continue
+        record, served = manifest.served_folders()[folder]
+        progress(Event("start", f"live check of {folder}"))
+        result = _check(repository, endpoint, record, served)
+        progress(Event("done", f"live check of {folder}", seconds=result.seconds))
+        yield ModelCheck(folder, "failed" if has_errors(result.findings) else "passed", result.findings, result)
+
+
+def _check(repository: Path, endpoint: Endpoint, record: ModelRecord, served: ServedRecord) -> LiveResult:
+    requests = load_requests(repository / served.folder / SAMPLES_FILE, record.signature)
+    subject = LiveSubject(record.signature, requests, served.batching, str(served.target))
+    return check_live(endpoint, subject, from_json(Gates, record.gates), model=served.folder)
+
+
+def _why_not(
+    repository: Path, folder: str, manifest: Manifest | None, unchecked: tuple[str, ...]
+) -> tuple[str, str] | None:
+    """Why a folder cannot be judged, and what would make it possible; None when it can."""
+    if manifest is None or folder not in manifest.served_folders():
+        return "no reference answers: build-repo did not make this model", "build it from its source with build-repo build"
+    left = [text for text in unchecked if text.startswith(f"{folder}: ")]
+    if any("the embedded server has no" in text or "left out" in text for text in left):
+        return "; ".join(left), "check it on a server of its release: --url grpc://HOST:PORT"
+    if not (repository / folder / SAMPLES_FILE).is_file():
+        return f"{folder}/{SAMPLES_FILE} is missing", "build the repository again"
+    return None
+
+
+def _unchecked(folder: str, reason: str = "", remedy: str = "") -> Finding:
+    return Finding("warning", "live.unchecked", f"not checked: {reason}", remedy, folder)
+
+
+def requests_of(repository: Path, folder: str, manifest: Manifest | None) -> tuple[Request, ...] | None:
+    """The stored samples of a folder; None where the repository has none."""
+    if manifest is None or folder not in manifest.served_folders():
+        return None
+    record, _ = manifest.served_folders()[folder]
+    path = repository / folder / SAMPLES_FILE
+    return load_requests(path, record.signature) if path.is_file() else None

@@ -1,0 +1,92 @@
+"""A commented `models.yaml` from what the files say; what only the user can know is marked and explained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from builder import defaults
+from builder.inspection import Inspection
+from builder.spec_file import default_name
+from builder.tensors import Tensor
+
+NEEDS_CALLABLE: Final = ("torch_state_dict",)
+"""Formats that hold weights and no architecture."""
+
+
+def draft_spec(found: Sequence[Inspection], folder: Path) -> str:
+    """The text of a spec that lies in `folder`."""
+    return "\n".join(_lines(found, folder)) + "\n"
+
+
+def _lines(found: Sequence[Inspection], folder: Path) -> Iterator[str]:
+    yield "# Written by build-repo init. Every key: build-repo schema. Next: build-repo build models.yaml"
+    yield f'triton: "{defaults.RELEASE}"          # the release of Triton this repository is for'
+    yield "models:"
+    names: set[str] = set()
+    for item in found:
+        yield from _model(item, folder, _unique(default_name(Path(item.path)), names))
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    unique, number = name, 2
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    taken.add(unique)
+    return unique
+
+
+def _model(item: Inspection, folder: Path, name: str) -> Iterator[str]:
+    what = item.description
+    path = os.path.relpath(Path(item.path).resolve(), folder)
+    yield f"  - name: {_scalar(name)}"
+    yield "    source:"
+    yield f"      path: {_scalar(path)}"
+    yield f"      format: {what.format}"
+    if what.format in NEEDS_CALLABLE:
+        yield "      # The file holds weights only: name the function that returns the network (beside this file, or"
+        yield "      # installed) and its arguments."
+        yield "      model: my_nets:build"
+        yield "      args: {}"
+    yield from _inputs(item)
+    yield "    # samples: {path: samples.npz, labels: label}   # real inputs, arrays named like the inputs; random when left out"
+    yield f"    targets: [{', '.join(_targets(item))}]"
+    yield f"    serve: {defaults.SERVE}                  # the fastest target that passes; or all; or one target"
+    yield f"    # accuracy: {{max_relative_error: {defaults.MAX_RELATIVE_ERROR}, min_cosine: {defaults.MIN_COSINE}}}"
+    yield f"    # batching: {{max_batch_size: {defaults.MAX_BATCH_SIZE}, max_queue_delay_us: 500}}"
+    yield f"    # instances: {{count: {defaults.INSTANCE_COUNT}, kind: cpu}}"
+
+
+def _inputs(item: Inspection) -> Iterator[str]:
+    signature = item.description.signature
+    if signature is None:
+        yield "    # The file does not say what goes in: give every input its name, dtype and shape, in the order of the"
+        yield "    # network's arguments; an axis of any size gets a name."
+        yield "    inputs:"
+        yield "      - {name: input, dtype: float32, shape: [batch, 3, 224, 224]}"
+        return
+    yield "    # From the file; sizes may be fixed here, names name axes of any size."
+    yield "    # inputs:"
+    for tensor in signature.inputs:
+        yield f"    #   - {_tensor(tensor)}"
+    for tensor in signature.outputs:
+        yield f"    # gives {tensor.describe()}"
+
+
+def _tensor(tensor: Tensor) -> str:
+    shape = ", ".join(str(dim) if isinstance(dim, int) else _scalar(dim) for dim in tensor.shape)
+    return f"{{name: {_scalar(tensor.name)}, dtype: {tensor.dtype}, shape: [{shape}]}}"
+
+
+def _targets(item: Inspection) -> list[str]:
+    taken = [target.backend for target in item.targets if not target.refusal]
+    return [text for text in defaults.TARGETS if text.split(":")[0] in taken] or list(defaults.TARGETS[:1])
+
+
+def _scalar(text: str) -> str:
+    """A YAML scalar on one line, quoted only where it must be."""
+    return yaml.safe_dump(text, default_flow_style=True, width=10_000, allow_unicode=True).split("\n...")[0].strip()
