@@ -119,9 +119,7 @@ def _count_problem(signature: Signature, answer: Arrays, size: int) -> str:
     return ""
 
 
-def _difference(
-    signature: Signature, answer: Arrays, alone: Sequence[Arrays], size: int, tolerance: float
-) -> str:
+def _difference(signature: Signature, answer: Arrays, alone: Sequence[Arrays], size: int, tolerance: float) -> str:
     problem = _count_problem(signature, answer, size)
     if problem:
         return problem

@@ -145,14 +145,22 @@ def _batch(session: Session, report: ExportReport, requests: Sequence[Request]) 
 
 def _explained(batch: BatchProof, onnx_path: Path, requests: Sequence[Request]) -> BatchProof:
     """Name the node where a batch and its rows part, or say that the ONNX model is not at fault."""
-    rows = batch_rows(requests, 2)
-    if rows is None:
+    try:
+        nodes = (_first_difference(onnx_path, requests, count) for count in (2, max(batch.sizes)))
+        node = next((node for node in nodes if node), None)
+    except BuildError:
         return batch
-    node = first_difference(onnx_path, cut(rows, (0, 1)), [cut(rows, (0,)), cut(rows, (1,))])
     if node is None and not batch.refused:
         reason = f"{batch.reason}; the ONNX model keeps its rows apart, so it is this target's compilation"
         return replace(batch, reason=reason)
     return replace(batch, node=node)
+
+
+def _first_difference(onnx_path: Path, requests: Sequence[Request], count: int) -> str | None:
+    rows = batch_rows(requests, count)
+    if rows is None:
+        return None
+    return first_difference(onnx_path, cut(rows, range(count)), [cut(rows, [index]) for index in range(count)])
 
 
 def _latencies(run: Callable[[Arrays], Arrays], batch: BatchProof, requests: Sequence[Request]) -> Iterator[Latency]:

@@ -5,8 +5,9 @@ standard library only, and longer than other modules for that reason. Read from 
 `*_utils.cc` and `model_config_utils.cc`; verdicts tried on the server of 24.10.
 
 `config` is a ModelConfig as JSON with the proto's field names (dims as integers or strings). `ports` holds the model
-file's own `inputs` and `outputs`: `{"name", "dtype": numpy name or "string", "shape": [-1 where any size goes]}` (a shape of None: not known), and
-optionally `initializers` (names that a request may override). Without ports only the configuration itself is judged.
+file's own `inputs` and `outputs`: `{"name", "dtype": numpy name or "string", "shape": [-1 where any size goes]}` (a
+shape of None: not known), and optionally `initializers` (names that a request may override). Without ports only the
+configuration itself is judged.
 """
 
 from __future__ import annotations

@@ -158,3 +158,15 @@ def _install_line(debian: str, fedora: str) -> str:
     if shutil.which("dnf") and not shutil.which("apt-get"):
         return f"dnf install {fedora}"
     return f"apt-get install {debian}"
+
+
+def main() -> int:
+    """`python -m builder.preflight`: what set-up runs before it downloads anything; needs only the standard library."""
+    lacking = [check for check in machine_checks() if not check.ok]
+    for check in lacking:
+        sys.stderr.write(f"error: {check.detail}\n  try: {check.remedy}\n")
+    return MachineError.exit_code if lacking else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -78,7 +78,7 @@ def get_release(name: str) -> Release:
     near = _nearest(name)
     hint = f"the nearest known is {near}, the newest {newest}" if near and near != newest else f"the newest is {newest}"
     msg = f"unknown Triton release {name!r}: expected YY.MM; {hint}"
-    raise SpecError(msg, remedy=f"write triton: \"{near or newest}\" in the spec, or --triton {near or newest}")
+    raise SpecError(msg, remedy=f'write triton: "{near or newest}" in the spec, or --triton {near or newest}')
 
 
 def fields_unknown(release: str) -> tuple[str, ...]:

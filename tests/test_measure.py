@@ -32,7 +32,9 @@ def weights(scale: float = 1.0) -> np.ndarray:
 
 
 def write_linear(export: Path, values: np.ndarray) -> None:
-    write_graph(export / "model.onnx", LINEAR, [helper.make_node("MatMul", ["x", "w"], ["y"], name="mm")], {"w": values})
+    write_graph(
+        export / "model.onnx", LINEAR, [helper.make_node("MatMul", ["x", "w"], ["y"], name="mm")], {"w": values}
+    )
 
 
 def measured(export: Path, ports: Signature, target: str = "onnxruntime:fp32") -> Measurement:
@@ -137,7 +139,7 @@ def test_fp16_weights_that_lose_what_matters_show_in_the_numbers(tmp_path):
     for name in ("convert", "measure"):
         shutil.rmtree(tmp_path / name)
     exact = measured(export, LINEAR, "onnxruntime:fp32").outputs[0]
-    assert half.max_relative > 0.05 > 2e-2 > exact.max_relative
+    assert half.max_relative > 0.05 > exact.max_relative * 2.5
     assert half.cosine < 0.999 < exact.cosine
 
 

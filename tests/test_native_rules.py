@@ -53,7 +53,10 @@ ORT8, ORT0, OV8, OV1, OV0 = (
 BATCHED = (
     "(an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, making complete "
 )
-X = "model 'NAME', tensor 'x': the model expects 4 dimensions (shape [-1,3,32,32]) but the model configuration specifies "
+WANTED = "but the model configuration specifies "
+X = f"model 'NAME', tensor 'x': the model expects 4 dimensions (shape [-1,3,32,32]) {WANTED}"
+Y = f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) {WANTED}"
+Y8 = Y.replace("[-1,10]", "[8,10]")
 TWO_INPUTS = [io("x", "FP32", 3, 32, 32), io("z", "FP32", 3)]
 TWO_OUTPUTS = [io("y", "FP32", 10), io("y2", "FP32", 10)]
 MUST_BATCH = (
@@ -61,7 +64,7 @@ MUST_BATCH = (
     "first dimension must be -1; but shape expected by the model is [4,3,32,32]"
 )
 
-# (what, backend and max_batch_size, changes to the config, batch axis of the model, auto-complete, first reason or None)
+# what · backend, max_batch_size · changes to the config · the model's batch axis · auto-complete · first reason or None
 ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
     ("as it should be", ORT8, {}, -1, False, None),
     ("as it should be", ORT8, {}, -1, True, None),
@@ -78,14 +81,11 @@ ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
     ("rank", ORT8, {"input": [io("x", "FP32", 3, 32)]}, -1, False, f"{X}3 dimensions {BATCHED}shape [-1,3,32])"),
     ("rank", OV8, {"input": [io("x", "FP32", 3, 32)]}, -1, False, f"{X}3 dimensions {BATCHED}shape [8,3,32])"),
     ("output dims", ORT8, {"output": [io("y", "FP32", 11)]}, -1, False,
-     (f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
-     f"dimensions {BATCHED}shape [-1,11])")),
+     (f"{Y}2 dimensions {BATCHED}shape [-1,11])")),
     ("output dims", OV8, {"output": [io("y", "FP32", 11)]}, -1, False,
-     (f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [8,10]) but the model configuration specifies 2 "
-     f"dimensions {BATCHED}shape [8,11])")),
+     (f"{Y8}2 dimensions {BATCHED}shape [8,11])")),
     ("output fixed where the model is dynamic", ORT0, {"output": [io("y", "FP32", 4, 10)]}, -1, False,
-     ("model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
-     "dimensions (shape [4,10])")),
+     (f"{Y}2 dimensions (shape [4,10])")),
     ("output fixed where the model is dynamic", OV0, {"output": [io("y", "FP32", 4, 10)]}, -1, False, None),
     ("input fixed where the model is dynamic", ORT0, {"input": [io("x", "FP32", 4, 3, 32, 32)]}, -1, False, None),
     # dtype
@@ -130,8 +130,7 @@ ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
     ("-1 for fixed, unbatched", OV0, {"input": [io("x", "FP32", -1, 3, -1, 32)]}, -1, False,
      f"{X}4 dimensions (shape [-1,3,-1,32])"),
     ("-1 for fixed output", OV8, {"output": [io("y", "FP32", -1)]}, -1, False,
-     (f"model 'NAME', tensor 'y': the model expects 2 dimensions (shape [8,10]) but the model configuration specifies 2 "
-     f"dimensions {BATCHED}shape [8,-1])")),
+     (f"{Y8}2 dimensions {BATCHED}shape [8,-1])")),
     # instances
     ("KIND_GPU", ORT8, {"instance_group": [{"kind": "KIND_GPU"}]}, -1, False,
      "instance group NAME_0 of model NAME has kind KIND_GPU but no GPUs are available"),
@@ -145,8 +144,7 @@ ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
     ("no output section, auto-complete, max_batch_size 0", ORT0, {"output": []}, -1, True,
      f"{X}5 dimensions {BATCHED}shape [-1,-1,3,32,32])"),
     ("no output section, auto-complete", OV0, {"output": []}, -1, True,
-     ("model 'NAME', tensor 'y': the model expects 2 dimensions (shape [-1,10]) but the model configuration specifies 2 "
-     "dimensions (shape [-1,-1])")),
+     (f"{Y}2 dimensions (shape [-1,-1])")),
     ("nothing given, auto-complete", ORT0, {"input": [], "output": []}, -1, True, None),
     ("nothing given, auto-complete, fixed model", OV0, {"input": [], "output": []}, 4, True, None),
     ("nothing given, auto-complete, fixed model", ORT8, {"input": [], "output": []}, 4, True,
@@ -179,7 +177,7 @@ ROWS: list[tuple[str, tuple[str, int], Json, int, bool, str | None]] = [
     ROWS,
     ids=[f"{row[1][0]}-{row[1][1]}-{row[0]}-{'auto' if row[4] else 'strict'}" for row in ROWS],
 )
-def test_verdict_of_the_native_backend(
+def test_verdict_of_the_native_backend(  # noqa: PLR0917
     what: str, backend: tuple[str, int], changes: Json, batch: int, auto_complete: bool, reason: str | None
 ) -> None:
     config, ports = make_config(*backend, **changes), make_ports(batch)
@@ -212,8 +210,8 @@ def test_scalars_load_in_onnxruntime_as_dims_1_and_never_in_openvino() -> None:
     assert not refusals("onnxruntime", config, ports, auto_complete=False)
     assert refusals("openvino", config, ports, auto_complete=False) == [
         (
-            "model 'm', tensor 'rate': the model expects 0 dimensions (shape []) but the model configuration specifies 1 "
-            "dimensions (shape [1])"
+            "model 'm', tensor 'rate': the model expects 0 dimensions (shape []) but the model configuration specifies "
+            "1 dimensions (shape [1])"
         )
     ]
     config, ports = scalar_model(dims=[2])

@@ -34,7 +34,12 @@ def test_what_a_release_loads_never_shrinks() -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("26.7", "nearest known is 26.07"), ("23.12", "nearest known is 24.01"), ("26.11", "newest is 26.08"), ("x", "newest is 26.08")],
+    [
+        ("26.7", "nearest known is 26.07"),
+        ("23.12", "nearest known is 24.01"),
+        ("26.11", "newest is 26.08"),
+        ("x", "newest is 26.08"),
+    ],
 )
 def test_an_unknown_release_is_refused_with_the_next_thing_to_write(name: str, words: str) -> None:
     with pytest.raises(SpecError, match=words) as caught:
@@ -59,5 +64,9 @@ def test_every_new_field_exists_in_the_newest_proto() -> None:
     from tritonclient.grpc import model_config_pb2
 
     messages = [model_config_pb2.ModelConfig, model_config_pb2.ModelInput, model_config_pb2.ModelOutput]
-    fields = {f"{kind.DESCRIPTOR.name}.{field.name}" for kind in (*messages, model_config_pb2.ModelEnsembling) for field in kind.DESCRIPTOR.fields}
+    fields = {
+        f"{kind.DESCRIPTOR.name}.{field.name}"
+        for kind in (*messages, model_config_pb2.ModelEnsembling)
+        for field in kind.DESCRIPTOR.fields
+    }
     assert {field.field for field in new_fields()} <= fields

@@ -155,7 +155,9 @@ def test_a_missing_libpython_names_the_line_that_installs_it() -> None:
     check = libpython_check("3.99")
     assert not check.ok
     assert "libpython3.99.so.1.0 is missing" in check.detail
-    assert check.remedy.startswith(("PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install", "apt-get install", "dnf install"))
+    assert check.remedy.startswith(
+        ("PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install", "apt-get install", "dnf install")
+    )
 
 
 def test_a_machine_without_bash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -182,7 +184,9 @@ def test_other_machines_are_refused_with_a_remedy(check: object, words: str) -> 
     assert check.remedy  # type: ignore[attr-defined]
 
 
-def test_nothing_is_made_before_the_machine_was_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_made_before_the_machine_was_looked_at(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shutil.which("bash") is None
     with pytest.raises(MachineError, match="bash is missing"):

@@ -13,13 +13,16 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from builder.backends import BACKENDS, backend_module
 from builder.errors import BuildError, SpecError
 from builder.native_rules import refusals
 from builder.native_warnings import warnings
 from builder.samples import Request
+from builder.scan import FILENAMES
 from builder.spec import BatchingSpec, InstancesSpec
 from builder.tensors import Dim, Signature, Tensor
 from builder.triton_config import (
+    CAN_BATCH,
     ConfigRequest,
     WarmupInput,
     WarmupRequest,
@@ -305,7 +308,7 @@ def test_warm_up_from_samples() -> None:
     [
         ({"dynamic_batchin": {}}, "config.dynamic_batchin: .*did you mean 'dynamic_batching'", "dynamic_batching"),
         ({"dynamicBatching": {}}, "config.dynamicBatching: .*did you mean 'dynamic_batching'", ""),
-        ({"optimization": {"cuda": {"graph": True}}}, r"config.optimization.cuda.graph: .*'graphs'", "busy_wait_events"),
+        ({"optimization": {"cuda": {"graph": True}}}, "optimization.cuda.graph: .*'graphs'", "busy_wait_events"),
         ({"instance_group": [{"cnt": 1}]}, r"config.instance_group\[0\].cnt: .*'count'", ""),
         ({"parameters": {"k": "v"}}, "config.parameters.k: expected fields of ModelParameter, got 'v'", "string_value"),
         ({"parameters": {"k": {"string": "v"}}}, "config.parameters.k.string: .*'string_value'", ""),
@@ -371,3 +374,9 @@ def test_plain_text_keeps_every_field() -> None:
     )
     config = parse_config(text)
     assert parse_config(config_to_text(config)) == config
+
+
+@pytest.mark.parametrize("word", sorted(BACKENDS))
+def test_backends_agree(word: str) -> None:
+    backend = backend_module(word)
+    assert (CAN_BATCH[word], FILENAMES[word]) == (backend.CAN_BATCH, backend.FILENAME)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from builder.onnx_tools.reading import read_onnx
+from builder.errors import BuildError
+from builder.onnx_tools.reading import read_onnx, short
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,10 @@ Verdict = Literal["same", "parted", "shared"]
 def first_difference(onnx_path: Path, batch: Arrays, rows: Sequence[Arrays]) -> str | None:
     """`name (OpType)` of the first node whose rows differ, running without graph optimisation.
 
-    `batch` are the inputs of some rows together, `rows` the same rows alone, in order. None where no node differs, or
-    where onnxruntime cannot run the rows both ways.
+    `batch` are the inputs of some rows together, `rows` the same rows alone, in order. None where no node differs.
+
+    Raises:
+        BuildError: onnxruntime cannot run the rows both ways.
     """
     model = read_onnx(onnx_path)
     producers = {name: node for node in model.graph.node for name in node.output if name}
@@ -36,8 +39,8 @@ def first_difference(onnx_path: Path, batch: Arrays, rows: Sequence[Arrays]) -> 
     try:
         session = _open(model, onnx_path.parent)
         return _search(session, producers, batch, rows)
-    except Exception:
-        return None
+    except Exception as error:
+        raise BuildError(f"{onnx_path.name} does not run node by node: {short(error)}") from error
 
 
 def _expose(model: Any, names: Sequence[str]) -> None:  # noqa: ANN401 - onnx.ModelProto

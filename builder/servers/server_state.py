@@ -67,7 +67,9 @@ def failures_of(repository: Path, index: list[dict[str, str]], log: Path) -> tup
 def clean_reason(reason: str) -> str:
     """The reason without the place in our own backend that raised it."""
     first = re.split(r"\n\s*\n?At:\n", reason)[0].strip()
-    return re.sub(r"^(?:Internal: )?(?:TritonModelException: |c_python_backend_utils\.TritonModelException: )", "", first)
+    return re.sub(
+        r"^(?:Internal: )?(?:TritonModelException: |c_python_backend_utils\.TritonModelException: )", "", first
+    )
 
 
 def _polling_reason(model: str, log: str) -> str:

@@ -120,7 +120,10 @@ def main() -> int:
     os.write(handle, scratch.encode())
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     server = subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, restore_signals=True  # noqa: PLW1509
+        command,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=die_with_parent,
+        restore_signals=True,  # noqa: PLW1509
     )
     asked = True
     try:

@@ -226,3 +226,32 @@ def test_models_of_other_backends_are_judged_by_the_core(repository: Path) -> No
     found = only(run_checks(repository, CONTEXT))
     assert (found.model, found.check) == ("script", "native.core")
     assert "dimension must be integer >= 1" in found.message
+
+
+@pytest.mark.parametrize(("dims", "refused"), [("[ 1, 5 ]", False), ("[ 1, -1 ]", False), ("[ 2, 5 ]", True)])
+def test_a_size_that_only_the_runtime_can_know_is_no_error(repository: Path, dims: str, refused: bool) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("NonZero", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [1, "found"])],
+    )
+    folder = repository / "net"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), folder / "1" / "model.onnx")
+    (folder / "config.pbtxt").write_text(
+        'backend: "onnxruntime" input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } '
+        f'output {{ name: "y" data_type: TYPE_INT64 dims: {dims} }}',
+        encoding="utf-8",
+    )
+    assert has_errors(run_checks(repository, CONTEXT)) == refused
+
+
+def test_external_data_outside_the_folder(repository: Path) -> None:
+    path = repository / "net" / "1" / "model.onnx"
+    model = onnx.load(path)
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../weights")
+    model.graph.initializer[0].ClearField("raw_data")
+    onnx.save(model, path)
+    found = only(run_checks(repository, CONTEXT))
+    assert (found.check, found.file) == ("native.onnxruntime.file", "net/1/model.onnx")
+    assert "'../../weights'" in found.message

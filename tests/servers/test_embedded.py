@@ -81,7 +81,10 @@ def left_overs(pid: int) -> list[Path]:
     """Temporary folders and locks of the servers that the process started."""
     import tempfile
 
-    return [*Path(tempfile.gettempdir()).glob(f"build-repo-{pid}-*"), *(runtimes.home() / "servers").glob(f"build-repo-{pid}-*")]
+    return [
+        *Path(tempfile.gettempdir()).glob(f"build-repo-{pid}-*"),
+        *(runtimes.home() / "servers").glob(f"build-repo-{pid}-*"),
+    ]
 
 
 def is_clean(pid: int, addresses: list[str]) -> bool:
@@ -151,7 +154,9 @@ def test_every_model_that_does_not_load_is_named_with_its_reason(repository: Pat
 def test_dims_that_differ_are_refused_in_the_native_words(tmp_path: Path, options: ServeOptions) -> None:
     wrong = config("onnxruntime", [port("x", "FP32", [5])], [port("y", "FP32", [4])], batch=8)
     write_onnx(tmp_path, "wrong", doubling(), wrong)
-    expected = r"model 'wrong', tensor 'x': the model expects 2 dimensions \(shape \[-1,4\]\) but the model configuration"
+    expected = (
+        r"model 'wrong', tensor 'x': the model expects 2 dimensions \(shape \[-1,4\]\) but the model configuration"
+    )
     with pytest.raises(ServeError, match=expected), serve(tmp_path, options):
         pass
 

@@ -13,7 +13,9 @@ from builder.runtime import Runtime
 from builder.servers import ServeOptions
 from builder.servers.embedded import live_copy, serve
 
-METRICS = 'model_metrics { metric_control { metric_identifier { family: "nv_inference_first_response_histogram_ms" } } }'
+METRICS = (
+    'model_metrics { metric_control { metric_identifier { family: "nv_inference_first_response_histogram_ms" } } }'
+)
 
 
 def ensemble(member: str, more: str = "") -> str:

@@ -35,7 +35,10 @@ def test_nobody_there(scheme: str) -> None:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     options = RemoteOptions(ready_timeout_s=0.3)
-    with pytest.raises(ServeError, match=f"{address} is not ready after 0.3 s"), connect((f"{scheme}://{address}",), options):
+    with (
+        pytest.raises(ServeError, match=f"{address} is not ready after 0.3 s"),
+        connect((f"{scheme}://{address}",), options),
+    ):
         pass
 
 
@@ -60,4 +63,9 @@ def test_wrong_urls(urls: tuple[str, ...], words: str) -> None:
 
 def test_tls_and_ipv6() -> None:
     endpoint = parse_urls(("https://[::1]:8000/", "grpcs://[::1]:8001"), RemoteOptions(ca_file="ca.pem"))
-    assert (endpoint.http, endpoint.grpc, endpoint.tls, endpoint.ca_file) == ("[::1]:8000", "[::1]:8001", True, "ca.pem")
+    assert (endpoint.http, endpoint.grpc, endpoint.tls, endpoint.ca_file) == (
+        "[::1]:8000",
+        "[::1]:8001",
+        True,
+        "ca.pem",
+    )

@@ -61,14 +61,21 @@ def write_repository(repository: Path) -> None:
     write_onnx(repository, "text", identity(STRING, ["n", 2]), config("onnxruntime", *text, batch=4))
     whole = ([port("x", "STRING", [-1])], [port("y", "STRING", [-1])])
     write_onnx(repository, "text_whole", identity(STRING, ["n"]), config("onnxruntime", *whole))
-    write_onnx(repository, "no_batch", doubling(3), config(
-        "onnxruntime", [port("x", "FP32", [3, 4])], [port("y", "FP32", [3, 4])]
-    ))
+    write_onnx(
+        repository,
+        "no_batch",
+        doubling(3),
+        config("onnxruntime", [port("x", "FP32", [3, 4])], [port("y", "FP32", [3, 4])]),
+    )
     write_onnx(repository, "rank_0", identity(FLOAT, []), config("onnxruntime", *one))
     scalars = [port(name, "FP32", [1], "reshape { shape: [] }") for name in "xy"]
-    write_onnx(repository, "row_scalars", identity(FLOAT, ["n"]), config("onnxruntime", *[[p] for p in scalars], batch=4))
+    write_onnx(
+        repository, "row_scalars", identity(FLOAT, ["n"]), config("onnxruntime", *[[p] for p in scalars], batch=4)
+    )
     squares = [port(name, "FP32", [4], "reshape { shape: [2, 2] }") for name in "xy"]
-    write_onnx(repository, "reshaped", identity(FLOAT, ["n", 2, 2]), config("onnxruntime", *[[p] for p in squares], batch=4))
+    write_onnx(
+        repository, "reshaped", identity(FLOAT, ["n", 2, 2]), config("onnxruntime", *[[p] for p in squares], batch=4)
+    )
     halves = ([port("x", "FP16", [-1])], [port("y", "FP16", [-1])])
     write_onnx(repository, "half", identity(TensorProto.FLOAT16, ["n"]), config("onnxruntime", *halves))
     write_onnx(repository, "folder", doubling(), doubling_config("onnxruntime"), file="model.onnx/model.onnx")
@@ -78,15 +85,25 @@ def write_repository(repository: Path) -> None:
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
         for key, value in (("intra_op_thread_count", "1"), ("inter_op_thread_count", "1"), ("execution_mode", "1"))
     )
-    write_onnx(repository, "tuned", doubling(), doubling_config("onnxruntime", more=tuned + "optimization { graph { level: 1 } }"))
+    write_onnx(
+        repository,
+        "tuned",
+        doubling(),
+        doubling_config("onnxruntime", more=tuned + "optimization { graph { level: 1 } }"),
+    )
     write_openvino(repository, "ov", doubling(), doubling_config("openvino", batch=0))
     write_openvino(repository, "ov_one", doubling(), doubling_config("openvino", batch=1))
     write_openvino(repository, "ov_four", doubling(), doubling_config("openvino", batch=4))
-    write_openvino(repository, "ov_pair", two_by_two(), config(
-        "openvino",
-        [port("b", "FP32", [-1, 3]), port("a", "FP32", [-1, 3])],
-        [port("difference", "FP32", [-1, 3]), port("larger", "BOOL", [-1, 3])],
-    ))
+    write_openvino(
+        repository,
+        "ov_pair",
+        two_by_two(),
+        config(
+            "openvino",
+            [port("b", "FP32", [-1, 3]), port("a", "FP32", [-1, 3])],
+            [port("difference", "FP32", [-1, 3]), port("larger", "BOOL", [-1, 3])],
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +251,14 @@ NATIVE_TEXTS = (
 
 @pytest.mark.parametrize(("name", "backend", "given", "kind", "batch", "text"), NATIVE_TEXTS)
 def test_what_the_native_backend_refuses_is_refused_in_its_words(
-    runtime: Runtime, tmp_path: Path, name: str, backend: str, given: tuple[str, list[int]], kind: str, batch: int, text: str
+    runtime: Runtime,
+    tmp_path: Path,
+    name: str,
+    backend: str,
+    given: tuple[str, list[int]],
+    kind: str,
+    batch: int,
+    text: str,
 ) -> None:
     wrong = config(backend, [port("x", *given)], [port("y", kind, [4] if batch else [-1, 4])], batch=batch)
     (write_onnx if backend == "onnxruntime" else write_openvino)(tmp_path, name, doubling(), wrong)

@@ -40,7 +40,7 @@ def session_options(config: dict):  # noqa: ANN201 - the library's type
     mode = common.whole_number(config, "execution_mode")
     if mode not in (0, 1):
         common.refuse(
-            "Invalid configuration value provided. Expected values for  execution_mode are 0 or 1 but got " f"{mode} ."
+            f"Invalid configuration value provided. Expected values for  execution_mode are 0 or 1 but got {mode} ."
         )
     if mode == 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
@@ -68,7 +68,10 @@ def open_session(version_folder: str, config: dict):  # noqa: ANN201 - the libra
 
 def ports_of(session) -> dict:  # noqa: ANN001 - the library's type
     """The model's own inputs and outputs."""
-    return {"inputs": [_port(node) for node in session.get_inputs()], "outputs": [_port(n) for n in session.get_outputs()]}
+    return {
+        "inputs": [_port(node) for node in session.get_inputs()],
+        "outputs": [_port(n) for n in session.get_outputs()],
+    }
 
 
 def _port(node) -> dict:  # noqa: ANN001 - the library's type

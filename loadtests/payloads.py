@@ -1,0 +1,156 @@
+"""Requests for the load test: read from an `.npz`, or made from the server's metadata.
+
+An `.npz` holds either arrays named like the inputs (one request), or `INDEX/INPUT` for several requests with `rows`
+(rows of each, 0: no batch axis). Strings are unicode, bfloat16 its bits as uint16. Requests of more rows than the
+model's max_batch_size are cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SIZES = (16, 1, 3, 8, 32, 64, 224)
+
+
+@dataclass(frozen=True)
+class Port:
+    name: str
+    datatype: str
+    array: np.ndarray
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    tensors: tuple
+    rows: int
+
+
+def send_arguments(target):
+    limit = {"client_timeout": target.timeout_s} if target.protocol == "grpc" else {}
+    return {"headers": target.headers, **limit}
+
+
+def request_inputs(module, request):
+    """tritonclient's own objects; they belong to one user."""
+    inputs = []
+    for tensor in request.tensors:
+        sent = module.InferInput(tensor.name, list(tensor.array.shape), tensor.datatype)
+        sent.set_data_from_numpy(tensor.array)
+        inputs.append(sent)
+    return inputs
+
+
+def rows_of(request):
+    """What the throughput in rows counts: a request without a batch axis is one."""
+    return max(1, request.rows)
+
+
+def load_requests(target, client, model, payloads):
+    """The requests of one model."""
+    as_json = {"as_json": True} if target.protocol == "grpc" else {}
+    ports = client.get_model_metadata(model, headers=target.headers, **as_json)["inputs"]
+    config = client.get_model_config(model, headers=target.headers, **as_json)
+    limit = int(config.get("config", config).get("max_batch_size", 0))
+    file = payload_of(model, payloads)
+    if file is None:
+        return made_up(target, client, model, ports, limit)
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    names = {port["name"] for port in ports}
+    groups = [(arrays, None)] if names <= set(arrays) else grouped(arrays, names, file)
+    requests = [piece for group, rows in groups for piece in cut(group, rows, ports, limit)]
+    if not requests:
+        raise ValueError(f"{file} holds no request")
+    return requests
+
+
+def payload_of(model, payloads):
+    for payload in payloads:
+        name, _, file = payload.rpartition("=")
+        if name in ("", model):
+            return file
+    return None
+
+
+def grouped(arrays, names, file):
+    """`INDEX/INPUT` → requests in order."""
+    found = {}
+    for key, array in arrays.items():
+        index, slash, name = key.partition("/")
+        if slash and index.isdigit() and name in names:
+            found.setdefault(int(index), {})[name] = array
+    rows = arrays.get("rows")
+    for index, group in sorted(found.items()):
+        if set(group) != names:
+            raise ValueError(f"request {index} of {file} lacks {sorted(names - set(group))}")
+    if not found:
+        raise ValueError(f"{file} has the arrays {sorted(arrays)}; the model's inputs are {sorted(names)}")
+    return [(found[index], None if rows is None else int(rows[index])) for index in sorted(found)]
+
+
+def cut(group, rows, ports, limit):
+    """Pieces of at most max_batch_size rows; whole where the server does not batch."""
+    whole = [Port(port["name"], port["datatype"], wire(group[port["name"]], port["datatype"])) for port in ports]
+    if limit == 0:
+        return [PreparedRequest(tuple(whole), rows or 0)]
+    total = whole[0].array.shape[0]
+    return [
+        PreparedRequest(
+            tuple(Port(port.name, port.datatype, port.array[start : start + limit]) for port in whole),
+            min(limit, total - start),
+        )
+        for start in range(0, total, limit)
+    ]
+
+
+def wire(array, datatype):
+    """As tritonclient takes it: rank ≥ 1, strings as bytes, bfloat16 by its own type."""
+    array = array.reshape(1) if array.ndim == 0 else array
+    if datatype == "BYTES":
+        flat = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
+        texts = np.empty(len(flat), dtype=np.object_)
+        texts[:] = flat
+        return texts.reshape(array.shape)
+    if datatype == "BF16" and array.dtype == np.uint16:
+        import ml_dtypes
+
+        return array.view(ml_dtypes.bfloat16)
+    return np.ascontiguousarray(array)
+
+
+def made_up(target, client, model, ports, limit):
+    """Random requests of the first size on the open dimensions that the model answers."""
+    refusal = None
+    for size in SIZES:
+        generator = np.random.default_rng(0)
+        requests = [random_request(ports, size, limit, generator) for _ in range(4)]
+        try:
+            client.infer(model, request_inputs(target.module, requests[0]), **send_arguments(target))
+        except Exception as error:  # noqa: BLE001 - the next size may fit
+            refusal = refusal or error
+            continue
+        return requests
+    raise ValueError(f"no random request fits model {model}, give --payload FILE.npz: {refusal}")
+
+
+def random_request(ports, size, limit, generator):
+    tensors = []
+    for port in ports:
+        shape = [int(dim) if int(dim) >= 0 else size for dim in port.get("shape", [])]
+        if limit:
+            shape[0] = 1
+        tensors.append(Port(port["name"], port["datatype"], random_array(port["datatype"], shape, generator)))
+    return PreparedRequest(tuple(tensors), 1 if limit else 0)
+
+
+def random_array(datatype, shape, generator):
+    from tritonclient.utils import triton_to_np_dtype
+
+    if datatype == "BYTES":
+        return wire(np.full(shape, "text"), datatype)
+    kind = triton_to_np_dtype(datatype)
+    if datatype in ("FP16", "FP32", "FP64", "BF16"):
+        return generator.standard_normal(shape).astype(kind)
+    return generator.integers(0, 2, shape).astype(kind)
