@@ -76,9 +76,7 @@ def compare_outputs(
     return tuple(_compare_output(tensor, expected, got, known.get(tensor.name, 0.0)) for tensor in signature.outputs)
 
 
-def _compare_output(
-    tensor: Tensor, expected: Sequence[Arrays], got: Sequence[Arrays], scale: float
-) -> OutputError:
+def _compare_output(tensor: Tensor, expected: Sequence[Arrays], got: Sequence[Arrays], scale: float) -> OutputError:
     import numpy as np
 
     tally = _Tally()
@@ -178,13 +176,15 @@ def _tally_floats(tally: _Tally, source: Array, served: Array, scale: float) -> 
 def _same(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
     import numpy as np
 
-    return (left == right) | (np.isnan(left) & np.isnan(right))
+    same: NDArray[np.bool_] = (left == right) | (np.isnan(left) & np.isnan(right))
+    return same
 
 
 def _saturated(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
     import numpy as np
 
-    return (np.abs(right) >= SATURATED) & (np.sign(left) == np.sign(right))
+    saturated: NDArray[np.bool_] = (np.abs(right) >= SATURATED) & (np.sign(left) == np.sign(right))
+    return saturated
 
 
 def _tally_top1(tally: _Tally, source: Array, served: Array) -> None:
@@ -219,7 +219,7 @@ def _worst(errors: tuple[OutputError, ...]) -> OutputError:
     )
 
 
-def accuracy_findings(
+def accuracy_findings(  # noqa: PLR0913 - the gates' whole question
     errors: Sequence[OutputError],
     gates: Gates,
     *,
@@ -240,7 +240,11 @@ def accuracy_findings(
 def _broken(error: OutputError, gates: Gates) -> Iterator[tuple[str, str, str]]:
     name = f"output '{error.name}'"
     if error.problem:
-        yield "shape", f"{name}: {error.problem}", "the target does not give what the source gives; choose another target"
+        yield (
+            "shape",
+            f"{name}: {error.problem}",
+            "the target does not give what the source gives; choose another target",
+        )
         return
     if error.new_nonfinite:
         text = f"{name}: {error.new_nonfinite} of {error.elements} elements are NaN or Inf where the source's are not"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from builder.batch_probe import NO_BATCH_AXIS, Probe, probe_batches, row_difference, take_rows
 from builder.errors import BuildError, BuildRepoError, SpecError
@@ -173,7 +173,10 @@ def _check_steady(source: LoadedSource, requests: Sequence[Request]) -> None:
 
 
 def _extras(
-    source: LoadedSource, inputs: tuple[Tensor, ...], samples: Any, probe: Probe | None  # noqa: ANN401
+    source: LoadedSource,
+    inputs: tuple[Tensor, ...],
+    samples: RandomSamples | FileSamples,
+    probe: Probe | None,
 ) -> tuple[Request, ...]:
     """More answers, so that every dynamic axis is seen with two sizes at least where the source allows."""
     extras = []

@@ -12,14 +12,14 @@ from builder.compare import Gates, accuracy_findings, compare_outputs, merge_err
 from builder.errors import ServeError
 from builder.findings import Finding
 from builder.live_crowd import check_crowd
-from builder.live_records import LiveCondition, LiveResult, LiveSubject, Phase, Served
+from builder.live_records import LiveCondition, LiveResult, LiveSubject, LiveTask, Phase, Served
 from builder.live_wire import ensure_alive, request_finding, served_batching, shaped_like
 from builder.measurement import OutputError
 from builder.recut import joined, split_rows
 from builder.samples import Request
 from builder.servers import Endpoint
 from builder.tensors import Signature, Tensor
-from builder.triton_client import PROTOCOLS, SPELLED, Client, Protocol, RequestFailed, offered, open_client
+from builder.triton_client import PROTOCOLS, SPELLED, Client, Protocol, RequestFailedError, offered, open_client
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,11 +45,12 @@ def check_live(endpoint: Endpoint, subject: LiveSubject, gates: Gates, *, model:
         raise ServeError(msg, remedy="give --url http://HOST:PORT or --url grpc://HOST:PORT")
     started = time.perf_counter()
     scales = output_scales(subject.signature, [request.outputs for request in subject.requests])
-    alone = _merged(_check_alone(endpoint, protocol, subject, scales, model) for protocol in protocols)
+    task = LiveTask(endpoint, subject, model, scales)
+    alone = _merged(_check_alone(task, protocol) for protocol in protocols)
     pace_s = (time.perf_counter() - started) / max(1, sum(condition.requests for condition in alone.conditions))
     crowd = Phase()
     if alone.complete and subject.requests:
-        crowd = check_crowd(endpoint, alone.complete, subject, scales, model, pace_s)
+        crowd = check_crowd(task, alone.complete, pace_s)
     conditions = alone.conditions + crowd.conditions
     findings = alone.findings + crowd.findings + _verdict(conditions, gates, model, subject.target)
     return LiveResult(
@@ -84,14 +85,13 @@ def _merged(phases: Iterable[Phase]) -> Phase:
     )
 
 
-def _check_alone(
-    endpoint: Endpoint, protocol: Protocol, subject: LiveSubject, scales: Mapping[str, float], model: str
-) -> Phase:
+def _check_alone(task: LiveTask, protocol: Protocol) -> Phase:
     """One protocol, one request after the other."""
+    subject, model = task.subject, task.model
     measured: dict[int, list[tuple[OutputError, ...]]] = {}
     findings: list[Finding] = []
     answered = 0
-    with open_client(endpoint, protocol) as client:
+    with open_client(task.endpoint, protocol) as client:
         try:
             findings += _metadata_findings(client, subject, model)
             served = served_batching(client, model)
@@ -99,11 +99,11 @@ def _check_alone(
                 answer, notes = _answer(client, model, subject, request, served)
                 findings += notes
                 if answer is not None:
-                    errors = compare_outputs(subject.signature, [request.outputs], [answer], scales=scales)
+                    errors = compare_outputs(subject.signature, [request.outputs], [answer], scales=task.scales)
                     measured.setdefault(request.rows, []).append(errors)
                     answered += 1
-        except RequestFailed as error:
-            ensure_alive(endpoint)
+        except RequestFailedError as error:
+            ensure_alive(task.endpoint)
             findings.append(request_finding(error.message, error.remedy, model, subject.target))
             answered = -1
     conditions = (
@@ -123,7 +123,7 @@ def _answer(
         return _send(client, model, subject.signature, request, served), []
     try:
         answer = _send(client, model, subject.signature, request, served)
-    except RequestFailed as error:
+    except RequestFailedError as error:
         refusal = f"; this one refused it, so it was not checked over HTTP: {error.message}"
         return None, [_body_finding(size, refusal, model, subject)]
     return answer, [_body_finding(size, "", model, subject)]
@@ -139,7 +139,9 @@ def _largest_body(request: Request, served: Served) -> int:
 
 
 def _body_finding(size: int, refusal: str, model: str, subject: LiveSubject) -> Finding:
-    text = f"a sample request of {size / 2**20:.0f} MiB is over what servers from 25.06 take over HTTP (64 MiB){refusal}"
+    text = (
+        f"a sample request of {size / 2**20:.0f} MiB is over what servers from 25.06 take over HTTP (64 MiB){refusal}"
+    )
     remedy = f"serve with --http-max-input-size={size + (1 << 20)}, use gRPC, or send smaller batches"
     return Finding("warning", "live.http_body", text, remedy=remedy, model=model, target=subject.target)
 

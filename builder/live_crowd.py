@@ -6,21 +6,20 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from builder.compare import compare_outputs, merge_errors
 from builder.findings import Finding
-from builder.live_records import LiveCondition, LiveSubject, Phase, Served
+from builder.live_records import LiveCondition, LiveSubject, LiveTask, Phase, Served
 from builder.live_wire import ensure_alive, request_finding, served_batching, shaped_like
 from builder.measurement import OutputError
 from builder.recut import Job, cut_jobs, row_pools, whole_jobs
-from builder.servers import Endpoint
 from builder.triton_client import (
     REQUEST_TIMEOUT_S,
     Client,
     Protocol,
-    RequestFailed,
+    RequestFailedError,
     Statistics,
     difference,
     open_client,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 CLIENTS: Final = (8, 16, 32)
 """Clients at once; the next number only while the batcher has not merged anything."""
 SECONDS: Final = 0.4
-"""How long the clients send; each sends at least `LEAST` requests and at most `MOST`."""
+"""How long the clients send; each sends at least `LEAST` requests (a slow model: one) and at most `MOST`."""
 LEAST: Final = 2
 MOST: Final = 60
 SLOW_S: Final = 1.0
@@ -53,12 +52,10 @@ KEPT_BYTES: Final = 8 << 20
 class _Plan:
     """What every client of the crowd needs to know."""
 
-    endpoint: Endpoint
-    subject: LiveSubject
-    model: str
-    scales: Mapping[str, float]
+    task: LiveTask
     limit: int | None
     timeout_s: float
+    least: int
 
 
 @dataclass(slots=True)
@@ -70,51 +67,45 @@ class _Findings:
     waiting: list[tuple[Job, Arrays]] = field(default_factory=list)
     waiting_bytes: int = 0
     requests: int = 0
-    failure: RequestFailed | None = None
+    failure: RequestFailedError | None = None
 
 
-def check_crowd(
-    endpoint: Endpoint,
-    protocols: tuple[Protocol, ...],
-    subject: LiveSubject,
-    scales: Mapping[str, float],
-    model: str,
-    pace_s: float,
-) -> Phase:
+def check_crowd(task: LiveTask, protocols: tuple[Protocol, ...], pace_s: float) -> Phase:
     """Send from many clients over all protocols at once; `pace_s` is what one request takes alone.
 
     Raises:
         ServeError: the server died.
     """
+    model, target = task.model, task.subject.target
     seen: list[_Findings] = []
     happened = Statistics()
-    with open_client(endpoint, protocols[-1]) as watcher:
+    with open_client(task.endpoint, protocols[-1]) as watcher:
         served = served_batching(watcher, model)
-        plan = _plan(endpoint, subject, model, scales, served, pace_s)
+        plan = _plan(task, served, pace_s)
         before = watcher.statistics(model)
-        for clients in _crowd_sizes(subject, served, pace_s):
+        for clients in _crowd_sizes(task.subject, served, pace_s):
             seen += _run_clients(plan, protocols, clients)
             if any(client.failure for client in seen):
-                ensure_alive(endpoint)
+                ensure_alive(task.endpoint)
                 break
             happened = _settled(watcher, model, before, sum(client.requests for client in seen))
             if happened.executions < happened.requests:
                 break
-    findings = _request_findings(seen, model, subject.target)
+    findings = _request_findings(seen, model, target)
     if served.batches and not findings and happened.executions >= happened.requests:
-        findings = (_no_merge(happened, model, subject.target),)
+        findings = (_no_merge(happened, model, target),)
     return Phase(_conditions(seen), findings, protocols, happened)
 
 
-def _plan(
-    endpoint: Endpoint, subject: LiveSubject, model: str, scales: Mapping[str, float], served: Served, pace_s: float
-) -> _Plan:
+def _plan(task: LiveTask, served: Served, pace_s: float) -> _Plan:
+    subject = task.subject
     limit = None
     if subject.batch_proven and all(request.rows for request in subject.requests):
         largest = max(request.rows for request in subject.requests)
         limit = min(largest, max(1, served.max_batch_size // 2)) if served.max_batch_size else largest
         subject = LiveSubject(subject.signature, row_pools(subject.requests), True, subject.target)
-    return _Plan(endpoint, subject, model, scales, limit, max(REQUEST_TIMEOUT_S, 4 * CLIENTS[0] * pace_s))
+    timeout_s = max(REQUEST_TIMEOUT_S, 4 * CLIENTS[0] * pace_s)
+    return _Plan(replace(task, subject=subject), limit, timeout_s, 1 if pace_s > SLOW_S else LEAST)
 
 
 def _crowd_sizes(subject: LiveSubject, served: Served, pace_s: float) -> tuple[int, ...]:
@@ -130,23 +121,24 @@ def _run_clients(plan: _Plan, protocols: tuple[Protocol, ...], clients: int) -> 
     gate = threading.Barrier(clients)
     with ThreadPoolExecutor(clients) as pool:
         running = [
-            pool.submit(_run_client, plan, protocols[number % len(protocols)], number, gate) for number in range(clients)
+            pool.submit(_run_client, plan, protocols[number % len(protocols)], number, gate)
+            for number in range(clients)
         ]
         return [client.result() for client in running]
 
 
 def _run_client(plan: _Plan, protocol: Protocol, number: int, gate: threading.Barrier) -> _Findings:
     seen = _Findings(protocol)
-    signature = plan.subject.signature
-    with open_client(plan.endpoint, protocol, timeout_s=plan.timeout_s) as client:
+    signature = plan.task.subject.signature
+    with open_client(plan.task.endpoint, protocol, timeout_s=plan.timeout_s) as client:
         jobs = _jobs(plan, number)
         gate.wait(GATE_S)
         deadline = time.perf_counter() + SECONDS
-        while seen.requests < MOST and (seen.requests < LEAST or time.perf_counter() < deadline):
+        while seen.requests < MOST and (seen.requests < plan.least or time.perf_counter() < deadline):
             job = next(jobs)
             try:
-                answer = client.infer(plan.model, signature, job.inputs())
-            except RequestFailed as error:
+                answer = client.infer(plan.task.model, signature, job.inputs())
+            except RequestFailedError as error:
                 seen.failure = error
                 break
             seen.requests += 1
@@ -160,14 +152,16 @@ def _run_client(plan: _Plan, protocol: Protocol, number: int, gate: threading.Ba
 
 def _jobs(plan: _Plan, number: int) -> Iterator[Job]:
     if plan.limit is None:
-        return whole_jobs(plan.subject.requests, number)
-    return cut_jobs(plan.subject.requests, plan.limit, number)
+        return whole_jobs(plan.task.subject.requests, number)
+    return cut_jobs(plan.task.subject.requests, plan.limit, number)
 
 
 def _compare_waiting(seen: _Findings, plan: _Plan) -> None:
     for job, answer in seen.waiting:
         source = job.outputs()
-        errors = compare_outputs(plan.subject.signature, [source], [shaped_like(source, answer)], scales=plan.scales)
+        errors = compare_outputs(
+            plan.task.subject.signature, [source], [shaped_like(source, answer)], scales=plan.task.scales
+        )
         seen.measured.setdefault(job.rows, []).append(errors)
     seen.waiting.clear()
     seen.waiting_bytes = 0
@@ -204,7 +198,7 @@ def _request_findings(seen: list[_Findings], model: str, target: str | None) -> 
 
 def _no_merge(happened: Statistics, model: str, target: str | None) -> Finding:
     text = (
-        f"the config asks for dynamic batching, but {happened.requests} requests of up to {CLIENTS[-1]} clients at once "
+        f"the config asks for dynamic batching, but {happened.requests} requests of up to {CLIENTS[-1]} clients "
         f"took {happened.executions} runs of the model: no two requests were merged"
     )
     remedy = "the model may be faster than requests arrive; batching: {max_queue_delay_us: 500} lets the server wait"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from builder.findings import Finding
 from builder.measurement import OutputError
 from builder.samples import Request
+from builder.servers import Endpoint
 from builder.tensors import Signature
 from builder.triton_client import Protocol, Statistics
 
@@ -20,6 +22,16 @@ class LiveSubject:
     requests: tuple[Request, ...]
     batch_proven: bool = False
     target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTask:
+    """A subject at its place: where it is served, under which name; `scales` are what its errors are relative to."""
+
+    endpoint: Endpoint
+    subject: LiveSubject
+    model: str
+    scales: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +81,4 @@ class Phase:
     conditions: tuple[LiveCondition, ...] = ()
     findings: tuple[Finding, ...] = ()
     complete: tuple[Protocol, ...] = ()
-    statistics: Statistics = Statistics()
+    statistics: Statistics = field(default_factory=Statistics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from builder import defaults
@@ -11,7 +11,7 @@ from builder.live_wire import ensure_alive
 from builder.samples import Request
 from builder.servers import Endpoint
 from builder.tensors import Signature, Tensor
-from builder.triton_client import RequestFailed, offered, open_client
+from builder.triton_client import RequestFailedError, offered, open_client
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ def metadata_samples(endpoint: Endpoint, model: str) -> tuple[Signature, tuple[R
             try:
                 for request in requests:
                     client.infer(model, signature, request.inputs)
-            except RequestFailed as error:
+            except RequestFailedError as error:
                 ensure_alive(endpoint)
                 refusal = refusal or error.message
                 continue
@@ -52,11 +52,11 @@ def metadata_samples(endpoint: Endpoint, model: str) -> tuple[Signature, tuple[R
     raise ServeError(msg, remedy="give real inputs: --payload FILE.npz with one array for each input")
 
 
-def _any_size(signature: Signature, batches: bool) -> bool:  # noqa: FBT001
+def _any_size(signature: Signature, batches: bool) -> bool:
     return any(axis > 0 or not batches for tensor in signature.inputs for axis in tensor.dynamic_axes)
 
 
-def _requests(signature: Signature, size: int, batches: bool) -> Iterator[Request]:  # noqa: FBT001
+def _requests(signature: Signature, size: int, batches: bool) -> Iterator[Request]:
     import numpy as np
 
     generator = np.random.default_rng(defaults.SAMPLE_SEED)
@@ -65,7 +65,7 @@ def _requests(signature: Signature, size: int, batches: bool) -> Iterator[Reques
         yield Request(inputs=inputs, outputs={}, rows=1 if batches else 0)
 
 
-def random_array(tensor: Tensor, size: int, batches: bool, generator: np.random.Generator) -> Array:  # noqa: FBT001
+def random_array(tensor: Tensor, size: int, batches: bool, generator: np.random.Generator) -> Array:
     """One input with `size` on every axis of any size, and one row where the server batches."""
     import numpy as np
 

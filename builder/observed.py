@@ -76,7 +76,7 @@ def _sizes(inputs: Sequence[Tensor], seen: Sequence[Request]) -> dict[str, list[
 
 
 def _axis(
-    fresh: str, sizes: list[int], known: Mapping[str, list[int]], place: tuple[int, tuple[Dim | None, ...] | None]
+    fresh: str, sizes: list[int], known: dict[str, list[int]], place: tuple[int, tuple[Dim | None, ...] | None]
 ) -> Dim:
     """One output axis: `sizes` are its sizes, `known` those of the named input axes, in the same requests."""
     axis, declared = place
@@ -91,7 +91,7 @@ def _axis(
     return equal[0] if equal else fresh
 
 
-def _equal_axes(sizes: list[int], known: Mapping[str, list[int]]) -> Iterator[str]:
+def _equal_axes(sizes: list[int], known: dict[str, list[int]]) -> Iterator[str]:
     """Input axes that always have these sizes; first those that were seen to vary."""
     same = [name for name in reversed(known) if known[name] == sizes]
     yield from sorted(same, key=lambda name: len(set(known[name])) == 1)
@@ -109,8 +109,6 @@ def fix_first_axis(inputs: Sequence[Tensor], size: int) -> tuple[Tensor, ...]:
 def fix_declared(declared: Declared, names: Sequence[str], size: int) -> dict[str, tuple[Dim | None, ...]]:
     """Declared output shapes after the axes `names` were fixed at `size`; an unnamed first axis goes with them."""
     return {
-        name: tuple(
-            size if dim in names or (dim is None and axis == 0) else dim for axis, dim in enumerate(shape)
-        )
+        name: tuple(size if dim in names or (dim is None and axis == 0) else dim for axis, dim in enumerate(shape))
         for name, shape in declared.items()
     }

@@ -18,6 +18,8 @@ from builder.errors import MachineError
 PYTHONS: Final = ("3.11", "3.12")
 GLIBC: Final = (2, 35)
 """The server's wheel is built for manylinux_2_35."""
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the server puts its regions
+SHARED_MEMORY_BYTES: Final = 32 << 20
 STUB_LOADS: Final = 1
 """Exit code of the stub started without arguments once all its libraries were found."""
 
@@ -33,7 +35,7 @@ class Check:
 
 
 def machine_checks() -> tuple[Check, ...]:
-    """Interpreter, shared libpython, venv, bash, platform, C library, in the order in which they are refused."""
+    """Interpreter, shared libpython, venv, bash, platform, C library, shared memory, in the order in which they are refused."""
     return (
         platform_check(f"{platform.system()} {platform.machine()}"),
         glibc_check(*platform.libc_ver()),
@@ -41,6 +43,7 @@ def machine_checks() -> tuple[Check, ...]:
         libpython_check(own_version()),
         venv_check(),
         bash_check(),
+        shared_memory_check(SHARED_MEMORY),
     )
 
 
@@ -70,9 +73,7 @@ def stub_problem(stub: Path, library_path: str) -> str:
     """Start the stub alone; empty where it loads, else what the loader says."""
     environment = os.environ | {"LD_LIBRARY_PATH": library_path}
     try:
-        done = subprocess.run(  # noqa: S603
-            [str(stub)], capture_output=True, text=True, check=False, env=environment, timeout=20
-        )
+        done = subprocess.run([str(stub)], capture_output=True, text=True, check=False, env=environment, timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if done.returncode == STUB_LOADS else done.stderr.strip() or f"the stub exits with {done.returncode}"
@@ -132,6 +133,19 @@ def bash_check() -> Check:
         return Check("bash", ok=True, detail=bash)
     detail = "bash is missing: the server starts each model's process through it"
     return Check("bash", ok=False, detail=detail, remedy=_install_line("bash", "bash"))
+
+
+def shared_memory_check(folder: Path) -> Check:
+    """The server and its model processes exchange tensors through shared memory."""
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return Check(
+            "shared memory", ok=False, detail=f"{folder} cannot be written", remedy=f"mount a tmpfs on {folder}"
+        )
+    free = shutil.disk_usage(folder).free
+    if free >= SHARED_MEMORY_BYTES:
+        return Check("shared memory", ok=True, detail=f"{free >> 20} MiB free in {folder}")
+    detail = f"{folder} has {free >> 20} MiB free, the embedded server needs {SHARED_MEMORY_BYTES >> 20} MiB"
+    return Check("shared memory", ok=False, detail=detail, remedy="docker run --shm-size=1g, or a larger tmpfs there")
 
 
 def platform_check(found: str) -> Check:

@@ -48,7 +48,9 @@ def _seen(path: Path) -> str:
         return f"{path.name} is a torch.export program (.pt2), which this version does not read"
     if head.startswith(b"PK"):
         names = archive_names(path)
-        holds = f"it holds {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" if names else "damaged or empty"
+        holds = (
+            f"it holds {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" if names else "damaged or empty"
+        )
         return f"{path.name} is a zip archive that is no model ({holds})"
     if path.suffix == ".onnx":
         return f"{path.name} is not a readable ONNX model: its {path.stat().st_size} bytes are no ONNX protobuf"

@@ -7,9 +7,7 @@ holds the onnxruntime and openvino that the target release bundles.
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import MachineError
+from builder.packages import install_near, installed_versions, pip_install, run_tool
 from builder.preflight import Check, libpython_check, machine_checks, require_machine, shared_libpython, stub_problem
 from builder.records import RecordError, read_record, write_record
 from builder.releases import Release, get_release
@@ -229,27 +228,27 @@ def _make(wanted: Release, progress: Progress) -> Runtime:
         progress(f"removing a half-made runtime in {folder}")
         _delete(folder)
     progress(f"making a virtual environment for Triton {wanted.release} in {folder}")
-    _run([sys.executable, "-m", "venv", str(folder)], "make a virtual environment")
+    run_tool([sys.executable, "-m", "venv", str(folder)], "make a virtual environment")
     python = folder / "bin" / "python"
     plain = (f"{SERVER_WHEEL}=={SERVER_WHEEL_VERSION}", *PLAIN_PACKAGES)
     progress(f"installing the Triton server ({SERVER_WHEEL} {SERVER_WHEEL_VERSION})")
-    _pip(python, *plain)
+    pip_install(python, *plain)
     notes = tuple(
         note
         for package, version in (("onnxruntime", wanted.onnxruntime), ("openvino", wanted.openvino))
-        if (note := _install_near(python, package, version, progress))
+        if (note := install_near(python, package, version, progress))
     )
     record = RuntimeRecord(
         release=wanted.release,
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         server="2.51.0",
-        packages=_versions(python),
+        packages=installed_versions(python),
         notes=notes,
     )
     runtime = Runtime(folder=folder, record=record)
     _gather_backend(runtime)
     check_stub(runtime)
-    _run([str(python), "-c", "import numpy, onnxruntime, openvino"], "import the runtime's libraries")
+    run_tool([str(python), "-c", "import numpy, onnxruntime, openvino"], "import the runtime's libraries")
     write_record(folder / RECORD_FILE, record)
     return runtime
 
@@ -264,65 +263,3 @@ def _gather_backend(runtime: Runtime) -> None:
         wheel / "python_backend_stubs" / runtime.record.python / STUB_FILE,
     ):
         shutil.copy(file, runtime.backend_folder)
-
-
-def _install_near(python: Path, package: str, version: str, progress: Progress) -> str:
-    """Install the version, or the nearest patch release of the same minor; returns the note to record, or nothing."""
-    progress(f"installing {package} {version}")
-    try:
-        _pip(python, f"{package}=={version}")
-    except MachineError as error:
-        near = nearest_patch(version, _available(python, package))
-        if near is None or near == version:
-            msg = f"{package} {version} cannot be installed: {error}"
-            raise MachineError(msg, remedy=error.remedy) from error
-        note = f"{package} {near} stands for {version}, which the package index does not have for this Python"
-        progress(note)
-        _pip(python, f"{package}=={near}")
-        return note
-    return ""
-
-
-def nearest_patch(version: str, available: tuple[str, ...]) -> str | None:
-    """The release of the same major and minor whose patch number is nearest; the newer of two equally near."""
-    wanted = _numbers(version)
-    same = [item for item in available if _numbers(item)[:2] == wanted[:2] and re.fullmatch(r"[\d.]+", item)]
-    return min(same, key=lambda item: (abs(_patch(item) - _patch(version)), -_patch(item)), default=None)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def _patch(version: str) -> int:
-    numbers = _numbers(version)
-    return numbers[2] if len(numbers) > 2 else 0  # noqa: PLR2004 - major, minor, patch
-
-
-def _available(python: Path, package: str) -> tuple[str, ...]:
-    text = _run([str(python), "-m", "pip", "index", "versions", package], f"ask the package index for {package}")
-    found = re.search(r"Available versions: (.*)", text)
-    return tuple(part.strip() for part in found.group(1).split(",")) if found else ()
-
-
-def _pip(python: Path, *requirements: str) -> None:
-    # No dependencies: the wheel asks for a client stack that the bare server does not use.
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q", "--no-deps", *requirements]
-    _run(command, f"install {', '.join(requirements)}")
-
-
-def _versions(python: Path) -> dict[str, str]:
-    code = "import importlib.metadata as m\nfor d in m.distributions(): print(d.metadata['Name'], d.version)"
-    pairs = (line.split() for line in _run([str(python), "-c", code], "list the runtime's packages").splitlines())
-    return dict(sorted((name.lower(), version) for name, version in pairs))
-
-
-def _run(command: list[str], purpose: str) -> str:
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
-    if done.returncode != 0:
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        errors = [line for line in lines if "ERROR" in line or "Error" in line] or lines[-3:]
-        msg = f"could not {purpose}: {' '.join(errors)[-600:] or f'exit code {done.returncode}'}"
-        raise MachineError(msg, remedy=f"run it by hand to see all of it: {' '.join(command)}")
-    return done.stdout

@@ -64,8 +64,6 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
     try:
         with np.load(path, allow_pickle=False) as stored:
-            if not hasattr(stored, "files"):
-                raise ValueError("it is a single .npy array")
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
         raise SpecError(f"samples: no such file: {path}", remedy="check samples: path") from error
@@ -94,7 +92,7 @@ def _labels_hint(found: Mapping[str, Array], names: Sequence[str]) -> str:
     return f"; if {extra[0]!r} holds class numbers, say samples: {{labels: {extra[0]}}}" if len(extra) == 1 else ""
 
 
-def _fitted(array: Array, tensor: Tensor, batched: bool, path: Path, notes: list[str]) -> Array:  # noqa: FBT001
+def _fitted(array: Array, tensor: Tensor, batched: bool, path: Path, notes: list[str]) -> Array:
     array = _cast(array, tensor, path, notes)
     shape = tensor.shape if batched else ("requests", *tensor.shape)
     fits = array.ndim == len(shape) and all(
@@ -124,20 +122,20 @@ def _cast(array: Array, tensor: Tensor, path: Path, notes: list[str]) -> Array:
 
             return array.astype(ml_dtypes.bfloat16)
         return array.astype(tensor.dtype)
-    elif tensor.dtype not in ("bfloat16",) and np.can_cast(array.dtype, tensor.dtype, "safe"):
+    elif tensor.dtype != "bfloat16" and np.can_cast(array.dtype, tensor.dtype, "safe"):
         notes.append(f"samples {tensor.name!r}: {array.dtype} cast to {tensor.dtype}")
         return array.astype(tensor.dtype)
     raise SpecError(f"samples {path.name}: {tensor.name!r} got {array.dtype}, expected {tensor.dtype}")
 
 
-def _check_names(arrays: Arrays, inputs: Sequence[Tensor], batched: bool, path: Path) -> None:  # noqa: FBT001
+def _check_names(arrays: Arrays, inputs: Sequence[Tensor], batched: bool, path: Path) -> None:
     """Axes of one name must have one size."""
     sizes: dict[str, tuple[int, str]] = {}
     for tensor in inputs:
         shape = arrays[tensor.name].shape if batched else arrays[tensor.name].shape[1:]
         for dim, size in zip(tensor.shape, shape, strict=True):
             if isinstance(dim, str) and sizes.setdefault(dim, (size, tensor.name))[0] != size:
-                other = sizes[dim]
+                known, other = sizes[dim]
                 raise SpecError(
-                    f"samples {path.name}: axis {dim!r} has size {other[0]} in {other[1]!r} and {size} in {tensor.name!r}"
+                    f"samples {path.name}: axis {dim!r} has size {known} in {other!r} and {size} in {tensor.name!r}"
                 )

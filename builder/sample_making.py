@@ -31,7 +31,15 @@ CHANNELS: Final = (1, 3, 4)
 IMAGE_RANK: Final = 4
 WIDEST: Final = 1000
 """Integers below this are tried first, then the widest range is found by halving."""
-TEXTS: Final = ("hello world", "a", "The quick brown fox jumps over the lazy dog.", "42", "", "naïve café", "print('x')")
+TEXTS: Final = (
+    "hello world",
+    "a",
+    "The quick brown fox jumps over the lazy dog.",
+    "42",
+    "",
+    "naïve café",
+    "print('x')",
+)
 MOST_AXES: Final = 4
 """Up to so many dynamic axes their combinations are tried."""
 MOST_REFUSED: Final = 40
@@ -180,7 +188,9 @@ def size_candidates(inputs: Sequence[Tensor]) -> list[dict[str, int]]:
     if not names:
         return [{}]
     lengths = defaults.SAMPLE_LENGTHS
-    different = [{name: lengths[(place + turn) % len(lengths)] for place, name in enumerate(names)} for turn in range(3)]
+    different = [
+        {name: lengths[(place + turn) % len(lengths)] for place, name in enumerate(names)} for turn in range(3)
+    ]
     equal = [dict.fromkeys(names, length) for length in (*lengths, *OTHER_LENGTHS)]
     images = _image_candidates(inputs, names)
     found = [*images, *different, *equal, *_offset_candidates(names)]
@@ -221,7 +231,9 @@ def _offset_candidates(names: Sequence[str]) -> list[dict[str, int]]:
 def _neighbours(base: Mapping[str, int]) -> list[dict[str, int]]:
     """Some axes changed and the others kept: finds axes that have to stay equal."""
     names = list(base)
-    lengths = [length for length in defaults.SAMPLE_LENGTHS if length not in base.values()] or [*defaults.SAMPLE_LENGTHS]
+    lengths = [length for length in defaults.SAMPLE_LENGTHS if length not in base.values()] or [
+        *defaults.SAMPLE_LENGTHS
+    ]
     if len(names) > MOST_AXES:
         names = []
     changed = (chosen for count in range(1, len(names)) for chosen in combinations(names, count))
@@ -244,7 +256,8 @@ def _widen(run: Run, base: RandomRecipe) -> tuple[RandomRecipe, tuple[str, ...]]
         ranges[name] = low
     found = RandomRecipe(base.inputs, base.seed, base.batch, base.sizes, ranges)
     notes = tuple(
-        f"{name}: integers 0..{limit - 1}, found by trying; give samples for real ones" for name, limit in ranges.items()
+        f"{name}: integers 0..{limit - 1}, found by trying; give samples for real ones"
+        for name, limit in ranges.items()
     )
     return found, notes
 

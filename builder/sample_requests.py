@@ -97,7 +97,11 @@ class FileSamples:
         """The rows cut into the batch sizes; without a batch axis each entry is one request."""
         if not sizes and self.size is None:
             return [
-                ({name: array[row] for name, array in self.rows.arrays.items()}, self._labels(row, 1))
+                # Not array[row]: that makes numbers and texts of rank-0 entries.
+                (
+                    {name: array[row : row + 1].reshape(array.shape[1:]) for name, array in self.rows.arrays.items()},
+                    self._labels(row, 1),
+                )
                 for row in range(self.rows.count)
             ]
         cuts = cut_sizes(self.rows.count, sizes or (self.size or 1,))
@@ -154,5 +158,3 @@ def _crop(inputs: Sequence[Tensor], base: Arrays, name: str, size: int) -> dict[
         places = tuple(slice(size) if dim == name else slice(None) for dim in tensor.shape)
         cut[tensor.name] = base[tensor.name][places]
     return cut
-
-

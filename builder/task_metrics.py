@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.generic]]
 
 
-def task_metric(name: str, signature: Signature, requests: Sequence[Request], got: Sequence[Arrays]) -> TaskMetric | None:
+def task_metric(
+    name: str, signature: Signature, requests: Sequence[Request], got: Sequence[Arrays]
+) -> TaskMetric | None:
     """The source's and the served value of a task metric; None where labels or a fitting output are missing."""
     if name != "top1" or any(request.labels is None for request in requests) or not requests:
         return None
@@ -33,7 +35,7 @@ def task_metric(name: str, signature: Signature, requests: Sequence[Request], go
 
 
 def _hits(array: Array, request: Request) -> int | None:
-    """Rows whose class is the label: class scores `(rows, classes)` or class numbers `(rows,)`; None for other forms."""
+    """Rows whose class is the label, of scores `(rows, classes)` or class numbers `(rows,)`; None for other forms."""
     import numpy as np
 
     if request.labels is None:

@@ -230,15 +230,15 @@ def _check_answers(path: Path, signature: Signature, requests: Sequence[Request]
             raise BuildError(f"its result does not run on inputs {shapes}: {short(error)}") from error
         got.append(dict(zip(names, answer, strict=True)))
     half = any(tensor.dtype in ("float16", "bfloat16") for tensor in signature.tensors)
-    for error in compare_outputs(signature, [request.outputs for request in requests], got):
-        limit, cosine = (MAX_ERROR_HALF, MIN_COSINE_HALF) if half else (MAX_ERROR, MIN_COSINE)
-        wrong = error.max_relative > limit or error.cosine < cosine or error.mismatches or error.new_nonfinite
-        if error.problem or wrong:
-            seen = error.problem or (
-                f"largest error {error.max_relative:.2g} of the largest value, cosine {error.cosine:.5f}, "
-                f"{error.mismatches} unequal, {error.new_nonfinite} new NaN or Inf"
+    limit, cosine = (MAX_ERROR_HALF, MIN_COSINE_HALF) if half else (MAX_ERROR, MIN_COSINE)
+    for found in compare_outputs(signature, [request.outputs for request in requests], got):
+        wrong = found.max_relative > limit or found.cosine < cosine or found.mismatches or found.new_nonfinite
+        if found.problem or wrong:
+            seen = found.problem or (
+                f"largest error {found.max_relative:.2g} of the largest value, cosine {found.cosine:.5f}, "
+                f"{found.mismatches} unequal, {found.new_nonfinite} new NaN or Inf"
             )
-            raise BuildError(f"its result answers differently at output {error.name!r}: {seen}")
+            raise BuildError(f"its result answers differently at output {found.name!r}: {seen}")
 
 
 def _reason(error: BaseException) -> str:

@@ -28,7 +28,7 @@ SPELLED: Final[dict[str, str]] = {"http": "HTTP", "grpc": "gRPC"}
 REQUEST_TIMEOUT_S: Final = 60.0
 
 
-class RequestFailed(ServeError):
+class RequestFailedError(ServeError):
     """The server refused a request or did not answer it."""
 
 
@@ -62,7 +62,7 @@ class Client:
         """Send one request and wait for every output of the signature.
 
         Raises:
-            RequestFailed: the server refused it, broke the connection or took too long.
+            RequestFailedError: the server refused it, broke the connection or took too long.
         """
         sent = [self._input(tensor, inputs[tensor.name]) for tensor in signature.inputs]
         wanted = [self._output(tensor.name) for tensor in signature.outputs]
@@ -87,6 +87,14 @@ class Client:
         data = self._ask(model, "get_inference_statistics")
         return _statistics(data.get("model_stats", []))
 
+    def ready_models(self) -> tuple[str, ...]:
+        """Every model that the server says is ready, sorted."""
+        limits = {"as_json": True, "client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
+        with self._errors("*"):
+            data = self.raw.get_model_repository_index(headers=self.headers, **limits)
+        rows = data.get("models", []) if isinstance(data, dict) else data
+        return tuple(sorted({str(row["name"]) for row in rows if row.get("state") == "READY"}))
+
     def _ask(self, model: str, method: str) -> dict[str, Any]:
         limits = {"as_json": True, "client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
         with self._errors(model):
@@ -109,7 +117,7 @@ class Client:
         except Exception as error:
             text = str(error).strip() or type(error).__name__
             msg = f"{SPELLED[self.protocol]} request to model '{model}' failed: {text}"
-            raise RequestFailed(msg, remedy="the server's log says more") from error
+            raise RequestFailedError(msg, remedy="the server's log says more") from error
 
 
 @contextmanager
@@ -135,6 +143,22 @@ def open_client(endpoint: Endpoint, protocol: Protocol, *, timeout_s: float = RE
 def offered(endpoint: Endpoint) -> tuple[Protocol, ...]:
     """The protocols that the endpoint has an address for."""
     return tuple(protocol for protocol in PROTOCOLS if (endpoint.grpc if protocol == "grpc" else endpoint.http))
+
+
+def ready_models(endpoint: Endpoint) -> tuple[str, ...]:
+    """What a server serves.
+
+    Raises:
+        ServeError: it serves nothing, or does not answer.
+    """
+    protocols = offered(endpoint)
+    found: tuple[str, ...] = ()
+    if protocols:
+        with open_client(endpoint, protocols[0]) as client:
+            found = client.ready_models()
+    if not found:
+        raise ServeError("the server has no model that is ready", remedy="see its log; or name a model with --model")
+    return found
 
 
 def wire_array(tensor: Tensor, array: Array) -> Array:
@@ -191,7 +215,8 @@ def _announced(tensors: Sequence[Mapping[str, Any]]) -> tuple[Tensor, ...]:
             name=str(tensor["name"]),
             dtype=BY_WIRE[str(tensor["datatype"])].numpy,
             shape=tuple(
-                size if size >= 0 else f"d{axis}" for axis, size in enumerate(int(size) for size in tensor.get("shape", []))
+                size if size >= 0 else f"d{axis}"
+                for axis, size in enumerate(int(size) for size in tensor.get("shape", []))
             ),
         )
         for tensor in tensors

@@ -1,4 +1,4 @@
-"""Load on models of a Triton server, over gRPC or HTTP through tritonclient. Works alone and under `build-repo loadtest`.
+"""Load on models of a Triton server, over gRPC or HTTP; works alone and under `build-repo loadtest`.
 
     locust -f loadtests/locustfile.py --headless -u 8 -r 8 -t 30s --host grpc://127.0.0.1:8001 --model classifier
 
@@ -8,27 +8,24 @@ a response time counts from the planned arrival, so a server that falls behind c
 
 from __future__ import annotations
 
-import locust  # isort: skip - it patches the standard library for gevent, so it comes first
-
 import itertools
 import json
 import os
 import signal
 import sys
 import time
-from collections import Counter
+from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
-import gevent.event
 import locust.stats
 from locust import User, constant, events, task
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from payloads import load_requests, request_inputs, rows_of, send_arguments  # noqa: E402
-from window import Window, counters  # noqa: E402
+from locust.env import Environment
+from payloads import load_requests, request_inputs, rows_of, send_arguments
+from window import Window, counters
 
 WINDOW = Window()
 NUMBERS = itertools.count()
@@ -42,7 +39,7 @@ locust.stats.CSV_STATS_FLUSH_INTERVAL_SEC = 0
 
 
 @events.init_command_line_parser.add_listener
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     """The words this file adds to Locust's own."""
     add = parser.add_argument
     add("--model", action="append", default=[], help="Model to call; several are called in turn")
@@ -57,13 +54,15 @@ def add_arguments(parser):
 
 
 @events.test_start.add_listener
-def start(environment, **_):
+def start(environment: Environment, **_: object) -> None:
     """Read the payloads once for all users."""
     options = environment.parsed_options
     host = urlsplit(environment.host or options.host or "")
     protocol = options.protocol or ("http" if host.scheme.startswith("http") else "grpc")
+    environment.requests = {}
     if not options.model or not host.netloc:
-        sys.exit("locustfile.py needs --model NAME and --host grpc://HOST:PORT")
+        fail(environment, "locustfile.py needs --model NAME and --host grpc://HOST:PORT")
+        return
     if protocol == "grpc":
         import grpc.experimental.gevent
 
@@ -75,21 +74,21 @@ def start(environment, **_):
             environment.requests = {
                 model: load_requests(environment.triton, client, model, options.payload) for model in options.model
             }
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's server or file brings
+    except Exception as error:
         fail(environment, f"{type(error).__name__}: {error}")
 
 
 class Target:
     """Where the requests go and by which of tritonclient's modules."""
 
-    def __init__(self, protocol, address, tls, options):
+    def __init__(self, protocol: str, address: str, tls: bool, options: Namespace) -> None:
         self.protocol, self.address, self.tls = protocol, address, tls
         self.module = import_module(f"tritonclient.{protocol}")
         self.timeout_s = options.request_timeout_s
         self.ca_file = options.ca_file
         self.headers = dict(header.split(":", 1) for header in options.header)
 
-    def client(self):
+    def client(self) -> Any:  # noqa: ANN401 - tritonclient's, of the protocol
         settings = {"ssl": True} if self.tls else {}
         if self.protocol == "http":
             settings |= {"concurrency": 1, "network_timeout": self.timeout_s, "connection_timeout": 10.0}
@@ -104,7 +103,7 @@ class TritonUser(User):
 
     wait_time = constant(0)
 
-    def on_start(self):
+    def on_start(self) -> None:
         self.number = next(NUMBERS)
         self.client = None
         self.failed = 0
@@ -116,7 +115,7 @@ class TritonUser(User):
             for model in options.model:
                 first = request_inputs(target.module, self.environment.requests[model][0])
                 self.client.infer(model, first, **self.arguments)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             fail(self.environment, str(error) or type(error).__name__)
             gevent.sleep(EXIT_LIMIT_S)
         WINDOW.enter(self.environment, options.num_users, open_window)
@@ -124,7 +123,7 @@ class TritonUser(User):
         self.interval_s = users / options.rate if options.rate else 0.0
         self.due = time.perf_counter() + (self.number % users) * self.interval_s / users
 
-    def prepared(self, target):
+    def prepared(self, target: Target) -> list[tuple[str, list[Any], int]]:
         """This user's share of the payloads as tritonclient's inputs, models in turn."""
         users = self.environment.parsed_options.num_users or 1
         lists = []
@@ -137,13 +136,13 @@ class TritonUser(User):
         return [turns[step % len(turns)] for step in range(longest) for turns in lists]
 
     @task
-    def infer(self):
+    def infer(self) -> None:
         model, inputs, rows = next(self.turns)
         started = self.arrival()
         error = None
         try:
             self.client.infer(model, inputs, **self.arguments)
-        except Exception as problem:  # noqa: BLE001 - every failure is a result of the test
+        except Exception as problem:
             error = problem
         seconds = time.perf_counter() - started
         self.environment.events.request.fire(
@@ -159,7 +158,7 @@ class TritonUser(User):
         if error:
             gevent.sleep(BACK_OFF_S[min(self.failed, len(BACK_OFF_S)) - 1])
 
-    def arrival(self):
+    def arrival(self) -> float:
         """The moment from which the response time counts: now, or the planned arrival of an open load."""
         now = time.perf_counter()
         if not self.interval_s:
@@ -170,12 +169,12 @@ class TritonUser(User):
             return time.perf_counter()
         return planned
 
-    def on_stop(self):
+    def on_stop(self) -> None:
         if self.client is not None:
             self.client.close()
 
 
-def open_window(environment):
+def open_window(environment: Environment) -> None:
     """Every user is ready: forget the warm-up, measure, and quit."""
     options = environment.parsed_options
     models = list(environment.requests)
@@ -186,12 +185,12 @@ def open_window(environment):
         while (left := deadline - time.perf_counter()) > 0:
             gevent.sleep(min(PROGRESS_S, left))
             if options.summary:
-                print("progress " + json.dumps(WINDOW.glance()), flush=True)  # noqa: T201
+                print("progress " + json.dumps(WINDOW.glance()), flush=True)
         WINDOW.close(counters(client, environment.triton, models))
     environment.runner.quit()
 
 
-def fail(environment, text):
+def fail(environment: Environment, text: str) -> None:
     """Nothing can be measured: remember why and end."""
     WINDOW.problem = WINDOW.problem or text
     environment.process_exit_code = STARTED_WRONG
@@ -199,7 +198,7 @@ def fail(environment, text):
 
 
 @events.quitting.add_listener
-def quitting(environment, **_):
+def quitting(environment: Environment, **_: object) -> None:
     """From here on the process ends whatever hangs; let the CSV writer see the last figures first."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(EXIT_LIMIT_S)
@@ -210,8 +209,8 @@ def quitting(environment, **_):
 
 
 @events.quit.add_listener
-def leave(exit_code, **_):
-    """gRPC under gevent can hang at the interpreter's end (seen with a client left open)."""
+def leave(exit_code: int, **_: object) -> None:
+    """Leave at once: gRPC under gevent can hang at the interpreter's end (seen with a client left open)."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)

@@ -7,7 +7,10 @@ model's max_batch_size are cut.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +26,17 @@ class Port:
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    tensors: tuple
+    tensors: tuple[Port, ...]
     rows: int
 
 
-def send_arguments(target):
+def send_arguments(target: Any) -> dict[str, Any]:
     limit = {"client_timeout": target.timeout_s} if target.protocol == "grpc" else {}
     return {"headers": target.headers, **limit}
 
 
-def request_inputs(module, request):
-    """tritonclient's own objects; they belong to one user."""
+def request_inputs(module: ModuleType, request: PreparedRequest) -> list[Any]:
+    """The inputs as tritonclient's own objects; they belong to one user."""
     inputs = []
     for tensor in request.tensors:
         sent = module.InferInput(tensor.name, list(tensor.array.shape), tensor.datatype)
@@ -42,12 +45,12 @@ def request_inputs(module, request):
     return inputs
 
 
-def rows_of(request):
+def rows_of(request: PreparedRequest) -> int:
     """What the throughput in rows counts: a request without a batch axis is one."""
     return max(1, request.rows)
 
 
-def load_requests(target, client, model, payloads):
+def load_requests(target: Any, client: Any, model: str, payloads: Sequence[str]) -> list[PreparedRequest]:
     """The requests of one model."""
     as_json = {"as_json": True} if target.protocol == "grpc" else {}
     ports = client.get_model_metadata(model, headers=target.headers, **as_json)["inputs"]
@@ -66,7 +69,7 @@ def load_requests(target, client, model, payloads):
     return requests
 
 
-def payload_of(model, payloads):
+def payload_of(model: str, payloads: Sequence[str]) -> str | None:
     for payload in payloads:
         name, _, file = payload.rpartition("=")
         if name in ("", model):
@@ -74,9 +77,11 @@ def payload_of(model, payloads):
     return None
 
 
-def grouped(arrays, names, file):
+def grouped(
+    arrays: Mapping[str, np.ndarray], names: set[str], file: str
+) -> list[tuple[dict[str, np.ndarray], int | None]]:
     """`INDEX/INPUT` → requests in order."""
-    found = {}
+    found: dict[int, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():
         index, slash, name = key.partition("/")
         if slash and index.isdigit() and name in names:
@@ -90,7 +95,9 @@ def grouped(arrays, names, file):
     return [(found[index], None if rows is None else int(rows[index])) for index in sorted(found)]
 
 
-def cut(group, rows, ports, limit):
+def cut(
+    group: Mapping[str, np.ndarray], rows: int | None, ports: Sequence[Mapping[str, Any]], limit: int
+) -> list[PreparedRequest]:
     """Pieces of at most max_batch_size rows; whole where the server does not batch."""
     whole = [Port(port["name"], port["datatype"], wire(group[port["name"]], port["datatype"])) for port in ports]
     if limit == 0:
@@ -105,7 +112,7 @@ def cut(group, rows, ports, limit):
     ]
 
 
-def wire(array, datatype):
+def wire(array: np.ndarray, datatype: str) -> np.ndarray:
     """As tritonclient takes it: rank ≥ 1, strings as bytes, bfloat16 by its own type."""
     array = array.reshape(1) if array.ndim == 0 else array
     if datatype == "BYTES":
@@ -120,7 +127,9 @@ def wire(array, datatype):
     return np.ascontiguousarray(array)
 
 
-def made_up(target, client, model, ports, limit):
+def made_up(
+    target: Any, client: Any, model: str, ports: Sequence[Mapping[str, Any]], limit: int
+) -> list[PreparedRequest]:
     """Random requests of the first size on the open dimensions that the model answers."""
     refusal = None
     for size in SIZES:
@@ -128,14 +137,16 @@ def made_up(target, client, model, ports, limit):
         requests = [random_request(ports, size, limit, generator) for _ in range(4)]
         try:
             client.infer(model, request_inputs(target.module, requests[0]), **send_arguments(target))
-        except Exception as error:  # noqa: BLE001 - the next size may fit
+        except Exception as error:
             refusal = refusal or error
             continue
         return requests
     raise ValueError(f"no random request fits model {model}, give --payload FILE.npz: {refusal}")
 
 
-def random_request(ports, size, limit, generator):
+def random_request(
+    ports: Sequence[Mapping[str, Any]], size: int, limit: int, generator: np.random.Generator
+) -> PreparedRequest:
     tensors = []
     for port in ports:
         shape = [int(dim) if int(dim) >= 0 else size for dim in port.get("shape", [])]
@@ -145,7 +156,7 @@ def random_request(ports, size, limit, generator):
     return PreparedRequest(tuple(tensors), 1 if limit else 0)
 
 
-def random_array(datatype, shape, generator):
+def random_array(datatype: str, shape: list[int], generator: np.random.Generator) -> np.ndarray:
     from tritonclient.utils import triton_to_np_dtype
 
     if datatype == "BYTES":

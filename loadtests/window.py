@@ -6,10 +6,13 @@ import json
 import time
 from array import array
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gevent
 import gevent.event
+from locust.env import Environment
 
 PERCENTILES = (50, 90, 95, 99)
 TEXTS_KEPT = 10
@@ -18,19 +21,21 @@ TEXTS_KEPT = 10
 class Window:
     """Exact counts and response times between `open` and `close`; without `waits` it is open from the start."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.waits = False
         self.problem = ""
         self.ready = 0
         self.gate = gevent.event.Event()
         self.seconds = array("d")
         self.rows = 0
-        self.failures = Counter()
-        self.started = self.cpu = self.elapsed = None
-        self.before = self.after = None
-        self.cpu_s = 0.0
+        self.failures: Counter[str] = Counter()
+        self.started: float | None = None
+        self.elapsed: float | None = None
+        self.before: dict[str, int] | None = None
+        self.after: dict[str, int] | None = None
+        self.cpu = self.cpu_s = 0.0
 
-    def enter(self, environment, users, when_all_ready):
+    def enter(self, environment: Environment, users: int, when_all_ready: Callable[[Environment], None]) -> None:
         """Wait for the others; the last one opens the window."""
         if not self.waits:
             return
@@ -39,21 +44,21 @@ class Window:
             gevent.spawn(when_all_ready, environment)
         self.gate.wait()
 
-    def open(self, before):
+    def open(self, before: dict[str, int] | None) -> None:
         self.before = before
         self.started, self.cpu = time.perf_counter(), time.process_time()
         self.gate.set()
 
-    def close(self, after):
+    def close(self, after: dict[str, int] | None) -> None:
         self.stop()
         self.after = after
 
-    def stop(self):
+    def stop(self) -> None:
         if self.started is not None and self.elapsed is None:
             self.elapsed = time.perf_counter() - self.started
             self.cpu_s = time.process_time() - self.cpu
 
-    def add(self, seconds, rows, error):
+    def add(self, seconds: float, rows: int, error: Exception | None) -> None:
         """One finished request; what ends after the window does not count."""
         if self.waits and (self.started is None or self.elapsed is not None):
             return
@@ -63,13 +68,17 @@ class Window:
         else:
             self.failures[str(error) or type(error).__name__] += 1
 
-    def glance(self):
-        elapsed = time.perf_counter() - self.started
+    def glance(self) -> dict[str, float]:
+        elapsed = time.perf_counter() - (self.started or 0.0)
         done = len(self.seconds)
-        return {"elapsed_s": round(elapsed, 1), "requests": done, "failures": self.failures.total(),
-                "requests_per_s": round(done / elapsed, 1)}
+        return {
+            "elapsed_s": round(elapsed, 1),
+            "requests": done,
+            "failures": self.failures.total(),
+            "requests_per_s": round(done / elapsed, 1),
+        }
 
-    def write(self, file: Path):
+    def write(self, file: Path) -> None:
         self.stop()
         ordered = sorted(self.seconds)
         figures = {
@@ -89,15 +98,15 @@ class Window:
         file.write_text(json.dumps(figures), encoding="utf-8")
 
 
-def percentile_ms(ordered, rank):
+def percentile_ms(ordered: Sequence[float], rank: int) -> float:
     """The smallest time that `rank` percent of the requests did not exceed."""
     return ordered[max(0, -(-len(ordered) * rank // 100) - 1)] * 1000
 
 
-def counters(client, target, models):
+def counters(client: Any, target: Any, models: Sequence[str]) -> dict[str, int] | None:
     """Triton's own counts of the models together; None where the server has no statistics."""
     arguments = {"as_json": True, "client_timeout": 5.0} if target.protocol == "grpc" else {}
-    total = Counter()
+    total: Counter[str] = Counter()
     try:
         for model in models:
             answer = client.get_inference_statistics(model, headers=target.headers, **arguments)
@@ -108,6 +117,6 @@ def counters(client, target, models):
                 total.update(requests=int(stats.get("success", {}).get("count", 0)))
                 for step in ("queue", "compute_input", "compute_infer", "compute_output"):
                     total.update({f"{step}_ns": int(stats.get(step, {}).get("ns", 0))})
-    except Exception:  # noqa: BLE001 - a server without statistics can be loaded all the same
+    except Exception:
         return None
     return dict(total)

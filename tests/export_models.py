@@ -19,7 +19,9 @@ F32 = TensorProto.FLOAT
 I64 = TensorProto.INT64
 
 
-def work_of(path, *, inputs=(), outputs=(), opset=26, ir_version=13, samples=None, labels=None, max_batch_size=8, **source):
+def work_of(
+    path, *, inputs=(), outputs=(), opset=26, ir_version=13, samples=None, labels=None, max_batch_size=8, **source
+):
     ref = SourceRef(source.pop("format", None) or recognise(Path(path)), str(path), "digest", **source)
     sample_ref = SamplesRef(samples and str(samples), "", labels, 0, max_batch_size)
     return Export(ref, tuple(inputs), tuple(outputs), sample_ref, opset, ir_version, {}, "")

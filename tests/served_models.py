@@ -18,7 +18,13 @@ LINEAR = Signature((Tensor("x", "float32", ("batch", ROW)),), (Tensor("y", "floa
 
 
 def write_model(
-    repository: Path, name: str, signature: Signature, nodes: Sequence[Any], *, max_batch_size: int = 0, config: str = ""
+    repository: Path,
+    name: str,
+    signature: Signature,
+    nodes: Sequence[Any],
+    *,
+    max_batch_size: int = 0,
+    config: str = "",
 ) -> None:
     """`nodes` are ONNX nodes; the initializer `w` is always there."""
     import onnx
@@ -46,7 +52,9 @@ def write_linear(repository: Path, name: str = "linear", *, config: str = "dynam
     """y = x @ w, batched up to 8."""
     from onnx import helper
 
-    write_model(repository, name, LINEAR, [helper.make_node("MatMul", ["x", "w"], ["y"])], max_batch_size=8, config=config)
+    write_model(
+        repository, name, LINEAR, [helper.make_node("MatMul", ["x", "w"], ["y"])], max_batch_size=8, config=config
+    )
 
 
 def linear_requests(rows: Sequence[int] = (1, 2, 3, 8, 1, 1), seed: int = 0) -> tuple[Request, ...]:

@@ -75,7 +75,9 @@ def test_a_right_model_passes_both_protocols_and_is_merged(endpoint: Endpoint) -
 
 
 def test_requests_above_max_batch_size_are_split(endpoint: Endpoint) -> None:
-    result = check_live(endpoint, LiveSubject(LINEAR, linear_requests((19, 1)), batch_proven=True), Gates(), model="linear")
+    result = check_live(
+        endpoint, LiveSubject(LINEAR, linear_requests((19, 1)), batch_proven=True), Gates(), model="linear"
+    )
     assert result.findings == ()
 
 
@@ -98,7 +100,9 @@ def test_nan_where_the_source_has_none(endpoint: Endpoint) -> None:
 
 def test_wrong_dtype_name_and_number_of_ports(endpoint: Endpoint) -> None:
     wrong = Signature(LINEAR.inputs, (Tensor("y", "float64", ("batch", CLASSES)),))
-    requests = tuple(replace(item, outputs={"y": item.outputs["y"].astype(np.float64)}) for item in linear_requests((1,)))
+    requests = tuple(
+        replace(item, outputs={"y": item.outputs["y"].astype(np.float64)}) for item in linear_requests((1,))
+    )
     result = check_live(endpoint, LiveSubject(wrong, requests), Gates(), model="linear")
     assert {"live.metadata", "live.accuracy.shape"} <= set(errors_of(result))
     assert "y float32" in result.findings[0].message
@@ -106,14 +110,18 @@ def test_wrong_dtype_name_and_number_of_ports(endpoint: Endpoint) -> None:
 
 
 def test_wrong_answers(endpoint: Endpoint) -> None:
-    result = check_live(endpoint, LiveSubject(LINEAR, row_requests(lambda x: x @ -WEIGHTS, (1, 2))), Gates(), model="linear")
+    result = check_live(
+        endpoint, LiveSubject(LINEAR, row_requests(lambda x: x @ -WEIGHTS, (1, 2))), Gates(), model="linear"
+    )
     assert {"live.accuracy.error", "live.accuracy.cosine"} == set(errors_of(result))
     assert "HTTP and gRPC" in result.findings[0].message
 
 
 def test_scalars_strings_and_half_floats(endpoint: Endpoint) -> None:
     scalars = tuple(
-        Request({"a": np.float32(value) * np.ones(())}, {"b": np.asarray(np.float32(-value)), "c": np.asarray(int(value))})
+        Request(
+            {"a": np.float32(value) * np.ones(())}, {"b": np.asarray(np.float32(-value)), "c": np.asarray(int(value))}
+        )
         for value in (3.5, -2.0)
     )
     scalars = tuple(replace(item, inputs={"a": np.asarray(item.inputs["a"], np.float32)}) for item in scalars)

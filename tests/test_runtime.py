@@ -11,6 +11,7 @@ import pytest
 
 from builder import runtime as runtimes
 from builder.errors import MachineError, SpecError
+from builder.packages import install_near, nearest_patch
 from builder.preflight import (
     bash_check,
     glibc_check,
@@ -20,10 +21,11 @@ from builder.preflight import (
     platform_check,
     python_check,
     shared_libpython,
+    shared_memory_check,
     stub_problem,
 )
 from builder.records import read_record, write_record
-from builder.runtime import RECORD_FILE, Runtime, RuntimeRecord, nearest_patch
+from builder.runtime import RECORD_FILE, Runtime, RuntimeRecord
 
 
 @pytest.fixture
@@ -133,11 +135,11 @@ def test_a_version_that_the_index_lacks_is_replaced_and_said(runtime: Runtime, t
     subprocess.run([runtime.python, "-m", "venv", tmp_path / "env"], check=True)
     python = tmp_path / "env" / "bin" / "python"
     said: list[str] = []
-    note = runtimes._install_near(python, "flatbuffers", "25.2.9999", said.append)
+    note = install_near(python, "flatbuffers", "25.2.9999", said.append)
     assert "stands for 25.2.9999" in note
     assert note in said
     with pytest.raises(MachineError, match=r"flatbuffers 0\.0\.1 cannot be installed"):
-        runtimes._install_near(python, "flatbuffers", "0.0.1", said.append)
+        install_near(python, "flatbuffers", "0.0.1", said.append)
 
 
 def test_this_machine_can_run_the_embedded_server() -> None:
@@ -176,6 +178,7 @@ def test_a_machine_without_bash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         (platform_check("Linux aarch64"), "built for Linux x86_64, this is Linux aarch64"),
         (glibc_check("glibc", "2.31"), "needs glibc 2.35 or newer, this machine has glibc 2.31"),
         (glibc_check("", ""), "this machine has another"),
+        (shared_memory_check(Path("/proc/nowhere")), "cannot be written"),
     ],
 )
 def test_other_machines_are_refused_with_a_remedy(check: object, words: str) -> None:

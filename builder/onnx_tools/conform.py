@@ -17,10 +17,7 @@ def conform(model: ModelProto, signature: Signature, *, exact: bool = False) -> 
     notes = [*_drop_constant_inputs(model), *_select_outputs(model, signature)]
     inputs, outputs = read_ports(model)
     declared = {port.name: port for port in inputs} | {port.name: port for port in outputs}
-    corrected = []
-    for tensor in signature.tensors:
-        if exact or _contradicts(declared[tensor.name], tensor):
-            corrected.append(tensor)
+    corrected = [tensor for tensor in signature.tensors if exact or _contradicts(declared[tensor.name], tensor)]
     for tensor in corrected:
         write_shape(model, tensor)
     if corrected and not exact:

@@ -47,11 +47,15 @@ def _port(value: Any, side: str) -> Port:  # noqa: ANN401 - onnx.ValueInfoProto
         word = (kind or "undeclared type").removesuffix("_type").replace("_", " ")
         raise SpecError(
             f"{side} {value.name!r} is a {word}; Triton serves tensors only",
-            remedy="leave it out with outputs: [...] in the spec" if side == "output" else "export a model with tensors",
+            remedy="leave it out with outputs: [...] in the spec"
+            if side == "output"
+            else "export a model with tensors",
         )
     tensor = value.type.tensor_type
     if tensor.elem_type not in BY_ONNX:
-        raise SpecError(f"{side} {value.name!r} has the ONNX element type {tensor.elem_type}, which Triton does not have")
+        raise SpecError(
+            f"{side} {value.name!r} has the ONNX element type {tensor.elem_type}, which Triton does not have"
+        )
     dtype = BY_ONNX[tensor.elem_type].numpy
     if not tensor.HasField("shape"):
         return Port(value.name, dtype, None)

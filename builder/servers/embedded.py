@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,12 +21,14 @@ from builder.errors import MachineError, ServeError
 from builder.runtime import Runtime
 from builder.servers import Endpoint, ServeOptions, watchdog
 from builder.servers.live_copy import live_copy
+from builder.servers.ports import Ports, choose_ports, listens
 from builder.servers.server_state import (
     Failure,
     failures_of,
     log_tail,
     process_lives,
     read_index,
+    stub_trouble,
     stubs_of,
     vanished,
 )
@@ -43,14 +44,6 @@ STOP_S: Final = 8.0
 PORT_ATTEMPTS: Final = 3
 GRACE_WITH_ARGUMENTS_S: Final = 5.0
 """Arguments of the user's own may ask for files that the server writes when it ends; otherwise it is just killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    http: int
-    grpc: int
-    metrics: int
-    chosen: bool
 
 
 @dataclass(slots=True)
@@ -102,10 +95,10 @@ def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
         _stop(started)
 
 
-def _start_ready(repository: Path, runtime: Runtime, options: ServeOptions) -> tuple[_Started, _Ports]:
+def _start_ready(repository: Path, runtime: Runtime, options: ServeOptions) -> tuple[_Started, Ports]:
     """A port chosen free may be gone when the server binds it: then choose again."""
     for attempt in range(PORT_ATTEMPTS):
-        ports = _choose_ports(options)
+        ports = choose_ports(options)
         started = _start(repository, runtime, options, ports)
         try:
             _wait_ready(started, repository, options, ports)
@@ -126,27 +119,7 @@ class _PortLostError(Exception):
     """The server could not bind a port."""
 
 
-def _choose_ports(options: ServeOptions) -> _Ports:
-    wanted = (("http", options.http_port), ("grpc", options.grpc_port), ("metrics", options.metrics_port))
-    with contextlib.ExitStack() as held:
-        taken = {name: _bind(held, options.host, name, port) for name, port in wanted}
-    return _Ports(**taken, chosen=not all(port for _, port in wanted))
-
-
-def _bind(held: contextlib.ExitStack, host: str, name: str, port: int) -> int:
-    """Hold the port until all are chosen, so that no two are the same."""
-    probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind((host, port))
-        probe.listen(1)
-    except OSError as error:
-        msg = f"{name} port {port} on {host} cannot be used: {error.strerror or error}"
-        raise MachineError(msg, remedy=f"give another --{name}-port, or none for a free one") from error
-    return int(probe.getsockname()[1])
-
-
-def _start(repository: Path, runtime: Runtime, options: ServeOptions, ports: _Ports) -> _Started:
+def _start(repository: Path, runtime: Runtime, options: ServeOptions, ports: Ports) -> _Started:
     lock_folder = runtimes.home() / "servers"
     lock_folder.mkdir(parents=True, exist_ok=True)
     watchdog.remove_left_overs(lock_folder)
@@ -158,9 +131,9 @@ def _start(repository: Path, runtime: Runtime, options: ServeOptions, ports: _Po
     grace_s = GRACE_WITH_ARGUMENTS_S if options.arguments else 0.0
     command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), prefix, str(lock_file), str(scratch)]
     command += [str(grace_s), "--"]
-    command += _server_command(repository, runtime, options, ports, scratch=scratch, prefix=prefix)
+    command += _server_command(repository, runtime, options, ports, scratch)
     with (scratch / LOG_FILE).open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=log,
@@ -185,7 +158,7 @@ def _assemble_backends(runtime: Runtime, folder: Path) -> None:
 
 
 def _server_command(
-    repository: Path, runtime: Runtime, options: ServeOptions, ports: _Ports, *, scratch: Path, prefix: str
+    repository: Path, runtime: Runtime, options: ServeOptions, ports: Ports, scratch: Path
 ) -> list[str]:
     return [
         str(runtime.server_folder / "bin" / "tritonserver"),
@@ -204,7 +177,7 @@ def _server_command(
         "--allow-gpu-metrics=false",
         f"--metrics-address={options.host}",
         f"--metrics-port={ports.metrics}",
-        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        f"--backend-config=python,shm-region-prefix-name={scratch.name}",
         "--backend-config=python,thread-pool-size=2",
         *([] if options.auto_complete else ["--disable-auto-complete-config"]),
         *options.arguments,
@@ -222,16 +195,20 @@ def _environment(runtime: Runtime, *, auto_complete: bool) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         # numpy's own thread pool would stand beside the inference library's.
         "OPENBLAS_NUM_THREADS": "1",
+        "BUILD_REPO_RELEASE": runtime.release,
         "BUILD_REPO_AUTO_COMPLETE": "1" if auto_complete else "0",
     }
 
 
-def _wait_ready(started: _Started, repository: Path, options: ServeOptions, ports: _Ports) -> None:
+def _wait_ready(started: _Started, repository: Path, options: ServeOptions, ports: Ports) -> None:
     deadline = time.monotonic() + options.ready_timeout_s
     address = f"{options.host}:{ports.http}"
-    while (index := read_index(address)) is None or not _listens(options.host, ports.metrics):
+    while (index := read_index(address)) is None or not listens(options.host, ports.metrics):
         if started.process.poll() is not None:
             _raise_ended(started)
+        if problem := stub_trouble(started.log):
+            msg = f"the embedded server cannot start the process of a model: {problem}"
+            raise ServeError(msg, remedy="build-repo doctor")
         if time.monotonic() > deadline:
             msg = f"the embedded server was not ready after {options.ready_timeout_s:g} s{log_tail(started.log)}"
             raise ServeError(msg, remedy="a large model may need longer")
@@ -239,12 +216,6 @@ def _wait_ready(started: _Started, repository: Path, options: ServeOptions, port
     failures = failures_of(repository, index, started.log)
     if failures:
         raise _load_error(failures, len({entry["name"] for entry in index} | {f.model for f in failures}), started.log)
-
-
-def _listens(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
 
 
 def _raise_ended(started: _Started) -> None:

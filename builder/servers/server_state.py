@@ -13,7 +13,7 @@ from typing import Final
 STUB_NAME: Final = "triton_python_backend_stub"
 TAIL_LINES: Final = 12
 NOISE: Final = re.compile(
-    r"NVML|DCGM|pinned_memory|CudaDriver|cuda_memory|CUDA memory pool|cache_manager|exclude_path|model_lifecycle.*loading"
+    r"NVML|DCGM|pinned_memory|CudaDriver|cuda_memory|CUDA memory pool|cache_manager|failed to load all models"
 )
 """Lines that every start without a GPU writes."""
 PARSING: Final = re.compile(r"Error parsing text-format inference\.ModelConfig: (.*)")
@@ -94,6 +94,13 @@ def log_tail(log: Path, failures: tuple[Failure, ...] = ()) -> str:
     if failures:
         kept = [line for line in kept if _adds_to(line, failures)]
     return "\nlast lines of the server's log:\n" + "\n".join(f"  {line}" for line in kept[-TAIL_LINES:]) if kept else ""
+
+
+def stub_trouble(log: Path) -> str:
+    """What the shell or the loader says when a model's process cannot start: the server itself would wait forever."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    found = re.search(rf"^.*{STUB_NAME}: (?:line \d+: )?(error while loading.*|[A-Z][a-z ]+)$", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _adds_to(line: str, failures: tuple[Failure, ...]) -> bool:

@@ -38,6 +38,16 @@ def remove_shared_memory(prefix: str) -> None:
             region.unlink()
 
 
+def hold(path: Path) -> int:
+    """Make the file and hold its lock, also when a start beside this one is just looking whether it is a left-over."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)
+
+
 def lock(path: Path) -> int | None:
     """Hold the file's lock; None where somebody lives who holds it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -113,18 +123,11 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    handle = lock(Path(lock_file))
-    if handle is None:
-        sys.stderr.write(f"{lock_file} is held by another server\n")
-        return 1
+    handle = hold(Path(lock_file))
     os.write(handle, scratch.encode())
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    server = subprocess.Popen(  # noqa: S603
-        command,
-        stdin=subprocess.DEVNULL,
-        preexec_fn=die_with_parent,
-        restore_signals=True,  # noqa: PLW1509
-    )
+    # This process has one thread, so code between fork and exec is safe.
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)  # noqa: PLW1509
     asked = True
     try:
         temporary = Path(scratch, f".{PID_FILE}")

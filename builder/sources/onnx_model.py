@@ -93,6 +93,12 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     ports, out_ports = read_ports(model, outputs)
     if not ports:
         raise SpecError(f"{path.name} has no inputs; Triton needs one at least")
+    half = next((port.name for port in (*ports, *out_ports) if port.dtype == "bfloat16"), None)
+    if half:
+        raise SpecError(
+            f"{path.name}: {half!r} is bfloat16, which onnxruntime's Python interface cannot pass",
+            remedy="put a Cast to float32 at that input or output and export again",
+        )
     narrowed = narrow(ports, inputs)
     return OnnxSource(path, narrowed, _follow(ports, narrowed, out_ports), count_parameters(model))
 

@@ -5,11 +5,19 @@ It runs in the embedded server's own environment, beside `model.py`; only numpy 
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import native_rules
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
+Json = dict[str, Any]
+Native = Any
+"""An object of the server's utilities or of an inference library, which bring no types."""
+Array = np.ndarray[Any, Any]
+Run = Callable[[dict[str, Array], int, bool], list[Array]]
 
 TRITON_TO_NUMPY = {
     "TYPE_BOOL": "bool",
@@ -30,17 +38,17 @@ TRITON_TO_NUMPY = {
 NUMPY_TO_TRITON = {name: word for word, name in TRITON_TO_NUMPY.items()}
 
 
-def refuse(text: str) -> None:
+def refuse(text: str) -> NoReturn:
     """Fail the load with the text that the repository index then shows."""
     raise pb_utils.TritonModelException(text)
 
 
-def parameter(config: dict, key: str, default: str = "") -> str:
+def parameter(config: Json, key: str, default: str = "") -> str:
     """A string parameter of the configuration."""
-    return config.get("parameters", {}).get(key, {}).get("string_value", default)
+    return str(config.get("parameters", {}).get(key, {}).get("string_value", default))
 
 
-def whole_number(config: dict, key: str, default: int = 0) -> int:
+def whole_number(config: Json, key: str, default: int = 0) -> int:
     """A parameter that must be a whole number, refused as the native backends do."""
     text = parameter(config, key)
     if not text:
@@ -48,10 +56,10 @@ def whole_number(config: dict, key: str, default: int = 0) -> int:
     try:
         return int(text)
     except ValueError:
-        return refuse(f"model parameter '{key}': failed to convert '{text}' to integral number")
+        refuse(f"model parameter '{key}': failed to convert '{text}' to integral number")
 
 
-def model_file(version_folder: str, config: dict, default: str) -> str:
+def model_file(version_folder: str, config: Json, default: str) -> str:
     """The artefact's path; a folder of that name holds a file of that name."""
     path = Path(version_folder) / (config.get("default_model_filename") or default)
     if not path.exists():
@@ -60,15 +68,17 @@ def model_file(version_folder: str, config: dict, default: str) -> str:
     return str(inner if path.is_dir() and inner.is_file() else path)
 
 
-def read_config(args: dict) -> dict:
+def read_config(args: Json) -> Json:
     """The configuration as the server completed it."""
-    return json.loads(args["model_config"])
+    config: Json = json.loads(args["model_config"])
+    return config
 
 
-def apply_rules(backend: str, config: dict, ports: dict) -> None:
+def apply_rules(backend: str, config: Json, ports: Json) -> None:
     """Refuse what the native backend refuses, in its words, and what this server cannot carry."""
     auto_complete = os.environ.get("BUILD_REPO_AUTO_COMPLETE", "1") == "1"
-    for text in native_rules.refusals(backend, config, ports, auto_complete=auto_complete):
+    release = os.environ.get("BUILD_REPO_RELEASE", "")
+    for text in native_rules.refusals(backend, config, ports, auto_complete=auto_complete, release=release):
         refuse(text)
     for tensor in config.get("input", []) + config.get("output", []):
         if tensor["data_type"] == "TYPE_BF16":
@@ -80,7 +90,7 @@ def apply_rules(backend: str, config: dict, ports: dict) -> None:
         refuse("sequence_batching.state cannot be served by the embedded server")
 
 
-def complete_io(config: dict, section: str, ports: list, *, every_dim_dynamic: bool) -> None:
+def complete_io(config: Json, section: str, ports: list[Json], *, every_dim_dynamic: bool) -> None:
     """Fill an empty `input` or `output` from the model, as the native backends do."""
     if config.get(section):
         return
@@ -88,20 +98,26 @@ def complete_io(config: dict, section: str, ports: list, *, every_dim_dynamic: b
     config[section] = [_completed(port, batched=batched, every_dim_dynamic=every_dim_dynamic) for port in ports]
 
 
-def _completed(port: dict, *, batched: bool, every_dim_dynamic: bool) -> dict:
+def _completed(port: Json, *, batched: bool, every_dim_dynamic: bool) -> Json:
     dims = list(port["shape"][1:] if batched else port["shape"])
     if every_dim_dynamic and -1 in port["shape"]:
         dims = [-1] * len(dims)
+    if port["dtype"] not in NUMPY_TO_TRITON:
+        refuse(f"unsupported datatype {port['dtype']} for I/O '{port['name']}'")
     tensor = {"name": port["name"], "data_type": NUMPY_TO_TRITON[port["dtype"]], "dims": dims or [1]}
     if batched and not dims:
         tensor["reshape"] = {"shape": []}
     return tensor
 
 
-def complete_dynamic_batching(config: dict) -> None:
+def complete_dynamic_batching(config: Json) -> None:
     """Turn the dynamic batcher on where the model batches and no scheduler was chosen."""
     if config.get("max_batch_size", 0) > 1 and "sequence_batching" not in config:
         config.setdefault("dynamic_batching", {})
+
+
+Group = tuple[list[int], list[dict[str, Array]]]
+"""Places of requests that can share one run, and their input arrays."""
 
 
 class Responder:
@@ -111,7 +127,7 @@ class Responder:
     without a batch axis, and `last` is False where its results must outlive another run.
     """
 
-    def __init__(self, config: dict, ports: dict, run) -> None:  # noqa: ANN001 - a bound method
+    def __init__(self, config: Json, ports: Json, run: Run) -> None:
         self.batched = config.get("max_batch_size", 0) > 0
         self.run = run
         self.outputs = [tensor["name"] for tensor in config.get("output", [])]
@@ -124,29 +140,29 @@ class Responder:
             if not shapes.get(tensor["name"], [-1])
         }
 
-    def execute(self, requests: list) -> list:
+    def execute(self, requests: list[Native]) -> list[Native]:
         """One response for every request, in order."""
-        responses = [None] * len(requests)
+        responses: list[Native] = [None] * len(requests)
         groups = self._groups(requests, responses)
-        for place, (members, arrays) in enumerate(groups):
+        for group in groups:
             try:
-                self._answer(requests, responses, members, arrays, last=place == len(groups) - 1 and place == 0)
-            except Exception as error:  # noqa: BLE001 - any failure of the library is the request's answer
+                self._answer(requests, responses, group, last=len(groups) == 1)
+            except Exception as error:
                 failure = pb_utils.TritonError(str(error))
-                for index in members:
+                for index in group[0]:
                     responses[index] = pb_utils.InferenceResponse(error=failure)
         return responses
 
-    def _groups(self, requests: list, responses: list) -> list:
+    def _groups(self, requests: list[Native], responses: list[Native]) -> list[Group]:
         """(indices, their input arrays) of requests that can share one run."""
-        groups = {}
+        groups: dict[object, Group] = {}
         for index, request in enumerate(requests):
             try:
                 arrays = {tensor.name(): self._array(tensor) for tensor in request.inputs()}
-            except Exception as error:  # noqa: BLE001 - text that is not UTF-8, say
+            except Exception as error:
                 responses[index] = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
                 continue
-            key = index
+            key: object = index
             if self.batched:
                 key = tuple(sorted((name, array.shape[1:]) for name, array in arrays.items()))
             groups.setdefault(key, ([], []))
@@ -154,15 +170,16 @@ class Responder:
             groups[key][1].append(arrays)
         return list(groups.values())
 
-    def _array(self, tensor):  # noqa: ANN001, ANN202 - a server tensor, an ndarray
-        array = tensor.as_numpy()
+    def _array(self, tensor: Native) -> Array:
+        array: Array = tensor.as_numpy()
         name = tensor.name()
         if name in self.strings:
             texts = [item.decode("utf-8") if isinstance(item, bytes) else item for item in array.ravel()]
             array = np.array(texts, dtype=object).reshape(array.shape)
         return array.reshape(()) if name in self.scalars else array
 
-    def _answer(self, requests: list, responses: list, members: list, arrays: list, *, last: bool) -> None:
+    def _answer(self, requests: list[Native], responses: list[Native], group: Group, *, last: bool) -> None:
+        members, arrays = group
         if len(members) == 1:
             merged = arrays[0]
         else:
@@ -171,26 +188,26 @@ class Responder:
         total = sum(rows)
         results = self.run(merged, total, last)
         if self.batched:
-            for name, result in zip(self.outputs, results):
+            for name, result in zip(self.outputs, results, strict=True):
                 if not result.ndim or len(result) != total:
                     msg = f"output '{name}' has shape {list(result.shape)} for a batch of {total}"
                     raise ValueError(msg)
         start = 0
-        for index, count in zip(members, rows):
+        for index, count in zip(members, rows, strict=True):
             part = results if len(members) == 1 else [result[start : start + count] for result in results]
             responses[index] = self._response(requests[index], part)
             start += count
 
-    def _response(self, request, results: list):  # noqa: ANN001, ANN202 - server types
+    def _response(self, request: Native, results: list[Array]) -> Native:
         wanted = set(request.requested_output_names()) or set(self.outputs)
         tensors = [
             pb_utils.Tensor(name, self._wire(name, result))
-            for name, result in zip(self.outputs, results)
+            for name, result in zip(self.outputs, results, strict=True)
             if name in wanted
         ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
-    def _wire(self, name: str, result):  # noqa: ANN001, ANN202 - ndarrays
+    def _wire(self, name: str, result: Array) -> Array:
         if not result.ndim:
             result = result.reshape(self.scalar_shapes.get(name) or [1])
         return np.ascontiguousarray(result)

@@ -72,8 +72,8 @@ def ask(http: str) -> tuple[str, float]:
 def table(build: dict[str, Any]) -> Table:
     """Target, size, latency, error against PyTorch, verdict."""
     rows = Table(box=None, header_style="bold")
-    for heading in ("target", "size", "latency (1 row)", "error vs PyTorch", "top-1", "verdict"):
-        rows.add_column(heading, justify="left" if heading in ("target", "verdict") else "right")
+    for heading in ("target", "size", "latency", "error", "top-1", "verdict"):
+        rows.add_column(heading, justify="left" if heading in ("target", "verdict") else "right", no_wrap=True)
     model = build["models"][0]
     for target in model["targets"]:
         measured = target["measurement"] or {"latency": [], "outputs": [], "metric": None}

@@ -21,7 +21,8 @@ METRICS = (
 def ensemble(member: str, more: str = "") -> str:
     """x → member → y."""
     return (
-        f'platform: "ensemble"\nmax_batch_size: 8\ninput [ {port("x", "FP32", [4])} ]\noutput [ {port("y", "FP32", [4])} ]\n'
+        'platform: "ensemble"\nmax_batch_size: 8\n'
+        f"input [ {port('x', 'FP32', [4])} ]\noutput [ {port('y', 'FP32', [4])} ]\n"
         f'ensemble_scheduling {{ {more} step [ {{ model_name: "{member}" model_version: -1 '
         'input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } ] }\n'
     )

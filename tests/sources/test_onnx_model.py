@@ -1,5 +1,5 @@
-import onnx
 import numpy as np
+import onnx
 import pytest
 from export_models import F32, I64, export, linear, model_of, plain_run, save, value, work_of
 from onnx import TensorProto, helper
@@ -75,7 +75,7 @@ def relocate(path, location):
 
 def test_external_data_is_gathered_beside_the_model(tmp_path):
     path = external(tmp_path)
-    report, requests, exported = export(path, tmp_path / "out")
+    _, requests, exported = export(path, tmp_path / "out")
     assert (tmp_path / "out" / "model.onnx.data").stat().st_size >= 4 * (1200 + 150)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "export.json",
@@ -91,7 +91,9 @@ def test_external_data_of_several_files(tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
     model = onnx.load(str(external(tmp_path)))
-    onnx.save(model, str(folder / "m.onnx"), save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0)
+    onnx.save(
+        model, str(folder / "m.onnx"), save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0
+    )
     assert {file.name for file in folder.iterdir()} == {"m.onnx", "v", "w"}
     _, requests, exported = export(folder / "m.onnx", tmp_path / "out")
     assert np.allclose(plain_run(exported, {"x": requests[1].inputs["x"]})[0], requests[1].outputs["y"], atol=1e-4)
@@ -225,7 +227,7 @@ def test_operator_that_onnxruntime_does_not_know(tmp_path):
     path = save(model, tmp_path / "m.onnx")
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(BuildError, match="onnxruntime cannot load the model: .*NoSuchOp"):
+    with pytest.raises(BuildError, match=r"onnxruntime cannot load the model: .*NoSuchOp"):
         run_export(work_of(path), out)
 
 

@@ -22,7 +22,6 @@ from triton_models import (
     write_openvino,
 )
 
-from builder import defaults
 from builder.errors import ServeError
 from builder.runtime import Runtime
 from builder.servers import Endpoint, ServeOptions
@@ -91,6 +90,10 @@ def write_repository(repository: Path) -> None:
         doubling(),
         doubling_config("onnxruntime", more=tuned + "optimization { graph { level: 1 } }"),
     )
+    by_platform = doubling_config("onnxruntime").replace('backend: "onnxruntime"', 'platform: "onnxruntime_onnx"')
+    write_onnx(repository, "by_platform", doubling(), by_platform)
+    padded = 'parameters { key: "ENABLE_BATCH_PADDING" value { string_value: "YES" } }'
+    write_openvino(repository, "ov_padded", doubling(), doubling_config("openvino", batch=4, more=padded))
     write_openvino(repository, "ov", doubling(), doubling_config("openvino", batch=0))
     write_openvino(repository, "ov_one", doubling(), doubling_config("openvino", batch=1))
     write_openvino(repository, "ov_four", doubling(), doubling_config("openvino", batch=4))
@@ -126,7 +129,7 @@ def rows(count: int, width: int = 4) -> np.ndarray:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("model", ["merged", "folder", "other_file", "tuned", "ov"])
+@pytest.mark.parametrize("model", ["merged", "folder", "other_file", "tuned", "by_platform", "ov", "ov_padded"])
 def test_a_batch_is_answered(endpoint: Endpoint, model: str, protocol: str) -> None:
     answer = ask(address(endpoint, protocol), model, {"x": rows(3)}, protocol=protocol)
     np.testing.assert_array_equal(answer["y"], rows(3) * 2)
@@ -217,7 +220,7 @@ def test_openvino_takes_its_inputs_by_name_and_answers_what_the_configuration_li
 
 
 def test_openvino_with_a_batch_refuses_other_sizes_as_the_native_backend_does(endpoint: Endpoint) -> None:
-    with pytest.raises(Exception, match="expected requests with batch size '4', got '3'.*ENABLE_BATCH_PADDING"):
+    with pytest.raises(Exception, match=r"expected requests with batch size '4', got '3'.*ENABLE_BATCH_PADDING"):
         ask(address(endpoint, "grpc"), "ov_four", {"x": rows(3)})
 
 
@@ -243,25 +246,20 @@ def test_without_configuration_the_models_are_completed_by_the_native_rules(runt
 
 
 NATIVE_TEXTS = (
-    ("wrong_dims", "onnxruntime", ("FP32", [5]), "FP32", 8, r"the model expects 2 dimensions \(shape \[-1,4\]\)"),
-    ("wrong_type", "onnxruntime", ("FP16", [4]), "FP32", 8, "configuration expects datatype TYPE_FP16 for input 'x'"),
-    ("wrong_dims_ov", "openvino", ("FP32", [-1, 5]), "FP32", 0, "the model expects 2 dimensions"),
+    ("onnxruntime", "FP32", [5], r"the model expects 2 dimensions \(shape \[-1,4\]\)"),
+    ("onnxruntime", "FP16", [4], "configuration expects datatype TYPE_FP16 for input 'x'"),
+    ("openvino", "FP32", [-1, 5], "the model expects 2 dimensions"),
 )
 
 
-@pytest.mark.parametrize(("name", "backend", "given", "kind", "batch", "text"), NATIVE_TEXTS)
+@pytest.mark.parametrize("case", NATIVE_TEXTS)
 def test_what_the_native_backend_refuses_is_refused_in_its_words(
-    runtime: Runtime,
-    tmp_path: Path,
-    name: str,
-    backend: str,
-    given: tuple[str, list[int]],
-    kind: str,
-    batch: int,
-    text: str,
+    runtime: Runtime, tmp_path: Path, case: tuple[str, str, list[int], str]
 ) -> None:
-    wrong = config(backend, [port("x", *given)], [port("y", kind, [4] if batch else [-1, 4])], batch=batch)
-    (write_onnx if backend == "onnxruntime" else write_openvino)(tmp_path, name, doubling(), wrong)
-    options = ServeOptions(release=defaults.RELEASE, auto_complete=False)
+    backend, kind, dims, text = case
+    batch = 8 if len(dims) == 1 else 0
+    wrong = config(backend, [port("x", kind, dims)], [port("y", "FP32", [4] if batch else [-1, 4])], batch=batch)
+    (write_onnx if backend == "onnxruntime" else write_openvino)(tmp_path, "wrong", doubling(), wrong)
+    options = ServeOptions(release=runtime.release, auto_complete=False)
     with pytest.raises(ServeError, match=text), serve(tmp_path, options):
         pass

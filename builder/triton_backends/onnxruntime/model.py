@@ -5,6 +5,7 @@ import re
 import backend_common as common
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from backend_common import Array, Json, Native
 
 DEFAULT_FILE = "model.onnx"
 DEFAULT_MAX_BATCH_SIZE = 4
@@ -24,6 +25,7 @@ ORT_TO_NUMPY = {
     "tensor(bfloat16)": "bfloat16",
     "tensor(string)": "string",
 }
+NO_TENSORS = {"seq": "sequence", "map": "map", "optional": "optional", "sparse_tensor": "sparse"}
 GRAPH_LEVELS = {
     -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -31,7 +33,7 @@ GRAPH_LEVELS = {
 }
 
 
-def session_options(config: dict):  # noqa: ANN201 - the library's type
+def session_options(config: Json) -> Native:
     """The options that the native backend sets from the configuration."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -54,34 +56,34 @@ def session_options(config: dict):  # noqa: ANN201 - the library's type
     return options
 
 
-def open_session(version_folder: str, config: dict):  # noqa: ANN201 - the library's type
+def open_session(version_folder: str, config: Json) -> Native:
     """Load the model; the library's message in the native backend's form where it refuses."""
     path = common.model_file(version_folder, config, DEFAULT_FILE)
     try:
         return onnxruntime.InferenceSession(path, session_options(config), providers=["CPUExecutionProvider"])
     except pb_utils.TritonModelException:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever the library raises is why the model does not load
+    except Exception as error:
         found = re.match(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", str(error), re.DOTALL)
-        return common.refuse(f"onnx runtime error {found[1]}: {found[2]}" if found else str(error))
+        common.refuse(f"onnx runtime error {found[1]}: {found[2]}" if found else str(error))
 
 
-def ports_of(session) -> dict:  # noqa: ANN001 - the library's type
+def ports_of(session: Native) -> Json:
     """The model's own inputs and outputs."""
     return {
         "inputs": [_port(node) for node in session.get_inputs()],
-        "outputs": [_port(n) for n in session.get_outputs()],
+        "outputs": [_port(node) for node in session.get_outputs()],
+        "initializers": [node.name for node in session.get_overridable_initializers()],
     }
 
 
-def _port(node) -> dict:  # noqa: ANN001 - the library's type
-    if node.type not in ORT_TO_NUMPY:
-        common.refuse(f"Unsupported ONNX Type '{node.type}' for I/O '{node.name}', expected 'ONNX_TYPE_TENSOR'.")
-    shape = [size if isinstance(size, int) and size >= 0 else -1 for size in node.shape]
-    return {"name": node.name, "dtype": ORT_TO_NUMPY[node.type], "shape": shape}
+def _port(node: Native) -> Json:
+    kind = ORT_TO_NUMPY.get(node.type) or NO_TENSORS.get(re.match(r"\w*", node.type)[0], node.type)
+    shape = [size if isinstance(size, int) and size >= 0 else -1 for size in node.shape or ()]
+    return {"name": node.name, "dtype": kind, "shape": shape}
 
 
-def complete(config: dict, name: str, ports: dict) -> None:
+def complete(config: Json, name: str, ports: Json) -> None:
     """The native backend's auto-complete: batching only where every first dimension is dynamic."""
     every = ports["inputs"] + ports["outputs"]
     if all(port["shape"] and port["shape"][0] == -1 for port in every):
@@ -101,14 +103,14 @@ class TritonPythonModel:
     """One instance of one model."""
 
     @staticmethod
-    def auto_complete_config(auto_complete_model_config):  # noqa: ANN001, ANN205 - the server's type
+    def auto_complete_config(auto_complete_model_config: Native) -> Native:
         """Complete what the configuration leaves out; one that has inputs and outputs stays as it is."""
         config = auto_complete_model_config.as_dict()
         if not (config.get("input") and config.get("output")):
             complete(config, config["name"], ports_of(open_session(pb_utils.get_model_dir(), config)))
         return auto_complete_model_config
 
-    def initialize(self, args: dict) -> None:
+    def initialize(self, args: Json) -> None:
         """Load the model and refuse what the native backend refuses."""
         config = common.read_config(args)
         folder = f"{args['model_repository']}/{args['model_version']}"
@@ -118,10 +120,11 @@ class TritonPythonModel:
         self.responder = common.Responder(config, ports, self._run)
         self.names = self.responder.outputs
 
-    def _run(self, arrays: dict, rows: int, last: bool) -> list:  # noqa: ARG002, FBT001 - the responder's call
-        return self.session.run(self.names, arrays)
+    def _run(self, arrays: dict[str, Array], rows: int, last: bool) -> list[Array]:  # noqa: ARG002 - the responder's call
+        results: list[Array] = self.session.run(self.names, arrays)
+        return results
 
-    def execute(self, requests: list) -> list:
+    def execute(self, requests: list[Native]) -> list[Native]:
         """Answer the requests the batcher put together."""
         return self.responder.execute(requests)
 

@@ -4,6 +4,7 @@ import backend_common as common
 import numpy as np
 import openvino as ov
 import triton_python_backend_utils as pb_utils
+from backend_common import Array, Json, Native
 from openvino.preprocess import PrePostProcessor
 
 DEFAULT_FILE = "model.xml"
@@ -28,7 +29,7 @@ OV_TO_NUMPY = {kind.get_type_name(): name for name, kind in NUMPY_TO_OV.items()}
 }
 
 
-def read_model(version_folder: str, config: dict):  # noqa: ANN201 - the library's type
+def read_model(version_folder: str, config: Json) -> tuple[Native, Native]:
     """Read the model file; the library's own message where it cannot."""
     path = common.model_file(version_folder, config, DEFAULT_FILE)
     core = ov.Core()
@@ -36,26 +37,26 @@ def read_model(version_folder: str, config: dict):  # noqa: ANN201 - the library
         core.add_extension(extension)
     try:
         return core, core.read_model(path)
-    except Exception as error:  # noqa: BLE001 - whatever the library raises is why the model does not load
-        return common.refuse(f"openvino error in reading model : {error}")
+    except Exception as error:
+        common.refuse(f"openvino error in reading model : {error}")
 
 
-def ports_of(model) -> dict:  # noqa: ANN001 - the library's type
+def ports_of(model: Native) -> Json:
     """The model's own inputs and outputs; an unnamed one is refused as the native backend does."""
     return {"inputs": [_port(port) for port in model.inputs], "outputs": [_port(port) for port in model.outputs]}
 
 
-def _port(port) -> dict:  # noqa: ANN001 - the library's type
+def _port(port: Native) -> Json:
     try:
         name = port.get_any_name()
     except RuntimeError as error:
-        return common.refuse(f"ModelState::Create ov::Exception: {error}")
+        common.refuse(f"ModelState::Create ov::Exception: {error}")
     kind = port.get_element_type().get_type_name()
     shape = [size.get_length() if size.is_static else -1 for size in port.get_partial_shape()]
     return {"name": name, "dtype": OV_TO_NUMPY.get(kind, kind), "shape": shape}
 
 
-def complete(config: dict, model, ports: dict) -> None:  # noqa: ANN001 - the library's type
+def complete(config: Json, model: Native, ports: Json) -> None:
     """The native backend's auto-complete: batching only where every layout has a batch axis."""
     every = [*model.inputs, *model.outputs]
     if all(ov.layout_helpers.has_batch(ov.layout_helpers.get_layout(port)) for port in every):
@@ -66,9 +67,9 @@ def complete(config: dict, model, ports: dict) -> None:  # noqa: ANN001 - the li
     common.complete_io(config, "output", ports["outputs"], every_dim_dynamic=True)
 
 
-def device_properties(config: dict) -> dict:
+def device_properties(config: Json) -> Json:
     """What the native backend gives the CPU device; nothing that the configuration does not name."""
-    properties = {}
+    properties: Json = {}
     for key in ("INFERENCE_NUM_THREADS", "COMPILATION_NUM_THREADS"):
         if value := common.parameter(config, key):
             if not value.isdigit():
@@ -91,7 +92,7 @@ def device_properties(config: dict) -> dict:
     return properties
 
 
-def shaped(model, config: dict):  # noqa: ANN001, ANN201 - the library's type
+def shaped(model: Native, config: Json) -> Native:
     """The model with the wire types of the configuration, and with its batch where it batches."""
     processor = PrePostProcessor(model)
     size = config.get("max_batch_size", 0)
@@ -118,14 +119,14 @@ class TritonPythonModel:
     """One instance of one model."""
 
     @staticmethod
-    def auto_complete_config(auto_complete_model_config):  # noqa: ANN001, ANN205 - the server's type
+    def auto_complete_config(auto_complete_model_config: Native) -> Native:
         """Complete what the configuration leaves out."""
         config = auto_complete_model_config.as_dict()
         model = read_model(pb_utils.get_model_dir(), config)[1]
         complete(config, model, ports_of(model))
         return auto_complete_model_config
 
-    def initialize(self, args: dict) -> None:
+    def initialize(self, args: Json) -> None:
         """Load the model and refuse what the native backend refuses."""
         config = common.read_config(args)
         core, model = read_model(f"{args['model_repository']}/{args['model_version']}", config)
@@ -137,7 +138,7 @@ class TritonPythonModel:
             self.compiled = core.compile_model(model, "CPU")
         except pb_utils.TritonModelException:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the library raises is why the model does not load
+        except Exception as error:
             common.refuse(f"openvino error in loading model : {error}")
         self.request = self.compiled.create_infer_request()
         self.batch_size = config.get("max_batch_size", 0)
@@ -147,7 +148,7 @@ class TritonPythonModel:
         places = {port["name"]: place for place, port in enumerate(ports["outputs"])}
         self.outputs = [places[name] for name in self.responder.outputs]
 
-    def _run(self, arrays: dict, rows: int, last: bool) -> list:  # noqa: FBT001 - the responder's call
+    def _run(self, arrays: dict[str, Array], rows: int, last: bool) -> list[Array]:
         if self.batch_size and rows != self.batch_size:
             if not self.padding:
                 msg = (
@@ -165,11 +166,11 @@ class TritonPythonModel:
             results = [result[:rows] for result in results]
         return results if last else [result.copy() for result in results]
 
-    def _padded(self, array):  # noqa: ANN001, ANN202 - ndarrays
+    def _padded(self, array: Array) -> Array:
         missing = self.batch_size - len(array)
         return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
 
-    def execute(self, requests: list) -> list:
+    def execute(self, requests: list[Native]) -> list[Native]:
         """Answer the requests the batcher put together."""
         return self.responder.execute(requests)
 

@@ -1,0 +1,50 @@
+"""Sample requests as the file that `loadtests/payloads.py` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from builder.samples import Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
+PAYLOAD_BYTES: Final = 256 << 20
+"""Load tests repeat their requests; more than this only costs memory."""
+
+
+def save_payload(file: Path, requests: Sequence[Request]) -> None:
+    """Write the inputs as `INDEX/INPUT` and `rows`; no pickle is needed to read them."""
+    import numpy as np
+
+    chosen = _within(requests, PAYLOAD_BYTES)
+    members: dict[str, Array] = {"rows": np.asarray([request.rows for request in chosen], np.int64)}
+    for index, request in enumerate(chosen):
+        for name, array in request.inputs.items():
+            members[f"{index}/{name}"] = _storable(np.asarray(array))
+    np.savez(file, **members)  # type: ignore[arg-type]
+
+
+def _within(requests: Sequence[Request], limit: int) -> list[Request]:
+    chosen: list[Request] = []
+    total = 0
+    for request in requests:
+        total += sum(array.nbytes for array in request.inputs.values())
+        if chosen and total > limit:
+            break
+        chosen.append(request)
+    return chosen
+
+
+def _storable(array: Array) -> Array:
+    import numpy as np
+
+    if array.dtype.kind in "OS":
+        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+        return np.asarray(texts, dtype=np.str_).reshape(array.shape)
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array

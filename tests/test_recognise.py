@@ -1,0 +1,65 @@
+import zipfile
+
+import pytest
+
+from builder.errors import SpecError
+from builder.recognise import recognise
+
+
+def refusal(path):
+    with pytest.raises(SpecError) as caught:
+        recognise(path)
+    return caught.value.message
+
+
+def test_missing_and_empty(tmp_path):
+    assert refusal(tmp_path / "none.onnx") == f"no such file or folder: {tmp_path / 'none.onnx'}"
+    (tmp_path / "empty.onnx").touch()
+    assert refusal(tmp_path / "empty.onnx") == "empty.onnx is empty"
+
+
+def test_directories(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert refusal(folder) == "folder is a directory that is no model (it is empty)"
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
+        (folder / name).touch()
+    assert refusal(folder) == "folder is a directory that is no model (it holds a.txt, b.txt, c.txt …)"
+    (folder / "saved_model.pb").touch()
+    assert "TensorFlow SavedModel" in refusal(folder)
+
+
+def test_zip_that_is_no_model(tmp_path):
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("one.txt", "1")
+    assert refusal(path) == "photos.zip is a zip archive that is no model (it holds one.txt)"
+    path.write_bytes(path.read_bytes()[:20])
+    assert refusal(path) == "photos.zip is a zip archive that is no model (damaged or empty)"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello, this is text\n", "model.bin is a text file, no model"),
+        (b"\x08\x07\x00\x01\xff" * 40, "model.bin is a binary file of no known format, no model"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(50), "model.bin is an HDF5 file (Keras?), which this version does not read"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    ],
+)
+def test_other_files(tmp_path, content, message):
+    path = tmp_path / "model.bin"
+    path.write_bytes(content)
+    assert message in refusal(path)
+
+
+def test_pickle_is_recognised_and_refused_when_described(tmp_path):
+    import pickle
+
+    from builder.sources import torch_state_dict
+
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"a": 1}))
+    assert recognise(path) == "torch_state_dict"
+    with pytest.raises(SpecError, match=r"model\.pkl is a pickle"):
+        torch_state_dict.describe(path)
