@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from builder import __version__
 from builder.cache import Cache
@@ -14,7 +15,16 @@ from builder.defaults import VERSIONS_KEPT
 from builder.errors import SpecError
 from builder.findings import Finding
 from builder.judge import ModelState, TargetState, candidates, gates_of
-from builder.manifest import FORMAT, Manifest, ModelRecord, Numbers, RunRecord, ServedRecord, TargetRecord, TargetTimings
+from builder.manifest import (
+    FORMAT,
+    Manifest,
+    ModelRecord,
+    Numbers,
+    RunRecord,
+    ServedRecord,
+    TargetRecord,
+    TargetTimings,
+)
 from builder.measurement import ExportReport
 from builder.records import canonical, to_json
 from builder.repository import ModelFolder, stage_model
@@ -22,8 +32,14 @@ from builder.samples import Request
 from builder.spec import BatchingSpec, InstancesSpec, ModelSpec, RepoSpec
 from builder.stored_samples import store_samples
 from builder.tensors import Signature
-from builder.triton_config import ConfigRequest, parse_config, render_config, warmup_files, warmup_from_samples
-from builder.work import work_key
+from builder.triton_config import (
+    ConfigRequest,
+    parse_config,
+    render_config,
+    warmup_files,
+    warmup_from_samples,
+)
+from builder.work import Work, work_key
 
 LABELS_FILE = "labels.txt"
 
@@ -46,7 +62,8 @@ def served_states(state: ModelState) -> tuple[tuple[str, TargetState], ...]:
     own = ((state.spec.name, best[0]),)
     if state.spec.serve != "all":
         return own
-    return own + tuple((f"{state.spec.name}_{target.target.suffix}", target) for target in state.targets if target.passes)
+    passing = (target for target in state.targets if target.passes)
+    return own + tuple((f"{state.spec.name}_{target.target.suffix}", target) for target in passing)
 
 
 def possible_folders(spec: RepoSpec) -> tuple[str, ...]:
@@ -107,13 +124,14 @@ def _model_folder(  # noqa: PLR0913
         batch_proven=target.batch_proven,
         batching=spec.batching or BatchingSpec(),
         instances=spec.instances or InstancesSpec(),
-        label_files={output: LABELS_FILE for output in labels},
+        label_files={labels[0]: LABELS_FILE} if labels else {},
         warmup=warmup_from_samples(report.signature, requests, len(requests)),
         overrides=spec.config,
     )
     rendered = render_config(request)
-    extra: dict[str, bytes] = dict(warmup_files(request))
-    extra.update({LABELS_FILE: text for text in labels.values()})
+    extra: dict[str, bytes] = warmup_files(request)
+    if labels:
+        extra[LABELS_FILE] = labels[1]
     model = ModelFolder(
         folder=folder,
         target=target.target,
@@ -136,17 +154,17 @@ def _warmup_samples(spec: ModelSpec, report: ExportReport, samples: Path) -> tup
     return load_requests(samples, report.signature)[: spec.warmup.samples]
 
 
-def _labels(spec: ModelSpec, signature: Signature) -> dict[str, bytes]:
-    """Output → label file, for the output whose last axis has as many classes as the file has lines."""
+def _labels(spec: ModelSpec, signature: Signature) -> tuple[str, bytes] | None:
+    """The output whose last axis has as many classes as the file has lines, and the label file."""
     if spec.class_names is None:
-        return {}
+        return None
     try:
         names = spec.class_names.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{spec.name}: class_names: {spec.class_names} cannot be read: {error}") from error
     for tensor in signature.outputs:
         if tensor.shape and tensor.shape[-1] == len(names):
-            return {tensor.name: ("\n".join(names) + "\n").encode()}
+            return tensor.name, ("\n".join(names) + "\n").encode()
     sizes = ", ".join(tensor.describe() for tensor in signature.outputs)
     raise SpecError(
         f"{spec.name}: class_names: {spec.class_names} has {len(names)} lines, but no output has that many classes",
@@ -180,7 +198,8 @@ def model_record(state: ModelState, staged: Sequence[Staged], live: Mapping[str,
 def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
     measured = target.measurement
     numbers = measured and Numbers(measured.outputs, measured.batch, measured.compute, measured.metric, measured.notes)
-    works = {work.kind: portable_work(to_json(work)) for work in (state.plan.export, target.plan.convert, target.plan.measure)}
+    every: tuple[Work, ...] = (state.plan.export, target.plan.convert, target.plan.measure)
+    works: dict[str, dict[str, Any]] = {work.kind: portable_work(to_json(work)) for work in every}
     return TargetRecord(
         target=target.target,
         status="built" if target.status == "cached" else target.status,
@@ -192,7 +211,7 @@ def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
     )
 
 
-def portable_work(work: dict[str, object]) -> dict[str, object]:
+def portable_work(work: dict[str, Any]) -> dict[str, Any]:
     """A work without the places it was read from: the manifest is the same wherever it is built."""
     source = work.get("source")
     if isinstance(source, dict):
@@ -244,4 +263,3 @@ def _portable_spec(spec: RepoSpec) -> object:
             if model.get(key):
                 model[key] = "given"
     return data
-

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Run = Callable[["Arrays"], "tuple[Array, ...]"]
 
+NameOf = Callable[[int], str]
+
 MORE_SIZES: Final = (4, 8, 16, 32)
 """Tried where a single row is refused."""
 TOLERANCE: Final = 1e-3
@@ -50,8 +52,8 @@ def take_rows(pool: Arrays, start: int, count: int) -> dict[str, Array]:
     return {name: np.take(array, range(start, start + count), axis=0, mode="wrap") for name, array in pool.items()}
 
 
-def probe_batches(run: Run, pool: Arrays, max_batch_size: int) -> Probe:
-    """Run batches of the pool's rows, and the same rows alone.
+def probe_batches(run: Run, pool: Arrays, max_batch_size: int, name_of: NameOf = "output {}".format) -> Probe:
+    """Run batches of the pool's rows, and the same rows alone; `name_of` names the output at a place in reasons.
 
     Raises:
         SpecError: no batch size runs.
@@ -71,21 +73,23 @@ def probe_batches(run: Run, pool: Arrays, max_batch_size: int) -> Probe:
             f"the model refuses the samples at every batch size tried ({', '.join(map(str, refused))}): {refused[1]}",
             remedy="give samples that the model accepts, or correct inputs:",
         )
-    _refuse_odd_ranks(answers, refused)
+    _refuse_odd_ranks(answers, refused, name_of)
     sizes = tuple(sorted(answers))
     fixed = sizes[0] if len(sizes) == 1 else None
-    reason = _size_problem(sizes, refused) or _rows_problem(answers) or _mixing_problem(run, pool, answers)
+    reason = (
+        _size_problem(sizes, refused) or _rows_problem(answers, name_of) or _mixing_problem(run, pool, answers, name_of)
+    )
     proof = BatchProof(proven=not reason, sizes=sizes, reason=reason, refused=tuple(sorted(refused.items())))
     return Probe(proof, sizes, fixed, answers)
 
 
-def _refuse_odd_ranks(answers: dict[int, Outputs], refused: dict[int, str]) -> None:
+def _refuse_odd_ranks(answers: dict[int, Outputs], refused: dict[int, str], name_of: NameOf) -> None:
     """A size at which an output has another rank than at the largest size cannot be served beside it."""
     ranks = [value.ndim for value in answers[max(answers)]]
     for size, outputs in list(answers.items()):
         for place, (value, rank) in enumerate(zip(outputs, ranks, strict=False)):
             if value.ndim != rank and size in answers:
-                refused[size] = f"output {place} has rank {value.ndim} there, {rank} at batch size {max(answers)}"
+                refused[size] = f"{name_of(place)} has rank {value.ndim} there, {rank} at batch size {max(answers)}"
                 del answers[size]
 
 
@@ -97,17 +101,17 @@ def _size_problem(sizes: Sequence[int], refused: Mapping[int, str]) -> str:
     return f"runs only at batch sizes {', '.join(map(str, sizes))}; refuses {shown} ({size}: {message})"
 
 
-def _rows_problem(answers: Mapping[int, Outputs]) -> str:
+def _rows_problem(answers: Mapping[int, Outputs], name_of: NameOf) -> str:
     for size, outputs in sorted(answers.items()):
         for place, value in enumerate(outputs):
             if value.ndim == 0:
-                return f"output {place} is one number, whatever the batch size"
+                return f"{name_of(place)} is one number, whatever the batch size"
             if value.shape[0] != size:
-                return f"output {place} has {value.shape[0]} rows for a batch of {size}"
+                return f"{name_of(place)} has {value.shape[0]} rows for a batch of {size}"
     return ""
 
 
-def _mixing_problem(run: Run, pool: Arrays, answers: Mapping[int, Outputs]) -> str:
+def _mixing_problem(run: Run, pool: Arrays, answers: Mapping[int, Outputs], name_of: NameOf) -> str:
     """Why rows in a batch are not the rows alone; empty when they are."""
     import numpy as np
 
@@ -119,10 +123,14 @@ def _mixing_problem(run: Run, pool: Arrays, answers: Mapping[int, Outputs]) -> s
         for place, value in enumerate(outputs):
             rows = [alone[row][place] for row in range(size)]
             if any(row.shape[1:] != value.shape[1:] for row in rows):
-                return f"output {place} has shape {list(value.shape)} in a batch of {size}, {list(rows[0].shape)} alone"
+                return (
+                    f"{name_of(place)} has shape {list(value.shape)} in a batch of {size}, {list(rows[0].shape)} alone"
+                )
             difference = row_difference(np.concatenate(rows), value)
             if difference > TOLERANCE:
-                return f"rows change with their batch: output {place} differs by {difference:.2g} at batch size {size}"
+                return (
+                    f"rows change with their batch: {name_of(place)} differs by {difference:.2g} at batch size {size}"
+                )
     return ""
 
 

@@ -24,7 +24,7 @@ from builder.manifest import Manifest, ModelRecord, TargetTimings, read_manifest
 from builder.offline import check_offline
 from builder.pipeline import Outcome, run_works
 from builder.plan import Plan, make_plan
-from builder.progress import Event, Progress
+from builder.progress import Progress
 from builder.repository import carry_over, check_output, signature_finding
 from builder.spec import RepoSpec
 from builder.swap import Staging, remove, staging, swap
@@ -296,7 +296,10 @@ def verdict_summary(verdict: LiveVerdict) -> dict[str, object]:
 
 
 def _all_findings(run: _Build) -> list[Finding]:
-    return [*run.findings, *(finding for state in run.states for target in state.targets for finding in target.findings)]
+    return [
+        *run.findings,
+        *(finding for state in run.states for target in state.targets for finding in target.findings),
+    ]
 
 
 def _exit_code(run: _Build, findings: Sequence[Finding], outcomes: Mapping[str, Outcome]) -> int:
@@ -314,4 +317,3 @@ def _exit_code(run: _Build, findings: Sequence[Finding], outcomes: Mapping[str, 
     if blocked or has_errors(findings):
         return GateError.exit_code
     return EXIT_OK
-

@@ -80,7 +80,7 @@ def _why_not(
 ) -> tuple[str, str] | None:
     """Why a folder cannot be judged, and what would make it possible; None when it can."""
     if manifest is None or folder not in manifest.served_folders():
-        return "no reference answers: build-repo did not make this model", "build it from its source with build-repo build"
+        return "no reference answers: build-repo did not make this model", "build it with build-repo build"
     left = [text for text in unchecked if text.startswith(f"{folder}: ")]
     if any("the embedded server has no" in text or "left out" in text for text in left):
         return "; ".join(left), "check it on a server of its release: --url grpc://HOST:PORT"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -97,7 +98,7 @@ def _learn(source: LoadedSource, ref: SamplesRef) -> _Reference:
     declared = dict(source.declared_shapes)
     probe = None
     if batch_axes(inputs):
-        probe = probe_batches(source.run, samples.pool(), ref.max_batch_size)
+        probe = probe_batches(source.run, samples.pool(), ref.max_batch_size, partial(_output_name, source))
         if probe.fixed is not None:
             declared = fix_declared(declared, batch_axes(inputs), probe.fixed)
             inputs = fix_first_axis(inputs, probe.fixed)
@@ -111,6 +112,12 @@ def _learn(source: LoadedSource, ref: SamplesRef) -> _Reference:
     rows = tuple(replace(request, rows=_rows(request, signature)) for request in requests)
     proof = _proof(probe, signature)
     return _Reference(signature, rows, extras, proof, samples.notes, samples.origin)
+
+
+def _output_name(source: LoadedSource, place: int) -> str:
+    """How reasons speak of an output."""
+    names = source.output_names
+    return f"output {names[place]!r}" if names else f"output {place}"
 
 
 def _samples(source: LoadedSource, ref: SamplesRef) -> RandomSamples | FileSamples:

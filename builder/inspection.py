@@ -70,6 +70,4 @@ def _releases(description: Description) -> tuple[str, ...] | None:
     opset, ir_version = description.opset, description.ir_version
     if opset is None or ir_version is None:
         return None
-    return tuple(
-        item.release for item in known_releases() if item.max_opset >= opset and item.max_ir >= ir_version
-    )
+    return tuple(item.release for item in known_releases() if item.max_opset >= opset and item.max_ir >= ir_version)

@@ -89,14 +89,17 @@ def gates_of(model: ModelSpec) -> Gates:
     return Gates(**accuracy.model_dump()) if accuracy else Gates()
 
 
-def _judge_target(
-    model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Outcome], cache: Cache
-) -> TargetState:
+def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Outcome], cache: Cache) -> TargetState:
     if plan.deferred:
         what = plan.measure.machine.get("cpu", "this machine")
         note = f"deferred: {plan.target} cannot be built here ({what}); nothing of it is checked or served"
         finding = Finding(
-            "info", "target.deferred", note, "run the same build on a machine with the GPU", model.name, str(plan.target)
+            "info",
+            "target.deferred",
+            note,
+            "run the same build on a machine with the GPU",
+            model.name,
+            str(plan.target),
         )
         return TargetState(plan, "deferred", findings=(finding,))
     if plan.missing:

@@ -11,7 +11,7 @@ from pathlib import Path
 from builder.errors import MachineError
 
 
-def install_near(python: Path, package: str, version: str, progress: Callable[[str], None]) -> str:
+def install_near(python: Path, package: str, version: str, progress: Callable[[str], object]) -> str:
     """Install the version, or the nearest patch release of the same minor; returns the note to record, or nothing."""
     progress(f"installing {package} {version}")
     try:

@@ -175,7 +175,15 @@ def _run_child(run: _Run, key: str, work: Work) -> Outcome:
         return Outcome("failed", error=error)
     kept = run.cache.failure(key)
     _keep_failure(kept, record, log)
-    replay = [sys.executable, "-P", "-m", "builder.step", str(kept / "work.json"), str(kept / "out"), str(run.cache.root)]
+    replay = [
+        sys.executable,
+        "-P",
+        "-m",
+        "builder.step",
+        str(kept / "work.json"),
+        str(kept / "out"),
+        str(run.cache.root),
+    ]
     return Outcome("failed", error=error, log=kept / "log.txt", replay=shlex.join(replay))
 
 

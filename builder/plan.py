@@ -73,7 +73,9 @@ def make_plan(spec: RepoSpec, *, defer: bool = False, strict: bool = False) -> P
         SpecError: something is impossible whatever the machine.
         MachineError: this machine lacks what a model cannot do without.
     """
-    return Plan(spec.triton, tuple(_plan_model(model, spec.triton, defer=defer, strict=strict) for model in spec.models))
+    return Plan(
+        spec.triton, tuple(_plan_model(model, spec.triton, defer=defer, strict=strict) for model in spec.models)
+    )
 
 
 def _plan_model(model: ModelSpec, release: str, *, defer: bool, strict: bool) -> ModelPlan:

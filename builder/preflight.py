@@ -35,7 +35,7 @@ class Check:
 
 
 def machine_checks() -> tuple[Check, ...]:
-    """Interpreter, shared libpython, venv, bash, platform, C library, shared memory, in the order in which they are refused."""
+    """Everything looked at, in the order in which it is refused."""
     return (
         platform_check(f"{platform.system()} {platform.machine()}"),
         glibc_check(*platform.libc_ver()),

@@ -20,5 +20,5 @@ class Event:
 Progress = Callable[[Event], None]
 
 
-def silent(event: Event) -> None:  # noqa: ARG001
+def silent(event: Event) -> None:
     """For callers that want no progress."""

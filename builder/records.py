@@ -52,7 +52,7 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _read(kind: Any, data: Any, where: str) -> Any:  # noqa: ANN401, PLR0911
+def _read(kind: Any, data: Any, where: str) -> Any:  # noqa: ANN401, C901, PLR0911 - one line for each kind of annotation
     origin = get_origin(kind)
     if kind is Any:
         return data
@@ -78,7 +78,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:  # noqa: ANN401, PLR0911
     return _expect(isinstance(data, kind), data, kind, where)
 
 
-def _expect(ok: bool, data: Any, kind: Any, where: str) -> Any:  # noqa: ANN401, FBT001
+def _expect(ok: bool, data: Any, kind: Any, where: str) -> Any:  # noqa: ANN401
     if not ok:
         msg = f"{where}: expected {getattr(kind, '__name__', kind)}, got {data!r}"
         raise RecordError(msg)
@@ -103,7 +103,7 @@ def _read_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[Any,
     return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, data, strict=True)))
 
 
-def _read_dataclass(kind: type, data: Any, where: str) -> Any:  # noqa: ANN401
+def _read_dataclass(kind: Any, data: Any, where: str) -> Any:  # noqa: ANN401
     _expect(isinstance(data, dict), data, dict, where)
     hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -114,9 +114,7 @@ def _read_dataclass(kind: type, data: Any, where: str) -> Any:  # noqa: ANN401
     missing = [
         name
         for name, field in fields.items()
-        if name not in data
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in data and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         msg = f"{where}: missing key {missing[0]!r}"

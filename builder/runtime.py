@@ -28,7 +28,7 @@ STUB_FILE: Final = "triton_python_backend_stub"
 PLAIN_PACKAGES: Final = ("numpy<2", "packaging", "protobuf<7", "flatbuffers")
 """What the server's stub, onnxruntime and openvino import beside themselves."""
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)

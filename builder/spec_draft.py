@@ -53,7 +53,8 @@ def _model(item: Inspection, folder: Path, name: str) -> Iterator[str]:
         yield "      model: my_nets:build"
         yield "      args: {}"
     yield from _inputs(item)
-    yield "    # samples: {path: samples.npz, labels: label}   # real inputs, arrays named like the inputs; random when left out"
+    yield "    # Real inputs, arrays named like the inputs; seeded random ones when left out:"
+    yield "    # samples: {path: samples.npz, labels: label}"
     yield f"    targets: [{', '.join(_targets(item))}]"
     yield f"    serve: {defaults.SERVE}                  # the fastest target that passes; or all; or one target"
     yield f"    # accuracy: {{max_relative_error: {defaults.MAX_RELATIVE_ERROR}, min_cosine: {defaults.MIN_COSINE}}}"
@@ -64,8 +65,8 @@ def _model(item: Inspection, folder: Path, name: str) -> Iterator[str]:
 def _inputs(item: Inspection) -> Iterator[str]:
     signature = item.description.signature
     if signature is None:
-        yield "    # The file does not say what goes in: give every input its name, dtype and shape, in the order of the"
-        yield "    # network's arguments; an axis of any size gets a name."
+        yield "    # The file does not say what goes in: give every input its name, dtype and shape, in the order of"
+        yield "    # the network's arguments; an axis of any size gets a name."
         yield "    inputs:"
         yield "      - {name: input, dtype: float32, shape: [batch, 3, 224, 224]}"
         return

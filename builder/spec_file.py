@@ -179,7 +179,8 @@ def _target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> 
         precisions = backend_module(target.backend).PRECISIONS
         if target.precision not in precisions:
             yield Problem(
-                (*where, index), f"{target.backend} has no precision {target.precision!r}; it has {', '.join(precisions)}"
+                (*where, index),
+                f"{target.backend} has no precision {target.precision!r}; it has {', '.join(precisions)}",
             )
         elif text in targets[:index]:
             yield Problem((*where, index), f"{text} is listed twice")
@@ -252,5 +253,5 @@ def _serve_word(serve: str) -> str:
 def default_name(path: Path) -> str:
     """A model's name from its file name: `PP-OCR v6.onnx` → `PP-OCR_v6`."""
     stem = path.stem if path.is_file() else path.name
-    cleaned = "".join(char if char.isalnum() and char.isascii() or char in "_-." else "_" for char in stem)
+    cleaned = "".join(char if (char.isalnum() and char.isascii()) or char in "_-." else "_" for char in stem)
     return cleaned.strip(".").replace("..", ".") or defaults.OUTPUT

@@ -80,7 +80,9 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         traceback.print_exc()
         said = f"{type(error).__name__}: {error}".splitlines()[0]
-        answer.write(json.dumps(error_to_json(BuildError(f"unexpected {said}", remedy="see the log; please report it"))))
+        answer.write(
+            json.dumps(error_to_json(BuildError(f"unexpected {said}", remedy="see the log; please report it")))
+        )
         answer.flush()
         return EXIT_BUG
     answer.write("{}")

@@ -1,4 +1,4 @@
-"""Replace a repository by a staged one so that a reader sees the old or the new, and a kill at any moment loses neither.
+"""Replace a repository by a staged one: a reader sees the old or the new, and a kill at any moment loses neither.
 
 One hidden folder stands beside the output while a build runs: it holds the lock and the staged repository. Where the
 output is a mount point, or its parent cannot be written, the hidden folder lies inside the output instead.

@@ -14,8 +14,7 @@ import os
 import signal
 import sys
 import time
-from argparse import ArgumentParser, Namespace
-from importlib import import_module
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +23,8 @@ import gevent
 import locust.stats
 from locust import User, constant, events, task
 from locust.env import Environment
-from payloads import load_requests, request_inputs, rows_of, send_arguments
+from payloads import load_requests, request_inputs, rows_of
+from target import Target
 from window import Window, counters
 
 WINDOW = Window()
@@ -67,7 +67,7 @@ def start(environment: Environment, **_: object) -> None:
         import grpc.experimental.gevent
 
         grpc.experimental.gevent.init_gevent()
-    environment.triton = Target(protocol, host.netloc, host.scheme in ("https", "grpcs"), options)
+    environment.triton = Target(protocol, host.netloc, tls=host.scheme in ("https", "grpcs"), options=options)
     WINDOW.waits = options.measure_s > 0
     try:
         with environment.triton.client() as client:
@@ -78,26 +78,6 @@ def start(environment: Environment, **_: object) -> None:
         fail(environment, f"{type(error).__name__}: {error}")
 
 
-class Target:
-    """Where the requests go and by which of tritonclient's modules."""
-
-    def __init__(self, protocol: str, address: str, tls: bool, options: Namespace) -> None:
-        self.protocol, self.address, self.tls = protocol, address, tls
-        self.module = import_module(f"tritonclient.{protocol}")
-        self.timeout_s = options.request_timeout_s
-        self.ca_file = options.ca_file
-        self.headers = dict(header.split(":", 1) for header in options.header)
-
-    def client(self) -> Any:  # noqa: ANN401 - tritonclient's, of the protocol
-        settings = {"ssl": True} if self.tls else {}
-        if self.protocol == "http":
-            settings |= {"concurrency": 1, "network_timeout": self.timeout_s, "connection_timeout": 10.0}
-            settings |= {"ssl_options": {"ca_certs": self.ca_file}} if self.ca_file else {}
-        elif self.ca_file:
-            settings["root_certificates"] = self.ca_file
-        return self.module.InferenceServerClient(self.address, **settings)
-
-
 class TritonUser(User):
     """One client that sends its requests one after the other; everything is prepared before the clock runs."""
 
@@ -105,12 +85,12 @@ class TritonUser(User):
 
     def on_start(self) -> None:
         self.number = next(NUMBERS)
-        self.client = None
+        self.client: Any = None
         self.failed = 0
         target, options = self.environment.triton, self.environment.parsed_options
         try:
             self.client = target.client()
-            self.arguments = send_arguments(target)
+            self.arguments = target.arguments
             self.turns = itertools.cycle(self.prepared(target))
             for model in options.model:
                 first = request_inputs(target.module, self.environment.requests[model][0])

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from target import Target
 
 SIZES = (16, 1, 3, 8, 32, 64, 224)
 
@@ -30,11 +31,6 @@ class PreparedRequest:
     rows: int
 
 
-def send_arguments(target: Any) -> dict[str, Any]:
-    limit = {"client_timeout": target.timeout_s} if target.protocol == "grpc" else {}
-    return {"headers": target.headers, **limit}
-
-
 def request_inputs(module: ModuleType, request: PreparedRequest) -> list[Any]:
     """The inputs as tritonclient's own objects; they belong to one user."""
     inputs = []
@@ -50,11 +46,10 @@ def rows_of(request: PreparedRequest) -> int:
     return max(1, request.rows)
 
 
-def load_requests(target: Any, client: Any, model: str, payloads: Sequence[str]) -> list[PreparedRequest]:
+def load_requests(target: Target, client: Any, model: str, payloads: Sequence[str]) -> list[PreparedRequest]:  # noqa: ANN401
     """The requests of one model."""
-    as_json = {"as_json": True} if target.protocol == "grpc" else {}
-    ports = client.get_model_metadata(model, headers=target.headers, **as_json)["inputs"]
-    config = client.get_model_config(model, headers=target.headers, **as_json)
+    ports = target.ask(client, "get_model_metadata", model)["inputs"]
+    config = target.ask(client, "get_model_config", model)
     limit = int(config.get("config", config).get("max_batch_size", 0))
     file = payload_of(model, payloads)
     if file is None:
@@ -87,9 +82,9 @@ def grouped(
         if slash and index.isdigit() and name in names:
             found.setdefault(int(index), {})[name] = array
     rows = arrays.get("rows")
-    for index, group in sorted(found.items()):
+    for number, group in sorted(found.items()):
         if set(group) != names:
-            raise ValueError(f"request {index} of {file} lacks {sorted(names - set(group))}")
+            raise ValueError(f"request {number} of {file} lacks {sorted(names - set(group))}")
     if not found:
         raise ValueError(f"{file} has the arrays {sorted(arrays)}; the model's inputs are {sorted(names)}")
     return [(found[index], None if rows is None else int(rows[index])) for index in sorted(found)]
@@ -128,7 +123,11 @@ def wire(array: np.ndarray, datatype: str) -> np.ndarray:
 
 
 def made_up(
-    target: Any, client: Any, model: str, ports: Sequence[Mapping[str, Any]], limit: int
+    target: Target,
+    client: Any,  # noqa: ANN401
+    model: str,
+    ports: Sequence[Mapping[str, Any]],
+    limit: int,
 ) -> list[PreparedRequest]:
     """Random requests of the first size on the open dimensions that the model answers."""
     refusal = None
@@ -136,7 +135,7 @@ def made_up(
         generator = np.random.default_rng(0)
         requests = [random_request(ports, size, limit, generator) for _ in range(4)]
         try:
-            client.infer(model, request_inputs(target.module, requests[0]), **send_arguments(target))
+            client.infer(model, request_inputs(target.module, requests[0]), **target.arguments)
         except Exception as error:
             refusal = refusal or error
             continue

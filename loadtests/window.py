@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 import gevent.event
 from locust.env import Environment
+from target import Target
 
 PERCENTILES = (50, 90, 95, 99)
 TEXTS_KEPT = 10
@@ -103,13 +104,12 @@ def percentile_ms(ordered: Sequence[float], rank: int) -> float:
     return ordered[max(0, -(-len(ordered) * rank // 100) - 1)] * 1000
 
 
-def counters(client: Any, target: Any, models: Sequence[str]) -> dict[str, int] | None:
+def counters(client: Any, target: Target, models: Sequence[str]) -> dict[str, int] | None:  # noqa: ANN401
     """Triton's own counts of the models together; None where the server has no statistics."""
-    arguments = {"as_json": True, "client_timeout": 5.0} if target.protocol == "grpc" else {}
     total: Counter[str] = Counter()
     try:
         for model in models:
-            answer = client.get_inference_statistics(model, headers=target.headers, **arguments)
+            answer = target.ask(client, "get_inference_statistics", model)
             for version in answer.get("model_stats", []):
                 total.update(inferences=int(version.get("inference_count", 0)))
                 total.update(executions=int(version.get("execution_count", 0)))

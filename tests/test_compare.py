@@ -24,8 +24,8 @@ def compare(source: Any, served: Any, dtype: str = "float32") -> OutputError:
     return error
 
 
-def checks(error: OutputError, gates: Gates = Gates()) -> list[str]:
-    return [item.check for item in accuracy_findings([error], gates, model="m", target="openvino:fp16")]
+def checks(error: OutputError, gates: Gates | None = None) -> list[str]:
+    return [item.check for item in accuracy_findings([error], gates or Gates(), model="m", target="openvino:fp16")]
 
 
 def floats(*values: float, dtype: Any = np.float32) -> Any:

@@ -43,7 +43,7 @@ def test_rows_that_multiply(tmp_path):
     path = save(model_of(nodes, [value("x")], [value("y", shape=("rows", 4))]), tmp_path / "m.onnx")
     report, requests, _ = export(path, tmp_path / "out")
     assert not report.batch.proven
-    assert report.batch.reason == "output 0 has 2 rows for a batch of 1"
+    assert report.batch.reason == "output 'y' has 2 rows for a batch of 1"
     assert report.signature.outputs[0].shape == ("rows", 4)
     assert requests[1].outputs["y"].shape == (4, 4)
 
@@ -60,7 +60,7 @@ def test_batch_that_is_summed_away(tmp_path):
 def test_rows_that_mix(tmp_path):
     nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=0)]
     report, _, _ = export(save(model_of(nodes, [value("x")], [value("y")]), tmp_path / "m.onnx"), tmp_path / "out")
-    assert "rows change with their batch: output 0 differs by" in report.batch.reason
+    assert "rows change with their batch: output 'y' differs by" in report.batch.reason
 
 
 def test_only_one_row_runs(tmp_path):

@@ -52,7 +52,7 @@ class LazyCommands(TyperGroup):
             command = typer.main.get_command(module.app)
             command.name = args[0]
             self.commands[args[0]] = command
-        return super().resolve_command(ctx, args)  # type: ignore[arg-type]
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(

@@ -68,7 +68,7 @@ def build(
     raise typer.Exit(result.exit_code)
 
 
-def _build(  # noqa: PLR0913
+def _build(
     spec: Any,  # noqa: ANN401 - RepoSpec, whose import would slow --help
     output: Path,
     check: CheckWord | None,

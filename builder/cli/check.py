@@ -40,7 +40,7 @@ def check(
         open_endpoint(repository, urls, headers, ca_file) as (endpoint, unchecked),
     ):
         checks = list(check_repository(repository, endpoint, unchecked, model, progress))
-    if junit:
+    if junit is not None:
         _write_junit(junit, checks)
     if as_json:
         print_json(_document(repository, checks))

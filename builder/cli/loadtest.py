@@ -62,7 +62,7 @@ def loadtest(
     else:
         print_findings(findings)
         _print(result)
-    raise typer.Exit(_exit_code(result, findings, asked=bool(terms) or baseline is not None))
+    raise typer.Exit(_exit_code(findings, asked=bool(terms) or baseline is not None))
 
 
 def _line(text: str) -> None:
@@ -70,7 +70,7 @@ def _line(text: str) -> None:
     sys.stderr.flush()
 
 
-def _exit_code(result: LoadResult, findings: list[Finding], *, asked: bool) -> int:
+def _exit_code(findings: list[Finding], *, asked: bool) -> int:
     """A gate that was asked for says no: 3. Nobody asked, and requests failed all the same: the test failed, 5."""
     if not any(finding.severity == "error" for finding in findings):
         return EXIT_OK
@@ -112,7 +112,8 @@ def _print(result: LoadResult) -> None:
     )
     if result.batch_mean is not None:
         queue, compute = result.queue_ms or 0.0, result.compute_ms or 0.0
-        out.print(f"  server: {result.batch_mean:.2f} rows a run, {queue:.2f} ms in the queue, {compute:.2f} ms computing")
+        busy = f"{queue:.2f} ms in the queue, {compute:.2f} ms computing"
+        out.print(f"  server: {result.batch_mean:.2f} rows a run, {busy}")
     out.print(f"  load generator: {result.generator_cores:.2f} of {result.machine_cores} cores")
     for note in result.notes:
         out.print(f"  note: {note}", soft_wrap=True)

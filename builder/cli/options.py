@@ -39,7 +39,8 @@ def parse_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
     for text in headers:
         name, colon, value = text.partition(":")
         if not colon or not name.strip():
-            raise SpecError(f"--header {text!r} is not NAME: VALUE", remedy="for example --header 'Authorization: Bearer …'")
+            remedy = "for example --header 'Authorization: Bearer …'"
+            raise SpecError(f"--header {text!r} is not NAME: VALUE", remedy=remedy)
         pairs.append((name.strip(), value.strip()))
     return tuple(pairs)
 
@@ -67,7 +68,8 @@ def open_endpoint(
     from builder.manifest import all_listed
     from builder.verify import serving
 
-    with serving(
-        repository, None, release_of(repository), auto_complete=not all_listed(repository)
-    ) as (endpoint, unchecked):
+    with serving(repository, None, release_of(repository), auto_complete=not all_listed(repository)) as (
+        endpoint,
+        unchecked,
+    ):
         yield endpoint, unchecked

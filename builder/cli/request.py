@@ -29,7 +29,7 @@ def _dim(text: str) -> int | str:
     return int(text) if text.lstrip("-").isdigit() else text
 
 
-def load_request(  # noqa: PLR0913 - the options of a command
+def load_request(
     models: list[Path],
     *,
     targets: str | None,

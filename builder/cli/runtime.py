@@ -21,11 +21,15 @@ def install(
     """Make the runtime of a release: the real tritonserver with that release's onnxruntime and openvino."""
     from builder import runtime
 
-    made = runtime.install(triton, progress=lambda line: sys.stderr.write(f"{line}\n") and None)
+    made = runtime.install(triton, progress=_say)
     if as_json:
         print_json(_document(made))
     else:
         print(_line(made))
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 @app.command("list")

@@ -96,5 +96,6 @@ def _draw(bars: Any, running: dict[str, Any], event: Event) -> None:  # noqa: AN
         bars.remove_task(task)
     took = f" [dim]{event.seconds:.1f} s[/dim]" if event.seconds is not None else ""
     detail = f" {escape(event.detail)}" if event.detail else ""
-    mark = {"done": "[green]✓[/green]", "cached": "[dim]= cached[/dim]", "failed": "[red]✗[/red]", "note": "·"}[event.kind]
+    marks = {"done": "[green]✓[/green]", "cached": "[dim]= cached[/dim]", "failed": "[red]✗[/red]", "note": "·"}
+    mark = marks[event.kind]
     bars.console.print(f"{mark} {label}{took}{detail}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from builder.errors import SpecError
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.torch_callable import build_network, use_import_root
-from builder.torch_files import torch_kind
+from builder.torch_files import read_header, torch_kind
 from builder.torch_network import TorchNetwork, check_inputs
 from builder.torch_weights import find_state_dict, import_torch, load_weights, open_weights, pickle_error
 from builder.work import SourceRef
@@ -27,12 +28,18 @@ def describe(path: Path) -> Description:
     """Count the weights; nothing in the file is executed."""
     if torch_kind(path) == "pickle":
         raise pickle_error(path)
-    weights, notes = find_state_dict(open_weights(path, allow_pickle=False), path)
+    notes: tuple[str, ...] = ()
+    if torch_kind(path) == "safetensors":
+        header = read_header(path) or {}
+        sizes = [math.prod(entry["shape"]) for entry in header.values() if isinstance(entry, dict) and "shape" in entry]
+    else:
+        weights, notes = find_state_dict(open_weights(path, allow_pickle=False), path)
+        sizes = [weight.numel() for weight in weights.values()]
     return Description(
         format="torch_state_dict",
         signature=None,
-        parameters=sum(weight.numel() for weight in weights.values()),
-        notes=(*notes, f"{len(weights)} tensors; the network itself is code: source: model: names it"),
+        parameters=sum(sizes),
+        notes=(*notes, f"{len(sizes)} tensors; the network itself is code: source: model: names it"),
     )
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import native_rules
 import numpy as np
@@ -38,9 +38,10 @@ TRITON_TO_NUMPY = {
 NUMPY_TO_TRITON = {name: word for word, name in TRITON_TO_NUMPY.items()}
 
 
-def refuse(text: str) -> NoReturn:
-    """Fail the load with the text that the repository index then shows."""
-    raise pb_utils.TritonModelException(text)
+def refusal(text: str) -> Exception:
+    """The exception that fails the load with the text that the repository index then shows."""
+    error: Exception = pb_utils.TritonModelException(text)
+    return error
 
 
 def parameter(config: Json, key: str, default: str = "") -> str:
@@ -56,14 +57,14 @@ def whole_number(config: Json, key: str, default: int = 0) -> int:
     try:
         return int(text)
     except ValueError:
-        refuse(f"model parameter '{key}': failed to convert '{text}' to integral number")
+        raise refusal(f"model parameter '{key}': failed to convert '{text}' to integral number") from None
 
 
 def model_file(version_folder: str, config: Json, default: str) -> str:
     """The artefact's path; a folder of that name holds a file of that name."""
     path = Path(version_folder) / (config.get("default_model_filename") or default)
     if not path.exists():
-        refuse(f"failed to stat file {path}")
+        raise refusal(f"failed to stat file {path}")
     inner = path / path.name
     return str(inner if path.is_dir() and inner.is_file() else path)
 
@@ -79,15 +80,15 @@ def apply_rules(backend: str, config: Json, ports: Json) -> None:
     auto_complete = os.environ.get("BUILD_REPO_AUTO_COMPLETE", "1") == "1"
     release = os.environ.get("BUILD_REPO_RELEASE", "")
     for text in native_rules.refusals(backend, config, ports, auto_complete=auto_complete, release=release):
-        refuse(text)
+        raise refusal(text)
     for tensor in config.get("input", []) + config.get("output", []):
         if tensor["data_type"] == "TYPE_BF16":
-            refuse(f"tensor '{tensor['name']}': TYPE_BF16 cannot be served by the embedded server")
+            raise refusal(f"tensor '{tensor['name']}': TYPE_BF16 cannot be served by the embedded server")
     ragged = config.get("batch_input") or any(tensor.get("allow_ragged_batch") for tensor in config.get("input", []))
     if ragged:
-        refuse("batch_input and allow_ragged_batch cannot be served by the embedded server")
+        raise refusal("batch_input and allow_ragged_batch cannot be served by the embedded server")
     if config.get("sequence_batching", {}).get("state"):
-        refuse("sequence_batching.state cannot be served by the embedded server")
+        raise refusal("sequence_batching.state cannot be served by the embedded server")
 
 
 def complete_io(config: Json, section: str, ports: list[Json], *, every_dim_dynamic: bool) -> None:
@@ -103,7 +104,7 @@ def _completed(port: Json, *, batched: bool, every_dim_dynamic: bool) -> Json:
     if every_dim_dynamic and -1 in port["shape"]:
         dims = [-1] * len(dims)
     if port["dtype"] not in NUMPY_TO_TRITON:
-        refuse(f"unsupported datatype {port['dtype']} for I/O '{port['name']}'")
+        raise refusal(f"unsupported datatype {port['dtype']} for I/O '{port['name']}'")
     tensor = {"name": port["name"], "data_type": NUMPY_TO_TRITON[port["dtype"]], "dims": dims or [1]}
     if batched and not dims:
         tensor["reshape"] = {"shape": []}

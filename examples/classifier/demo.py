@@ -107,8 +107,8 @@ def main() -> None:
     OUT.print(f"\nlive check over {' and '.join(model['result']['protocols'])}: {model['status']}")
     OUT.print(f"the coffee photo, as Triton answered: [bold]{name}[/bold] (logit {logit:.1f})")
     OUT.print(
-        f"load test: {load['requests_per_s']:.1f} requests/s, p50 {load['p50_ms']:.1f} ms, p99 {load['p99_ms']:.1f} ms, "
-        f"{load['failures']} failures"
+        f"load test: {load['requests_per_s']:.1f} requests/s, p50 {load['p50_ms']:.1f} ms, "
+        f"p99 {load['p99_ms']:.1f} ms, {load['failures']} failures"
     )
     OUT.print(f"report: {load['html']}", soft_wrap=True)
     OUT.print(f"repository: {ROOT / REPOSITORY} (took {time.monotonic() - started:.0f} s)", soft_wrap=True)

@@ -349,7 +349,7 @@ def test_only_multiples_of_four_work(root):
 def test_rows_that_mix(root):
     report, _, _ = exported_whole(root, "Mixing")
     assert not report.batch.proven
-    assert "rows change with their batch: output 0 differs by" in report.batch.reason
+    assert "rows change with their batch: output 'output' differs by" in report.batch.reason
 
 
 def test_fallback_to_the_torchscript_exporter_says_why(root):

@@ -41,7 +41,7 @@ def session_options(config: Json) -> Native:
     options.graph_optimization_level = GRAPH_LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
     mode = common.whole_number(config, "execution_mode")
     if mode not in (0, 1):
-        common.refuse(
+        raise common.refusal(
             f"Invalid configuration value provided. Expected values for  execution_mode are 0 or 1 but got {mode} ."
         )
     if mode == 1:
@@ -65,7 +65,7 @@ def open_session(version_folder: str, config: Json) -> Native:
         raise
     except Exception as error:
         found = re.match(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", str(error), re.DOTALL)
-        common.refuse(f"onnx runtime error {found[1]}: {found[2]}" if found else str(error))
+        raise common.refusal(f"onnx runtime error {found[1]}: {found[2]}" if found else str(error)) from None
 
 
 def ports_of(session: Native) -> Json:
@@ -78,7 +78,7 @@ def ports_of(session: Native) -> Json:
 
 
 def _port(node: Native) -> Json:
-    kind = ORT_TO_NUMPY.get(node.type) or NO_TENSORS.get(re.match(r"\w*", node.type)[0], node.type)
+    kind = ORT_TO_NUMPY.get(node.type) or NO_TENSORS.get(node.type.partition("(")[0], node.type)
     shape = [size if isinstance(size, int) and size >= 0 else -1 for size in node.shape or ()]
     return {"name": node.name, "dtype": kind, "shape": shape}
 
@@ -91,7 +91,7 @@ def complete(config: Json, name: str, ports: Json) -> None:
             config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
         common.complete_dynamic_batching(config)
     elif config.get("max_batch_size", 0) != 0:
-        common.refuse(
+        raise common.refusal(
             f"autofill failed for model '{name}': model does not support batching while non-zero max_batch_size "
             "is specified"
         )
@@ -126,7 +126,8 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Native]) -> list[Native]:
         """Answer the requests the batcher put together."""
-        return self.responder.execute(requests)
+        responses: list[Native] = self.responder.execute(requests)
+        return responses
 
     def finalize(self) -> None:
         """Let the session go before the interpreter ends."""

@@ -38,7 +38,7 @@ def read_model(version_folder: str, config: Json) -> tuple[Native, Native]:
     try:
         return core, core.read_model(path)
     except Exception as error:
-        common.refuse(f"openvino error in reading model : {error}")
+        raise common.refusal(f"openvino error in reading model : {error}") from None
 
 
 def ports_of(model: Native) -> Json:
@@ -50,7 +50,7 @@ def _port(port: Native) -> Json:
     try:
         name = port.get_any_name()
     except RuntimeError as error:
-        common.refuse(f"ModelState::Create ov::Exception: {error}")
+        raise common.refusal(f"ModelState::Create ov::Exception: {error}") from None
     kind = port.get_element_type().get_type_name()
     shape = [size.get_length() if size.is_static else -1 for size in port.get_partial_shape()]
     return {"name": name, "dtype": OV_TO_NUMPY.get(kind, kind), "shape": shape}
@@ -73,19 +73,21 @@ def device_properties(config: Json) -> Json:
     for key in ("INFERENCE_NUM_THREADS", "COMPILATION_NUM_THREADS"):
         if value := common.parameter(config, key):
             if not value.isdigit():
-                common.refuse(f"expected the parameter '{key}' to be a non-negative number, got {value.lower()}")
+                raise common.refusal(f"expected the parameter '{key}' to be a non-negative number, got {value.lower()}")
             properties[key] = int(value)
     if value := common.parameter(config, "HINT_BF16").lower():
         if value != "yes":
-            common.refuse(f"expected the parameter 'HINT_BF16' to be YES, got {value}")
+            raise common.refusal(f"expected the parameter 'HINT_BF16' to be YES, got {value}")
         properties["INFERENCE_PRECISION_HINT"] = "bf16"
     if value := common.parameter(config, "NUM_STREAMS").lower():
         if value not in ("auto", "numa") and not value.isdigit():
-            common.refuse(f"expected the parameter 'NUM_STREAMS' to be either AUTO/NUMA/<int_value>, got {value}")
+            raise common.refusal(
+                f"expected the parameter 'NUM_STREAMS' to be either AUTO/NUMA/<int_value>, got {value}"
+            )
         properties["NUM_STREAMS"] = value.upper()
     if value := common.parameter(config, "PERFORMANCE_HINT").lower():
         if value not in ("latency", "throughput", "cumulative_throughput"):
-            common.refuse(
+            raise common.refusal(
                 "expected the parameter 'PERFORMANCE_HINT' to be LATENCY/THROUGHPUT/CUMULATIVE_THROUGHPUT, got " + value
             )
         properties["PERFORMANCE_HINT"] = value.upper()
@@ -139,7 +141,7 @@ class TritonPythonModel:
         except pb_utils.TritonModelException:
             raise
         except Exception as error:
-            common.refuse(f"openvino error in loading model : {error}")
+            raise common.refusal(f"openvino error in loading model : {error}") from None
         self.request = self.compiled.create_infer_request()
         self.batch_size = config.get("max_batch_size", 0)
         self.padding = common.parameter(config, "ENABLE_BATCH_PADDING").lower() == "yes"
@@ -172,7 +174,8 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Native]) -> list[Native]:
         """Answer the requests the batcher put together."""
-        return self.responder.execute(requests)
+        responses: list[Native] = self.responder.execute(requests)
+        return responses
 
     def finalize(self) -> None:
         """Let the model go before the interpreter ends."""

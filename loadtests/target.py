@@ -1,0 +1,38 @@
+"""Where the requests of a load test go, and by which of tritonclient's modules."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from importlib import import_module
+from typing import Any
+
+
+class Target:
+    """An address and a protocol; `arguments` go with every request."""
+
+    def __init__(self, protocol: str, address: str, *, tls: bool, options: Namespace) -> None:
+        self.protocol = protocol
+        self.address = address
+        self.tls = tls
+        self.module = import_module(f"tritonclient.{protocol}")
+        self.timeout_s: float = options.request_timeout_s
+        self.ca_file: str = options.ca_file
+        self.arguments: dict[str, Any] = {"headers": dict(header.split(":", 1) for header in options.header)}
+        if protocol == "grpc":
+            self.arguments["client_timeout"] = self.timeout_s
+
+    def client(self) -> Any:  # noqa: ANN401 - tritonclient's, of the protocol
+        """A client for the greenlet that calls this."""
+        settings: dict[str, Any] = {"ssl": True} if self.tls else {}
+        if self.protocol == "http":
+            settings |= {"concurrency": 1, "network_timeout": self.timeout_s, "connection_timeout": 10.0}
+            settings |= {"ssl_options": {"ca_certs": self.ca_file}} if self.ca_file else {}
+        elif self.ca_file:
+            settings["root_certificates"] = self.ca_file
+        return self.module.InferenceServerClient(self.address, **settings)
+
+    def ask(self, client: Any, question: str, model: str) -> dict[str, Any]:  # noqa: ANN401
+        """What the server says of a model, as plain JSON over either protocol."""
+        as_json = {"as_json": True} if self.protocol == "grpc" else {}
+        answer: dict[str, Any] = getattr(client, question)(model, **self.arguments, **as_json)
+        return answer
