@@ -39,7 +39,7 @@ from builder.triton_config import (
     warmup_files,
     warmup_from_samples,
 )
-from builder.work import Work, work_key
+from builder.work import Work, portable, work_key
 
 LABELS_FILE = "labels.txt"
 
@@ -66,8 +66,8 @@ def served_states(state: ModelState) -> tuple[tuple[str, TargetState], ...]:
     return own + tuple((f"{state.spec.name}_{target.target.suffix}", target) for target in passing)
 
 
-def possible_folders(spec: RepoSpec) -> tuple[str, ...]:
-    """Every model folder that a build of this spec may write, known before any work.
+def possible_folders(spec: RepoSpec) -> dict[str, str]:
+    """Every model folder that a build of this spec may write and its model, known before any work.
 
     Raises:
         SpecError: two models would write the same folder.
@@ -81,7 +81,7 @@ def possible_folders(spec: RepoSpec) -> tuple[str, ...]:
             if name in owners:
                 raise SpecError(f"the models {owners[name]!r} and {model.name!r} would both be served as {name!r}")
             owners[name] = model.name
-    return tuple(owners)
+    return owners
 
 
 def stage_state(  # noqa: PLR0913 - where things lie
@@ -199,7 +199,7 @@ def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
     measured = target.measurement
     numbers = measured and Numbers(measured.outputs, measured.batch, measured.compute, measured.metric, measured.notes)
     every: tuple[Work, ...] = (state.plan.export, target.plan.convert, target.plan.measure)
-    works: dict[str, dict[str, Any]] = {work.kind: portable_work(to_json(work)) for work in every}
+    works: dict[str, dict[str, Any]] = {work.kind: portable(to_json(work)) for work in every}
     return TargetRecord(
         target=target.target,
         status="built" if target.status == "cached" else target.status,
@@ -209,14 +209,6 @@ def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
         findings=tuple(_portable_finding(finding) for finding in target.findings),
         works=works,
     )
-
-
-def portable_work(work: dict[str, Any]) -> dict[str, Any]:
-    """A work without the places it was read from: the manifest is the same wherever it is built."""
-    source = work.get("source")
-    if isinstance(source, dict):
-        work = {**work, "source": {key: value for key, value in source.items() if key not in ("path", "import_root")}}
-    return work
 
 
 def _portable_finding(finding: Finding) -> Finding:

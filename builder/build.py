@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from builder.assemble import (
     Staged,
@@ -16,15 +18,25 @@ from builder.assemble import (
     stage_state,
     timings_of,
 )
-from builder.cache import Cache, default_cache, open_cache
+from builder.cache import Cache, default_cache, disk_error, open_cache
 from builder.errors import EXIT_OK, BuildError, GateError
 from builder.findings import Finding, has_errors
-from builder.judge import ModelState, gates_of, is_blocked, judge_model, needed_targets, reject, soften
+from builder.judge import (
+    ModelState,
+    deferral_finding,
+    gates_of,
+    is_blocked,
+    judge_model,
+    needed_targets,
+    reject,
+    soften,
+)
 from builder.manifest import Manifest, ModelRecord, TargetTimings, read_manifest, write_manifest
 from builder.offline import check_offline
 from builder.pipeline import Outcome, run_works
 from builder.plan import Plan, make_plan
 from builder.progress import Progress
+from builder.records import to_json
 from builder.repository import carry_over, check_output, signature_finding
 from builder.spec import RepoSpec
 from builder.swap import Staging, remove, staging, swap
@@ -32,6 +44,7 @@ from builder.verify import LiveItem, LiveVerdict, verify
 from builder.work import Export, work_key
 
 Check = Literal["live", "offline", "none"]
+DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +103,14 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
     folders = possible_folders(spec)
     cache = default_cache()
     open_cache(cache)
-    with staging(options.output) as place:
+    with _disk_errors(options.output), staging(options.output) as place:
         manifest = read_manifest(place.output)
         check_output(place.output, manifest, folders)
         outcomes = _run(plan, cache, options, progress)
         states = [soften(judge_model(model, outcomes, cache), strict=options.strict) for model in plan.models]
         run = _Build(spec, options, cache, place, manifest, progress, states, [], {}, [])
         run.findings += _signature_findings(run)
+        run.findings += filter(None, map(deferral_finding, states))
         swapped = _settle(run) and _finish(run)
     findings = _all_findings(run)
     return BuildResult(
@@ -109,6 +123,17 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
         exit_code=_exit_code(run, findings, outcomes),
         seconds=time.monotonic() - started,
     )
+
+
+@contextmanager
+def _disk_errors(output: Path) -> Iterator[None]:
+    """A full or read-only disk while the repository is put together is the machine's fault, not ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise disk_error(error, Path(error.filename or output)) from error
 
 
 def _run(plan: Plan, cache: Cache, options: BuildOptions, progress: Progress) -> dict[str, Outcome]:
@@ -184,8 +209,9 @@ def _stage(run: _Build) -> None:
 def _check_staged(run: _Build) -> list[tuple[Staged, list[Finding]]]:
     """The staged folders that a check says no to, with what it said; other findings are kept for the report."""
     if run.options.check == "none":
+        run.findings += [finding for item in run.staged for finding in item.findings]
         return []
-    found = check_offline(run.place.staged, run.staged, release=run.spec.triton)
+    found = check_offline(run.place.staged, run.staged, release=run.spec.triton, cache=run.cache)
     wrong = [(item, errors) for item in run.staged if (errors := _errors(found[item.record.folder]))]
     if not wrong and _live_wanted(run):
         run.live = verify(
@@ -254,7 +280,8 @@ def _finish(run: _Build) -> bool:
 def _same(run: _Build, manifest: Manifest) -> bool:
     """True when the repository already is what was staged, so that nobody's server reloads for nothing."""
     before = run.manifest
-    if before is None or replace(manifest, run=before.run) != before:
+    # Compared as JSON: two NaN of a measurement are not equal as numbers.
+    if before is None or to_json(replace(manifest, run=before.run)) != to_json(before):
         return False
     from builder.repository import same_content
 

@@ -67,15 +67,21 @@ def open_cache(cache: Cache) -> None:
             tag.write_text(TAG, encoding="utf-8")
     except OSError as error:
         raise disk_error(error, cache.root) from error
-    for session in (cache.root / "tmp").iterdir():
-        _remove_if_left(session)
+    with _sessions_lock(cache):
+        for left in (cache.root / "tmp").iterdir():
+            _remove_if_left(left)
 
 
-def _remove_if_left(session: Path) -> None:
-    lock = FileLock(session / LOCK)
+def _sessions_lock(cache: Cache) -> FileLock:
+    """Held while a session is made or looked at, so that a fresh one is never taken for left."""
+    return FileLock(cache.root / "tmp.lock")
+
+
+def _remove_if_left(folder: Path) -> None:
+    lock = FileLock(folder / LOCK)
     try:
         with lock.acquire(blocking=False):
-            shutil.rmtree(session, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
     except (Timeout, OSError):
         return
 
@@ -84,12 +90,13 @@ def _remove_if_left(session: Path) -> None:
 def session(cache: Cache) -> Iterator[Path]:
     """A folder for unfinished work on the cache's file system; it goes when the block ends, or with the next build."""
     folder = cache.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    # The lock is taken in a hidden place first: between mkdir and lock another build could take the folder for left.
-    hidden = cache.root / f".{folder.name}"
-    hidden.mkdir(parents=True)
-    lock = FileLock(hidden / LOCK)
-    lock.acquire()
-    hidden.rename(folder)
+    lock = FileLock(folder / LOCK)
+    try:
+        with _sessions_lock(cache):
+            folder.mkdir(parents=True)
+            lock.acquire()
+    except OSError as error:
+        raise disk_error(error, folder) from error
     try:
         yield folder
     finally:
@@ -122,9 +129,9 @@ def _sync(file: Path) -> None:
 
 def disk_error(error: OSError, where: Path) -> MachineError:
     """An operating system's refusal in the user's words."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(
             f"the disk is full: no space left to write {where}",
-            remedy=f"free some space, or move the cache: {CACHE_VARIABLE}=/other/disk build-repo build …",
+            remedy=f"free some space, or move what fills it: the cache with {CACHE_VARIABLE}=/other/disk, the repository with -o",
         )
     return MachineError(f"cannot write {where}: {error.strerror or error}", remedy=f"check {where} and its permissions")

@@ -149,24 +149,25 @@ def _peak(array: Array) -> float:
 def _tally_floats(tally: _Tally, source: Array, served: Array, scale: float) -> None:
     import numpy as np
 
-    peaks = _peak(source), _peak(served)
-    dot = source_square = served_square = 0.0
+    units = (_peak(source) or 1.0, _peak(served) or 1.0) if source.dtype == np.float64 else (1.0, 1.0)
+    peak = dot = source_square = served_square = 0.0
     for left, right in _blocks(source, served):
         finite_left, finite_right = np.isfinite(left), np.isfinite(right)
         both = finite_left & finite_right
         if not both.all():
             tally.new_nonfinite += int(np.count_nonzero(~finite_right & (finite_left | ~_same(left, right))))
             tally.mismatches += int(np.count_nonzero(finite_right & np.isinf(left) & ~_saturated(left, right)))
-            left, right = np.where(both, left, 0.0), np.where(both, right, 0.0)  # noqa: PLW2901
+            left[~both] = right[~both] = 0.0
         with np.errstate(over="ignore"):
             tally.max_absolute = max(tally.max_absolute, float(np.max(np.abs(right - left), initial=0.0)))
-        left /= peaks[0] or 1.0  # noqa: PLW2901 - squares of the largest floats overflow
-        right /= peaks[1] or 1.0  # noqa: PLW2901
+        peak = max(peak, float(np.max(np.abs(left), initial=0.0)), float(np.max(np.abs(right), initial=0.0)))
+        if units != (1.0, 1.0):  # the squares of the largest float64 overflow
+            left /= units[0]  # noqa: PLW2901
+            right /= units[1]  # noqa: PLW2901
         dot += float(left @ right)
         source_square += float(left @ left)
         served_square += float(right @ right)
-    floor = NEGLIGIBLE * scale if scale > 0.0 else ZERO_TOLERANCE
-    if max(peaks) > floor:
+    if peak > (NEGLIGIBLE * scale if scale > 0.0 else ZERO_TOLERANCE):
         norm = math.sqrt(source_square) * math.sqrt(served_square)
         tally.cosine = min(tally.cosine, max(-1.0, min(1.0, dot / norm)) if norm else 0.0)
     if source.ndim > 1 and source.shape[-1] > 1 and source.size:

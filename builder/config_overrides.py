@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, Final
 
-from builder.config_text import to_message
+from builder.config_text import model_config_proto, to_message
 from builder.errors import SpecError
 from builder.releases import fields_unknown, new_fields
 
@@ -34,9 +34,8 @@ def apply_overrides(config: Json, overrides: Json, release: str) -> Json:
         if field in overrides:
             msg = f"config.{field}: this field is decided by another word of the spec"
             raise SpecError(msg, remedy=f"use {word}")
-    from tritonclient.grpc import model_config_pb2
-
-    _check(overrides, model_config_pb2.ModelConfig.DESCRIPTOR, "config", frozenset(fields_unknown(release)), release)
+    kind = model_config_proto().ModelConfig.DESCRIPTOR
+    _check(overrides, kind, "config", frozenset(fields_unknown(release)), release)
     for field, value in overrides.items():
         to_message({field: value}, where=f"config.{field}")
     merged = dict(config)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import SpecError
@@ -21,6 +24,20 @@ _WRITTEN: Final = (
 """Fields that the templates write themselves; all others are printed by the proto's own printer."""
 
 
+@cache
+def model_config_proto() -> Any:  # noqa: ANN401 - a generated module
+    """`tritonclient.grpc.model_config_pb2` alone: its package imports gRPC and numpy, for which no rebuild should wait."""
+    package = find_spec("tritonclient")
+    folders = (package and package.submodule_search_locations) or ()
+    file = next((path for folder in folders if (path := Path(folder) / "grpc" / "model_config_pb2.py").is_file()), None)
+    spec = file and spec_from_file_location("builder_model_config_pb2", file)
+    if not spec or spec.loader is None:
+        return import_module("tritonclient.grpc.model_config_pb2")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def parse_config(text: str) -> Json:
     """The ModelConfig as JSON with the proto's field names (64-bit integers are strings, as protobuf has it).
 
@@ -36,9 +53,8 @@ def parse_config(text: str) -> Json:
 def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
     """As `parse_config`, as the proto's own message."""
     from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
 
-    message = model_config_pb2.ModelConfig()
+    message = model_config_proto().ModelConfig()
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
@@ -60,10 +76,9 @@ def to_message(config: Json, *, where: str = "config") -> Any:  # noqa: ANN401
         SpecError: a field is unknown or has another type.
     """
     from google.protobuf import json_format
-    from tritonclient.grpc import model_config_pb2
 
     try:
-        return json_format.ParseDict(config, model_config_pb2.ModelConfig())
+        return json_format.ParseDict(config, model_config_proto().ModelConfig())
     except json_format.ParseError as error:
         msg = f"{where}: {str(error).splitlines()[0]}"
         raise SpecError(msg, remedy="write it as in Triton's model_config.proto") from None

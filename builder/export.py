@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -185,15 +185,15 @@ def _extras(
     samples: RandomSamples | FileSamples,
     probe: Probe | None,
 ) -> tuple[Request, ...]:
-    """More answers, so that every dynamic axis is seen with two sizes at least where the source allows."""
+    """More answers to the user's samples, so that every dynamic axis is seen with two sizes where the source allows."""
+    if isinstance(samples, RandomSamples):
+        return ()
+    sizes: tuple[int, ...] = ()
     extras = []
     if probe is not None and probe.fixed is None:
+        sizes = probe.sizes
         names = source.output_names or ()
         for size, outputs in probe.answers.items():
-            arrays = take_rows(samples.pool(), 0, size)
-            extras.append(Request(arrays, dict(zip(names, outputs, strict=True))))
-    if isinstance(samples, FileSamples):
-        base, _ = samples.requests(probe.sizes if probe is not None and probe.fixed is None else ())[0]
-        run: Callable[[Arrays], Request] = lambda arrays: _answered(source, arrays, None)  # noqa: E731
-        extras.extend(cropped(run, inputs, base))
-    return tuple(extras)
+            extras.append(Request(take_rows(samples.pool(), 0, size), dict(zip(names, outputs, strict=True))))
+    base, _ = samples.requests(sizes)[0]
+    return (*extras, *cropped(lambda arrays: _answered(source, arrays, None), inputs, base))

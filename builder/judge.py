@@ -185,6 +185,26 @@ def is_blocked(state: ModelState, *, strict: bool) -> bool:
     return lost or not candidates(state)
 
 
+def deferral_finding(state: ModelState) -> Finding | None:
+    """Why nothing is served although nothing failed: what the model would be served from is deferred."""
+    waiting = [str(target.target) for target in state.targets if target.status == "deferred"]
+    if candidates(state) or not waiting or any(has_errors(target.findings) for target in state.targets):
+        return None
+    asked = state.spec.serve in waiting
+    what = (
+        f"serve asks for {state.spec.serve}, which is deferred"
+        if asked
+        else f"only {', '.join(waiting)} is left, deferred"
+    )
+    return Finding(
+        "error",
+        "serve.deferred",
+        f"nothing to serve: {what}",
+        "add a target that is built here, and serve it until then",
+        state.spec.name,
+    )
+
+
 def reject(state: ModelState, target: Target, findings: Sequence[Finding]) -> ModelState:
     """A target that only a later check showed to be wrong."""
     targets = tuple(

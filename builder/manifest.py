@@ -121,12 +121,15 @@ def read_manifest(repository: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        return read_record(Manifest, path)
+        manifest = read_record(Manifest, path)
+        if manifest.format != FORMAT:
+            raise RecordError(f"its format is {manifest.format}, this version knows {FORMAT}")
     except (RecordError, OSError) as error:
         raise SpecError(
             f"{path} cannot be read: {error}",
             remedy="it was written by another version of build-repo or by hand: build into a new folder with -o",
         ) from error
+    return manifest
 
 
 def write_manifest(repository: Path, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from builder.cache import Cache, disk_error, publish, session
-from builder.errors import BuildError, BuildRepoError, MachineError, error_from_json
+from builder.errors import BuildError, BuildRepoError, MachineError, SpecError, error_from_json
 from builder.processes import Children
 from builder.progress import Event, Progress
 from builder.records import write_record
@@ -195,10 +196,11 @@ def _error(code: int, answer: bytes, log: Path, run: _Run) -> BuildRepoError | N
         data = None
     if data == {} and code == 0:
         return None
-    if data:
-        return error_from_json(data)
-    if shutil.disk_usage(run.cache.root).free < FULL_DISK_BYTES:
-        return disk_error(OSError(28, "No space left on device"), run.cache.root)
+    told = error_from_json(data) if data else None
+    if not isinstance(told, (SpecError, MachineError)) and shutil.disk_usage(run.cache.root).free < FULL_DISK_BYTES:
+        return disk_error(OSError(errno.ENOSPC, "No space left on device"), run.cache.root)
+    if told:
+        return told
     how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
     tail = " | ".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LOG_TAIL_LINES:])
     more = " (out of memory is the usual reason)" if -code == signal.SIGKILL else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from builder import defaults
@@ -143,7 +142,7 @@ def _format(model: ModelSpec) -> str:
 def _source(model: ModelSpec) -> SourceRef:
     source = model.source
     root = source.import_root or Path.cwd()
-    digest = _path_digest(source.path)
+    digest = path_digest(source.path)
     if source.model:
         digest += ":" + callable_digest(source.model, root)
     return SourceRef(
@@ -163,13 +162,8 @@ def _samples(model: ModelSpec) -> SamplesRef:
         return SamplesRef(path=None, digest="", labels=None, seed=defaults.SAMPLE_SEED, max_batch_size=batch)
     path = model.samples.path
     return SamplesRef(
-        path=str(path), digest=_path_digest(path), labels=model.samples.labels, seed=0, max_batch_size=batch
+        path=str(path), digest=path_digest(path), labels=model.samples.labels, seed=0, max_batch_size=batch
     )
-
-
-@cache
-def _path_digest(path: Path) -> str:
-    return path_digest(path)
 
 
 def changed_fields(old: object, new: object, where: str = "") -> Iterator[str]:

@@ -9,9 +9,14 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from builder.errors import BuildError
 from builder.libraries import package_root
+
+
+PARENT_VARIABLE: Final = "BUILD_REPO_PARENT"
+"""Tells a child whose child it is: should that process be gone before the child could ask to die with it."""
 
 
 @dataclass(slots=True)
@@ -28,7 +33,11 @@ class Children:
         Raises:
             BuildError: the build was interrupted.
         """
-        environment = os.environ | {"PYTHONPATH": _python_path(), "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {
+            "PYTHONPATH": _python_path(),
+            "PYTHONUNBUFFERED": "1",
+            PARENT_VARIABLE: str(os.getpid()),
+        }
         with log.open("wb") as stream:
             with self.lock:
                 if self.stopped:

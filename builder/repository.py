@@ -18,7 +18,7 @@ from builder.tensors import Signature
 from builder.work import Target
 
 CONFIG_FILE: Final = "config.pbtxt"
-VERSION: Final = re.compile(r"[1-9]\d*$")
+VERSION: Final = re.compile(r"[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,12 @@ class ModelFolder:
     keep: int
 
 
-def check_output(output: Path, manifest: Manifest | None, folders: Iterable[str]) -> None:
-    """Refuse to write where somebody else's files could be lost.
+def check_output(output: Path, manifest: Manifest | None, folders: Mapping[str, str]) -> None:
+    """Refuse to write where somebody else's files could be lost; `folders` maps each folder to its model.
 
     Raises:
-        SpecError: the output is a file, no model repository, or holds a model of the same name that is not ours.
+        SpecError: the output is a file, no model repository, or holds a model of the same name that is not ours, or
+            that belongs to another model which stays.
     """
     if not output.exists():
         return
@@ -57,8 +58,14 @@ def check_output(output: Path, manifest: Manifest | None, folders: Iterable[str]
                 remedy="give a new or empty folder with -o DIR; build-repo never replaces files it did not make",
             )
     ours = manifest.served_folders() if manifest else {}
-    for folder in folders:
-        if (output / folder).exists() and folder not in ours:
+    for folder, model in folders.items():
+        owner = ours[folder][0].name if folder in ours else model
+        if owner != model and owner not in folders.values():
+            raise SpecError(
+                f"{model!r} would replace {folder!r}, which the model {owner!r} of an earlier build is served as",
+                remedy="give the model another name, or name both models in one spec",
+            )
+        if os.path.lexists(output / folder) and folder not in ours:
             raise SpecError(
                 f"{output / folder} exists and was not made by build-repo",
                 remedy="give the model another name, another output with -o DIR, or move that folder away",
@@ -80,7 +87,7 @@ def _stranger(output: Path) -> str | None:
 def is_model_folder(folder: Path) -> bool:
     """A config, or a version folder."""
     return (folder / CONFIG_FILE).is_file() or any(
-        VERSION.match(item.name) and item.is_dir() for item in folder.iterdir()
+        VERSION.fullmatch(item.name) and item.is_dir() for item in folder.iterdir()
     )
 
 
@@ -88,7 +95,7 @@ def versions_in(folder: Path) -> list[int]:
     """The version numbers of a model folder, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(int(item.name) for item in folder.iterdir() if VERSION.match(item.name) and item.is_dir())
+    return sorted(int(item.name) for item in folder.iterdir() if VERSION.fullmatch(item.name) and item.is_dir())
 
 
 def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedRecord | None) -> ServedRecord:
@@ -142,7 +149,7 @@ def _own_files(folder: Path, version: int, artefact: Mapping[str, str]) -> dict[
     beside = {
         str(path.relative_to(folder)): file_digest(path)
         for path in folder.rglob("*")
-        if path.is_file() and not VERSION.match(path.relative_to(folder).parts[0])
+        if path.is_file() and not VERSION.fullmatch(path.relative_to(folder).parts[0])
     }
     return dict(sorted((beside | {f"{version}/{name}": value for name, value in artefact.items()}).items()))
 
@@ -213,27 +220,23 @@ def signature_finding(name: str, old: Signature, new: Signature) -> Finding | No
 
 def same_content(left: Path, right: Path) -> bool:
     """The same tree of files with the same bytes, the manifest and our own left-overs aside."""
-    return _tree(left) == _tree(right)
+    ours, theirs = _tree(left), _tree(right)
+    if ours.keys() != theirs.keys():
+        return False
+    return all(_same_item(ours[name], theirs[name]) for name in ours)
 
 
-def _tree(folder: Path) -> dict[str, str]:
-    tree: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if name == MANIFEST_FILE or name.startswith(".build-repo-"):
-            continue
-        if path.is_symlink():
-            tree[name] = f"link {os.readlink(path)}"
-        elif path.is_dir():
-            tree[name] = "folder"
-        else:
-            tree[name] = _content(path)
-    return tree
+def _tree(folder: Path) -> dict[str, Path]:
+    every = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+    return {name: path for name, path in every.items() if name != MANIFEST_FILE and not name.startswith(".build-repo-")}
 
 
-def _content(path: Path) -> str:
+def _same_item(left: Path, right: Path) -> bool:
     """A hard link to the same file needs no reading."""
-    status = path.stat()
-    if status.st_nlink > 1:
-        return f"inode {status.st_dev}.{status.st_ino}"
-    return file_digest(path)
+    if left.is_symlink() or right.is_symlink():
+        return left.is_symlink() and right.is_symlink() and os.readlink(left) == os.readlink(right)
+    if not left.is_file() or not right.is_file():
+        return left.is_dir() and right.is_dir()
+    if left.samefile(right):
+        return True
+    return left.stat().st_size == right.stat().st_size and file_digest(left) == file_digest(right)

@@ -242,7 +242,7 @@ def _neighbours(base: Mapping[str, int]) -> list[dict[str, int]]:
 
 def _widen(run: Run, base: RandomRecipe) -> tuple[RandomRecipe, tuple[str, ...]]:
     """The widest accepted range of each integer input whose answers stay finite."""
-    calm = _finite(run, base)
+    calm = bool(base.ranges) and _finite(run, base)
     ranges = dict(base.ranges)
     for name in base.ranges:
         low, high = base.ranges[name], WIDEST + 1

@@ -14,13 +14,21 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from builder import defaults
 from builder.tensors import BY_NUMPY
 
-NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+LONGEST_NAME = 200
+"""A folder's name holds 255 bytes, and `serve: all` puts the target behind a model's."""
 
 
 def check_name(name: str) -> str:
     """A model name is a folder name and part of a URL: letters, digits, `_`, `-` and single dots."""
-    if not NAME.match(name) or ".." in name or name.endswith("."):
+    if not NAME.fullmatch(name) or ".." in name or name.endswith("."):
         msg = f"{name!r} is no model name: it becomes a folder and a URL, so use letters, digits, '_', '-' and '.'"
+        raise ValueError(msg)
+    if len(name) > LONGEST_NAME:
+        msg = f"{name[:20]}… has {len(name)} characters; a model name has at most {LONGEST_NAME}"
+        raise ValueError(msg)
+    if name == "build-repo.json":
+        msg = f"{name!r} is no model name: it is the manifest's"
         raise ValueError(msg)
     return name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from builder import defaults
 from builder.backends import BACKENDS, backend_module
 from builder.errors import SpecError
 from builder.recognise import recognise
 from builder.releases import get_release
 from builder.sources import SOURCES
-from builder.spec import ModelSpec, RepoSpec, SourceSpec
+from builder.spec import LONGEST_NAME, ModelSpec, RepoSpec, SourceSpec
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, line_of, parse_yaml, path_text
 
 SUFFIXES = (".yaml", ".yml")
 SERVE_WORDS = ("best", "all")
+LONGEST_FILE_NAME = 255
+"""In bytes on every usual file system; asking for a longer one is an error of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
             yield Problem((*here, "name"), f"{model.name!r} is also the name of models[{seen[model.name]}]")
         seen.setdefault(model.name, index)
         yield from _source_problems(model.source, folder, (*here, "source"))
+        if model.targets == ():
+            yield Problem((*here, "targets"), "the list is empty; leave the key out for the defaults")
         yield from _target_problems(model.targets or (), (*here, "targets"))
         targets = model.targets or spec.defaults.targets
         if model.serve is not None or not _is_word(spec.defaults.serve):
@@ -167,6 +171,7 @@ def _is_word(serve: str) -> bool:
 
 
 def _target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> Iterator[Problem]:
+    known: set[str] = set()
     for index, text in enumerate(targets):
         try:
             target = parse_target(text)
@@ -182,8 +187,9 @@ def _target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> 
                 (*where, index),
                 f"{target.backend} has no precision {target.precision!r}; it has {', '.join(precisions)}",
             )
-        elif text in targets[:index]:
-            yield Problem((*where, index), f"{text} is listed twice")
+        elif str(target) in known:
+            yield Problem((*where, index), f"{target} is listed twice")
+        known.add(str(target))
 
 
 def _serve_problems(serve: str, targets: tuple[str, ...] | None, where: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -194,12 +200,23 @@ def _serve_problems(serve: str, targets: tuple[str, ...] | None, where: tuple[st
     except ValueError:
         yield Problem(where, f"{serve!r} is none of best, all, BACKEND:PRECISION")
         return
-    if targets is not None and wanted not in {str(parse_target(text)) for text in targets if text}:
+    if targets is not None and wanted not in {_normal(text) for text in targets}:
         yield Problem(where, f"{wanted} is not among the targets {', '.join(targets)}")
+
+
+def _normal(text: str) -> str:
+    """With the precision that a short target means; what is no target stays, and is reported elsewhere."""
+    try:
+        return str(parse_target(text))
+    except ValueError:
+        return text
 
 
 def _source_problems(source: SourceSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
     path = folder / source.path
+    if len(path.name) > LONGEST_FILE_NAME:
+        yield Problem((*where, "path"), f"{path.name[:40]}…: no such file or folder")
+        return
     if source.format is not None and source.format not in SOURCES:
         yield Problem((*where, "format"), f"no format {source.format!r}{_nearest(source.format, list(SOURCES))}")
     if not path.exists():
@@ -254,4 +271,4 @@ def default_name(path: Path) -> str:
     """A model's name from its file name: `PP-OCR v6.onnx` → `PP-OCR_v6`."""
     stem = path.stem if path.is_file() else path.name
     cleaned = "".join(char if (char.isalnum() and char.isascii()) or char in "_-." else "_" for char in stem)
-    return cleaned.strip(".").replace("..", ".") or defaults.OUTPUT
+    return re.sub(r"\.{2,}", ".", cleaned).strip(".").lstrip("-")[:LONGEST_NAME] or "model"

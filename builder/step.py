@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from builder.cache import Cache, disk_error
-from builder.errors import EXIT_BUG, BuildError, BuildRepoError, error_to_json
+from builder.errors import EXIT_BUG, EXIT_INTERRUPTED, BuildError, BuildRepoError, error_to_json
+from builder.processes import PARENT_VARIABLE
 from builder.records import read_record
 from builder.work import Convert, Export, Measure, Work
 
@@ -97,6 +98,9 @@ def die_with_parent() -> None:
 
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, linux/prctl.h
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent and parent != str(os.getppid()):
+        os._exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

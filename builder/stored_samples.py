@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ def store_samples(cache: Cache, export_key: str, report: ExportReport) -> Path:
     small = cache.root / "samples" / f"{export_key}.npz"
     if not small.exists():
         small.parent.mkdir(parents=True, exist_ok=True)
-        temporary = small.with_suffix(".part.npz")
+        temporary = small.with_suffix(f".{os.getpid()}.part.npz")
         save_requests(temporary, report.signature, _selection(load_requests(whole, report.signature)))
         temporary.replace(small)
     return small

@@ -22,6 +22,9 @@ from builder.errors import MachineError
 
 LOCK: Final = "lock"
 STAGED: Final = "staged"
+MOVED: Final = "moved"
+"""What is being replaced item by item, until its successor stands."""
+REMOVED: Final = "removed"
 AT_FDCWD: Final = -100
 RENAME_EXCHANGE: Final = 2
 NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EBUSY, errno.EPERM, errno.EACCES)
@@ -60,9 +63,7 @@ def staging(output: Path) -> Iterator[Staging]:
         raise disk_error(error, output.parent) from error
     made_output = workshop.parent == output
     try:
-        for item in workshop.iterdir():
-            if item.name != LOCK:
-                remove(item)
+        _recover(workshop, output)
         yield Staging(output, workshop)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
@@ -70,6 +71,20 @@ def staging(output: Path) -> Iterator[Staging]:
         if made_output:
             with suppress(OSError):
                 output.rmdir()
+
+
+def _recover(workshop: Path, output: Path) -> None:
+    """Clear what a killed build left; what it had moved out of the output and not yet replaced goes back first."""
+    moved = workshop / MOVED
+    try:
+        for item in sorted(moved.iterdir()) if moved.is_dir() else ():
+            if not os.path.lexists(output / item.name):
+                item.rename(output / item.name)
+        for item in workshop.iterdir():
+            if item.name != LOCK:
+                remove(item)
+    except OSError as error:
+        raise disk_error(error, workshop) from error
 
 
 def _workshop(output: Path) -> Path:
@@ -111,6 +126,8 @@ def swap(place: Staging) -> None:
         MachineError: the file system refused; the old repository still stands.
     """
     try:
+        if place.output.exists():
+            shutil.copymode(place.output, place.staged)
         _sync_tree(place.staged)
         if place.inside:
             _swap_items(place)
@@ -142,18 +159,21 @@ def _swap_items(place: Staging) -> None:
     from builder.manifest import MANIFEST_FILE
 
     place.output.mkdir(exist_ok=True)
-    old = place.workshop / "old"
-    old.mkdir()
+    moved, removed = place.workshop / MOVED, place.workshop / REMOVED
+    moved.mkdir()
+    removed.mkdir()
     new = sorted(place.staged.iterdir(), key=lambda item: item.name == MANIFEST_FILE)
     names = {item.name for item in new}
     for item in new:
         current = place.output / item.name
         if current.is_dir() and not current.is_symlink():
-            current.rename(old / item.name)
+            if _exchange(item, current):
+                continue
+            current.rename(moved / item.name)
         os.replace(item, current)
     for item in list(place.output.iterdir()):
         if item.name not in names and item != place.workshop:
-            item.rename(old / item.name)
+            item.rename(removed / item.name)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -164,7 +184,7 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    if path.is_symlink():
+    if path.is_symlink() or not path.is_file():
         return
     handle = os.open(path, os.O_RDONLY)
     try:

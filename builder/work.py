@@ -124,14 +124,15 @@ NOT_IN_KEY = ("path", "import_root")
 
 def work_key(work: Work) -> str:
     """The digest of everything that decides the result, as 32 hex digits."""
-    return hashlib.sha256(canonical(_keyed(to_json(work)))).hexdigest()[:32]
+    return hashlib.sha256(canonical(portable(to_json(work)))).hexdigest()[:32]
 
 
-def _keyed(data: Any) -> Any:  # noqa: ANN401 - plain JSON
+def portable(data: Any) -> Any:  # noqa: ANN401 - plain JSON
+    """A work as JSON without the places it is read from: the same on every machine."""
     if isinstance(data, dict):
-        return {key: _keyed(item) for key, item in data.items() if key not in NOT_IN_KEY}
+        return {key: portable(item) for key, item in data.items() if key not in NOT_IN_KEY}
     if isinstance(data, list):
-        return [_keyed(item) for item in data]
+        return [portable(item) for item in data]
     return data
 
 

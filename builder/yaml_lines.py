@@ -10,7 +10,7 @@ import yaml
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, int]
 
-_MAP_TAG: Final = "tag:yaml.org,2002:map"
+_MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 
 
 class YamlError(ValueError):
@@ -23,6 +23,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE_TAG:
+                continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool)) or key in seen:
                 what = "is written twice" if isinstance(key, (str, int, float, bool)) else "is no plain key"
@@ -38,31 +40,37 @@ def parse_yaml(text: str) -> tuple[Any, Lines]:
     Raises:
         YamlError: a syntax error or a duplicate key.
     """
+    lines: dict[Path, int] = {}
     try:
         node = yaml.compose(text, Loader=_Loader)
+        if node is not None:
+            _collect(node, (), lines, [])
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         msg = f"line {line}: {error.problem or error.context}"
         raise YamlError(msg) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except YamlError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         msg = f"line 1: {str(error).splitlines()[0]}"
         raise YamlError(msg) from error
-    lines: dict[Path, int] = {}
-    if node is not None:
-        _collect(node, (), lines)
     return data, lines
 
 
-def _collect(node: yaml.Node, path: Path, lines: dict[Path, int]) -> None:
+def _collect(node: yaml.Node, path: Path, lines: dict[Path, int], around: list[yaml.Node]) -> None:
+    if any(node is part for part in around):
+        msg = f"line {node.start_mark.line + 1}: an alias holds itself"
+        raise YamlError(msg)
+    inside = [*around, node]
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             lines[(*path, key.value)] = key.start_mark.line + 1
-            _collect(value, (*path, key.value), lines)
+            _collect(value, (*path, key.value), lines, inside)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _collect(item, (*path, index), lines)
+            _collect(item, (*path, index), lines, inside)
 
 
 def line_of(path: Sequence[str | int], lines: Lines) -> int | None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 if TYPE_CHECKING:
@@ -17,3 +21,16 @@ def runtime() -> Runtime:
     from builder.runtime import install
 
     return install(defaults.RELEASE, progress=print)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def work_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache of works for the whole session, never the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("BUILD_REPO_CACHE")
+    os.environ["BUILD_REPO_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["BUILD_REPO_CACHE"]
+    else:
+        os.environ["BUILD_REPO_CACHE"] = before

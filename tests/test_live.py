@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from builder.samples import Request
 from builder.servers import Endpoint, ServeOptions
 from builder.servers.embedded import serve
 from builder.tensors import Signature, Tensor
+from builder.triton_client import Client
 
 SAME = Signature((Tensor("x", "float32", ("batch", ROW)),), (Tensor("y", "float32", ("batch", ROW)),))
 SCALAR = Signature((Tensor("a", "float32", ()),), (Tensor("b", "float32", ()), Tensor("c", "int64", ())))
@@ -154,8 +156,24 @@ def test_an_unknown_model_is_an_error_finding(endpoint: Endpoint) -> None:
 def test_large_http_bodies_are_named(endpoint: Endpoint) -> None:
     zeros = np.zeros((17 << 20,), np.float32)
     requests = (Request({"x": zeros}, {"y": zeros}),)
-    result = check_live(endpoint, LiveSubject(BIG, requests), Gates(), model="big")
+    result = check_live(replace(endpoint, grpc=None), LiveSubject(BIG, requests), Gates(), model="big")
     assert [finding.check for finding in result.findings] == ["live.http_body"]
+
+
+def test_requests_that_cannot_be_merged_are_a_warning(endpoint: Endpoint) -> None:
+    result = check_live(endpoint, LiveSubject(LINEAR, linear_requests((8, 8))), Gates(), model="linear")
+    assert [(finding.severity, finding.check) for finding in result.findings] == [("warning", "live.no_merge")]
+    assert result.executions == result.requests
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_bfloat16_goes_over_the_wire_as_it_is(protocol: str) -> None:
+    import ml_dtypes
+
+    values = np.asarray([1.5, -2.0], ml_dtypes.bfloat16)
+    client = Client(protocol, import_module(f"tritonclient.{protocol}"), None)  # type: ignore[arg-type]
+    sent = client._input(Tensor("x", "bfloat16", (2,)), values)
+    assert (sent.datatype(), sent.shape()) == ("BF16", [2])
 
 
 def test_no_server_is_reported_at_once(runtime: Runtime) -> None:

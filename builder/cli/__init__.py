@@ -6,6 +6,7 @@ stdout carries results only; stderr carries progress and errors.
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from types import FrameType
@@ -14,7 +15,8 @@ from typing import Any, Final, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from builder.errors import EXIT_BUG, EXIT_INTERRUPTED, BuildRepoError, SpecError
+from builder.cli.failures import Interrupted, end, failure_document
+from builder.errors import EXIT_INTERRUPTED
 
 COMMANDS: Final[dict[str, str]] = {
     "build": "Convert, measure, configure, check, and only then replace the repository.",
@@ -54,6 +56,13 @@ class LazyCommands(TyperGroup):
             self.commands[args[0]] = command
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401
+        """Ctrl-C leaves as our own exception: typer would make a silent exit code of it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+
 
 app = typer.Typer(
     cls=LazyCommands,
@@ -75,48 +84,21 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = app(arguments, standalone_mode=False, prog_name="build-repo")
-    except KeyboardInterrupt:
-        _say("interrupted; the repository was not changed")
-        return EXIT_INTERRUPTED
-    except BuildRepoError as error:
-        say_error(error)
-        return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()
         return EXIT_INTERRUPTED
-    except Exception as error:  # typer's own usage errors have no public base class
-        return _other(error)
+    except (KeyboardInterrupt, Exception) as error:
+        code, finding = end(error)
+        if "--json" in arguments:
+            from builder.cli.show import print_json
+
+            print_json(failure_document(finding))
+        return code
     return result if isinstance(result, int) else 0
-
-
-def _other(error: Exception) -> int:
-    show = getattr(error, "show", None)
-    if show is not None:
-        show(file=sys.stderr)
-        return int(getattr(error, "exit_code", SpecError.exit_code))
-    if type(error).__name__ == "Abort":
-        return EXIT_INTERRUPTED
-    import traceback
-
-    traceback.print_exc()
-    _say("this is a bug in build-repo; please report it with the lines above")
-    return EXIT_BUG
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
     """SIGTERM ends a command as Ctrl-C does: everything is cleaned up."""
     raise KeyboardInterrupt
-
-
-def say_error(error: BuildRepoError) -> None:
-    """What happened and the next thing to type, on stderr."""
-    _say(f"error: {error.message}")
-    if error.remedy:
-        _say(f"  try: {error.remedy}")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 def entrypoint() -> NoReturn:
@@ -125,5 +107,6 @@ def entrypoint() -> NoReturn:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stderr.close()
+        # Nobody reads any more; the interpreter's own flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

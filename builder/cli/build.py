@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from builder import defaults
+from builder.cli.failures import json_on_failure
 from builder.cli.request import load_request
 from builder.cli.show import console, print_findings, print_json, progress_display
-from builder.errors import BuildRepoError
 
 if TYPE_CHECKING:
     from builder.build import BuildResult
@@ -50,16 +50,11 @@ def build(
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
 ) -> None:
     """Convert, measure, configure, check against a real Triton, and only then replace the repository."""
-    started = time.monotonic()
-    try:
+    with json_on_failure(output) if as_json else nullcontext():
         spec = load_request(
             models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=serve
         )
         result = _build(spec, output, check, jobs, fail_fast, strict, prune, defer)
-    except BuildRepoError as error:
-        if as_json:
-            print_json(_failure_document(output, error, time.monotonic() - started))
-        raise
     if as_json:
         print_json(result_document(result))
     else:
@@ -135,20 +130,6 @@ def _target_document(state: TargetState) -> dict[str, Any]:
     }
 
 
-def _failure_document(output: Path, error: BuildRepoError, seconds: float) -> dict[str, Any]:
-    finding = {
-        "severity": "error",
-        "check": type(error).__name__,
-        "message": error.message,
-        "remedy": error.remedy,
-        "model": None,
-        "target": None,
-        "file": None,
-        "line": None,
-    }
-    return {"repository": str(output.resolve()), "models": [], "findings": [finding], "seconds": round(seconds, 3)}
-
-
 def _ordered(result: BuildResult) -> list[Any]:
     order = {"info": 0, "warning": 1, "error": 2}
     every = [*result.findings, *(f for state in result.models for target in state.targets for f in target.findings)]
@@ -156,6 +137,7 @@ def _ordered(result: BuildResult) -> list[Any]:
 
 
 def _print_table(result: BuildResult) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -168,11 +150,12 @@ def _print_table(result: BuildResult) -> None:
             table.add_row(state.spec.name, str(target.target), *target_cells(target), _verdict(target) + mark)
     out = console()
     out.print(table)
+    where = escape(str(result.repository))
     kept = "is up to date" if not result.swapped else "replaced" if result.exit_code == 0 else ""
     if result.exit_code == 0:
-        out.print(f"{result.repository} {kept} in {result.seconds:.1f} s; next: build-repo serve {result.repository}")
+        out.print(f"{where} {kept} in {result.seconds:.1f} s; next: build-repo serve {where}", soft_wrap=True)
     else:
-        out.print(f"{result.repository} was not changed")
+        out.print(f"{where} was not changed", soft_wrap=True)
 
 
 def target_cells(target: TargetState) -> tuple[str, str, str]:

@@ -72,22 +72,16 @@ def _model(model: Any, cache: Any, output: Path) -> dict[str, Any]:  # noqa: ANN
 def _work(work: Work, label: str, cache: Any, old: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
     from builder.plan import changed_fields
     from builder.records import to_json
-    from builder.work import work_key
+    from builder.work import portable, work_key
 
     key = work_key(work)
     cached = cache.has(work.kind, key)
     why = ""
     if not cached:
         before = old.get(work.kind)
-        fields = list(changed_fields(before, _keyed(to_json(work)))) if before else []
+        fields = list(changed_fields(before, portable(to_json(work)))) if before else []
         why = "; ".join(fields) or ("removed from the cache" if before else "new")
     return {"work": label, "key": key, "cached": cached, "why": why}
-
-
-def _keyed(work: dict[str, Any]) -> dict[str, Any]:
-    from builder.assemble import portable_work
-
-    return portable_work(work)
 
 
 def _old_works(output: Path, name: str) -> dict[str, Any]:
@@ -104,11 +98,17 @@ def _old_works(output: Path, name: str) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
+    from rich.markup import escape
+
     out = console()
-    out.print(f"for Triton {document['triton']}, into {document['output']} (cache: {document['cache']})")
+    places = f"into {document['output']} (cache: {document['cache']})"
+    out.print(f"for Triton {document['triton']}, {escape(places)}", soft_wrap=True)
     for model in document["models"]:
-        out.print(f"[bold]{model['name']}[/bold] from {model['source']}, serve: {model['serve']}")
+        out.print(
+            f"[bold]{model['name']}[/bold] from {escape(model['source'])}, serve: {model['serve']}", soft_wrap=True
+        )
         for work in model["works"]:
-            state = "[dim]cached[/dim]" if work["cached"] else f"[yellow]to do[/yellow] ({work['why']})"
+            state = "[dim]cached[/dim]" if work["cached"] else f"[yellow]to do[/yellow] ({escape(work['why'])})"
             out.print(f"  {work['work']:32} {state}", soft_wrap=True)
-    out.print("[dim]defaults: " + ", ".join(f"{key} {value}" for key, value in document["defaults"].items()) + "[/dim]")
+    values = ", ".join(f"{key} {value}" for key, value in document["defaults"].items())
+    out.print(f"[dim]defaults: {escape(values)}[/dim]", soft_wrap=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MARKS = {"error": "✗", "warning": "!", "info": "·"}
+PIPE_COLUMNS = 160
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
@@ -31,7 +32,8 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "160"))
+    columns = os.environ.get("COLUMNS", "")
+    width = None if stream.isatty() else int(columns) if columns.isdecimal() else PIPE_COLUMNS
     return Console(file=stream, highlight=False, width=width)
 
 

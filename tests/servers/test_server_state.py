@@ -35,8 +35,8 @@ def test_a_model_process_that_cannot_start_is_seen_in_the_log(tmp_path: Path, li
 def test_a_model_that_is_not_in_the_index_is_explained_by_the_log(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     log.write_text(
-        "[libprotobuf ERROR text_format.cc:337] Error parsing text-format inference.ModelConfig: 1:17: Expected integer\n"
-        "E1123 16:00:00.0 1 model_repository_manager.cc:1460] \"Poll failed for model directory 'bad': failed to read\"\n",
+        "[libprotobuf ERROR t.cc:337] Error parsing text-format inference.ModelConfig: 1:17: Expected\n"
+        "E1123 16:00:00.0 1 m.cc:1460] \"Poll failed for model directory 'bad': failed to read\"\n",
         encoding="utf-8",
     )
     for name in ("bad", "good", "odd"):
@@ -44,7 +44,7 @@ def test_a_model_that_is_not_in_the_index_is_explained_by_the_log(tmp_path: Path
     index = [{"name": "good", "version": "1", "state": "READY"}]
     found = {failure.model: failure.reason for failure in failures_of(tmp_path / "repository", index, log)}
     assert found == {
-        "bad": "failed to read: 1:17: Expected integer",
+        "bad": "failed to read: 1:17: Expected",
         "odd": "the server did not take the folder for a model",
     }
 
