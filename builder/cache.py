@@ -132,6 +132,6 @@ def disk_error(error: OSError, where: Path) -> MachineError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(
             f"the disk is full: no space left to write {where}",
-            remedy=f"free some space, or move what fills it: the cache with {CACHE_VARIABLE}=/other/disk, the repository with -o",
+            remedy=f"free some space, or use another disk: {CACHE_VARIABLE}=DIR for the cache, -o for the repository",
         )
     return MachineError(f"cannot write {where}: {error.strerror or error}", remedy=f"check {where} and its permissions")

@@ -26,7 +26,7 @@ _WRITTEN: Final = (
 
 @cache
 def model_config_proto() -> Any:  # noqa: ANN401 - a generated module
-    """`tritonclient.grpc.model_config_pb2` alone: its package imports gRPC and numpy, for which no rebuild should wait."""
+    """Triton's `model_config_pb2` alone: the package around it imports gRPC and numpy, too slow for a rebuild."""
     package = find_spec("tritonclient")
     folders = (package and package.submodule_search_locations) or ()
     file = next((path for folder in folders if (path := Path(folder) / "grpc" / "model_config_pb2.py").is_file()), None)

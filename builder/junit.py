@@ -27,7 +27,9 @@ def write_junit(path: Path, suite: str, cases: Iterable[Case]) -> None:
     root = ET.Element("testsuite", name=suite, tests=str(len(every)))
     failures = 0
     for case in every:
-        element = ET.SubElement(root, "testcase", classname=suite, name=_printable(case.name), time=f"{case.seconds:.3f}")
+        element = ET.SubElement(
+            root, "testcase", classname=suite, name=_printable(case.name), time=f"{case.seconds:.3f}"
+        )
         if case.skipped:
             ET.SubElement(element, "skipped", message=_printable(case.skipped))
         errors = [finding for finding in case.findings if finding.severity == "error"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from builder.samples import Request
+from builder.samples import Request, storable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ def save_payload(file: Path, requests: Sequence[Request]) -> None:
     members: dict[str, Array] = {"rows": np.asarray([request.rows for request in chosen], np.int64)}
     for index, request in enumerate(chosen):
         for name, array in request.inputs.items():
-            members[f"{index}/{name}"] = _storable(np.asarray(array))
+            members[f"{index}/{name}"] = storable(np.asarray(array))
     np.savez(file, **members)  # type: ignore[arg-type]
 
 
@@ -39,12 +39,3 @@ def _within(requests: Sequence[Request], limit: int) -> list[Request]:
             break
         chosen.append(request)
     return chosen
-
-
-def _storable(array: Array) -> Array:
-    import numpy as np
-
-    if array.dtype.kind in "OS":
-        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
-        return np.asarray(texts, dtype=np.str_).reshape(array.shape)
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array

@@ -123,7 +123,8 @@ def read_manifest(repository: Path) -> Manifest | None:
     try:
         manifest = read_record(Manifest, path)
         if manifest.format != FORMAT:
-            raise RecordError(f"its format is {manifest.format}, this version knows {FORMAT}")
+            msg = f"its format is {manifest.format}, this version knows {FORMAT}"
+            raise RecordError(msg)  # noqa: TRY301 - the same words for every way of not fitting
     except (RecordError, OSError) as error:
         raise SpecError(
             f"{path} cannot be read: {error}",

@@ -14,7 +14,6 @@ from typing import Final
 from builder.errors import BuildError
 from builder.libraries import package_root
 
-
 PARENT_VARIABLE: Final = "BUILD_REPO_PARENT"
 """Tells a child whose child it is: should that process be gone before the child could ask to die with it."""
 

@@ -37,7 +37,7 @@ def save_requests(path: Path, signature: Signature, requests: Sequence[Request])
     for index, request in enumerate(requests):
         for side, tensors, arrays in _sides(signature, request):
             for place, tensor in enumerate(tensors):
-                members[f"{index}.{side}.{place}"] = _storable(np.asarray(arrays[tensor.name]))
+                members[f"{index}.{side}.{place}"] = storable(np.asarray(arrays[tensor.name]))
         if request.labels is not None:
             members[f"{index}.labels"] = np.asarray(request.labels)
     np.savez(path, **members)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def _sides(signature: Signature, request: Request):  # type: ignore[no-untyped-d
     return (("in", signature.inputs, request.inputs), ("out", signature.outputs, request.outputs))
 
 
-def _storable(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def storable(array: NDArray[np.generic]) -> NDArray[np.generic]:
     """Strings as unicode, bfloat16 as its bits: both load without pickle."""
     import numpy as np
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -240,7 +241,7 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
     """Every word filled in and every path made absolute, so nothing later asks where the spec file was."""
     given = spec.defaults
     source = model.source
-    path = (folder / source.path).resolve()
+    path = _absolute(folder / source.path)
     samples = model.samples
     return model.model_copy(
         update={
@@ -248,11 +249,11 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
                 update={
                     "path": path,
                     "format": source.format or recognise(path),
-                    "import_root": (folder / (source.import_root or "")).resolve(),
+                    "import_root": _absolute(folder / (source.import_root or "")),
                 }
             ),
-            "samples": samples and samples.model_copy(update={"path": (folder / samples.path).resolve()}),
-            "class_names": model.class_names and (folder / model.class_names).resolve(),
+            "samples": samples and samples.model_copy(update={"path": _absolute(folder / samples.path)}),
+            "class_names": model.class_names and _absolute(folder / model.class_names),
             "targets": tuple(str(parse_target(text)) for text in model.targets or given.targets),
             "serve": _serve_word(model.serve or given.serve),
             "accuracy": model.accuracy or given.accuracy,
@@ -261,6 +262,11 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             "versions": model.versions or given.versions,
         }
     )
+
+
+def _absolute(path: Path) -> Path:
+    """Without following links: a link's neighbours (external data, say) lie beside the link."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links
 
 
 def _serve_word(serve: str) -> str:

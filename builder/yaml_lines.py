@@ -20,6 +20,15 @@ class YamlError(ValueError):
 class _Loader(yaml.SafeLoader):
     """Safe YAML, with duplicate keys refused."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
+        try:
+            return super().construct_object(node, deep=deep)  # type: ignore[no-untyped-call]
+        except YamlError:
+            raise
+        except ValueError as error:
+            msg = f"line {node.start_mark.line + 1}: {error}"
+            raise YamlError(msg) from error
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
@@ -50,9 +59,7 @@ def parse_yaml(text: str) -> tuple[Any, Lines]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         msg = f"line {line}: {error.problem or error.context}"
         raise YamlError(msg) from error
-    except YamlError:
-        raise
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError) as error:
         msg = f"line 1: {str(error).splitlines()[0]}"
         raise YamlError(msg) from error
     return data, lines

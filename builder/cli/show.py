@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from builder.findings import Finding
@@ -42,13 +43,21 @@ def print_findings(findings: Iterable[Finding]) -> None:
     from rich.markup import escape
 
     out = console(stderr=True)
-    for finding in findings:
+    for finding in _merged(findings):
         subject = " ".join(part for part in (finding.model, finding.target) if part)
         colour = COLOURS[finding.severity]
         head = f"[{colour}]{MARKS[finding.severity]} {finding.severity}[/{colour}]"
         out.print(f"{head} {escape(subject)}: {escape(finding.message)} [dim]\\[{finding.check}][/dim]", soft_wrap=True)
         if finding.remedy:
             out.print(f"    try: {escape(finding.remedy)}", soft_wrap=True)
+
+
+def _merged(findings: Iterable[Finding]) -> list[Finding]:
+    """What several targets of a model have in common is said once."""
+    targets: dict[Finding, list[str]] = {}
+    for finding in findings:
+        targets.setdefault(replace(finding, target=None), []).append(finding.target or "")
+    return [replace(finding, target=", ".join(filter(None, dict.fromkeys(names)))) for finding, names in targets.items()]
 
 
 @contextmanager

@@ -153,12 +153,12 @@ def _state(pid: int) -> tuple[str, int, str] | None:
 
 
 def _model_of(folder: Path) -> str | None:
-    """The model of a stub from its command line, where the instance is named `MODEL_GROUP_INSTANCE`."""
+    """The model of a stub from its command line: the first argument is a file in the version folder."""
     try:
         words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return None
     if not words or not words[0].endswith(STUB_NAME):
         return None
-    named = [found for word in words if (found := re.fullmatch(r"(.+)_\d+_\d+", word))]
-    return named[-1].group(1) if named else " ".join(words[1:])
+    named = re.search(r"/([^/]+)/\d+/[^/]+$", words[1]) if len(words) > 1 else None
+    return named.group(1) if named else " ".join(words[1:])
