@@ -31,7 +31,7 @@ def demo() -> Demo:
     folder = Path(tempfile.mkdtemp(prefix="build-repo-bench-demo-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if not (EXAMPLE / "downloads" / "photos.npz").is_file():
-        subprocess.run_command([PYTHON, str(EXAMPLE / "prepare.py")], check=True)
+        subprocess.run([PYTHON, str(EXAMPLE / "prepare.py")], check=True)
     words = ("build", EXAMPLE / "models.yaml", "-o", folder / "repository", "--serve", "onnxruntime:fp32")
     made = Demo(folder / "repository", folder / "cache", tuple(build_repo(*words, "--check", "live")))
     run_command(made.command, cache=made.cache)

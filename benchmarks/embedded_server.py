@@ -61,15 +61,16 @@ def _details(rounds: Sequence[Round]) -> list[str]:
     share = served.generator_cores / served.machine_cores
     ratios = ", ".join(f"{item.ratio:.2f}" for item in rounds)
     queue, compute = served.queue_ms or 0, served.compute_ms or 0
+    failed = f"{served.failures} of {served.requests} requests failed"
+    generator = f"{served.generator_cores:.2f} of {served.machine_cores} cores"
+    alone = f"in process the library used {bare['cores']:.2f} cores and shared them with nobody"
+    batch = f"{served.batch_mean or 0:.1f} rows a run"
     return [
-        f"{served.rows_per_s:.1f} rows/s served, {bare['rows_per_s']:.1f} in process (ratios {ratios}); "
-        + f"{served.failures} of {served.requests} requests failed",
-        f"load generator: {share:.0%} of the machine's CPU ({served.generator_cores:.2f} of {served.machine_cores} "
-        + f"cores); in process the library used {bare['cores']:.2f} cores and shared them with nobody",
-        "client and server share the machine, so what the generator takes the model does not get: "
-        + f"on a machine of its own the server would come to about {middle.ratio / (1 - share):.2f}",
-        f"server: {served.batch_mean or 0:.1f} rows a run, {queue:.0f} ms queue and {compute:.0f} ms compute a request; "
-        + f"p50 {served.p50_ms:.0f} ms, p99 {served.p99_ms:.0f} ms",
+        f"{served.rows_per_s:.1f} rows/s served, {bare['rows_per_s']:.1f} in process (ratios {ratios}); {failed}",
+        f"load generator: {share:.0%} of the machine's CPU ({generator}); {alone}",
+        "client and server share the machine: what the generator takes, the model does not get;",
+        f"with a client on another machine the ratio would come to about {middle.ratio / (1 - share):.2f}",
+        f"server: {batch}, {queue:.0f} ms queue and {compute:.0f} ms compute a request, p99 {served.p99_ms:.0f} ms",
     ]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
+from builder.pytorch.files import archive_names, torch_kind
 from builder.sources import SOURCES, source_module
-from builder.torch_files import archive_names, torch_kind
 
 ACCEPTED: Final = "accepted are ONNX files, TorchScript files, and PyTorch state dicts (.pt, .pth, .safetensors)"
 SHOWN: Final = 3

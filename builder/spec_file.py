@@ -196,11 +196,10 @@ def _target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> 
 def _serve_problems(serve: str, targets: tuple[str, ...] | None, where: tuple[str | int, ...]) -> Iterator[Problem]:
     if _is_word(serve):
         return
-    try:
-        wanted = str(parse_target(serve))
-    except ValueError:
+    if serve.count(":") > 1 or serve.partition(":")[0] not in BACKENDS:
         yield Problem(where, f"{serve!r} is none of best, all, BACKEND:PRECISION")
         return
+    wanted = _normal(serve)
     if targets is not None and wanted not in {_normal(text) for text in targets}:
         yield Problem(where, f"{wanted} is not among the targets {', '.join(targets)}")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
+from builder.pytorch.callables import build_network, use_import_root
+from builder.pytorch.files import read_header, torch_kind
+from builder.pytorch.network import TorchNetwork, check_inputs
+from builder.pytorch.weights import find_state_dict, import_torch, load_weights, open_weights, pickle_error
 from builder.sources import Description
 from builder.tensors import Tensor
-from builder.torch_callable import build_network, use_import_root
-from builder.torch_files import read_header, torch_kind
-from builder.torch_network import TorchNetwork, check_inputs
-from builder.torch_weights import find_state_dict, import_torch, load_weights, open_weights, pickle_error
 from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")

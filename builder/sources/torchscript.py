@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from builder.errors import SpecError
 from builder.onnx_tools.reading import short
+from builder.pytorch.files import torch_kind
+from builder.pytorch.network import TorchNetwork, check_inputs
+from builder.pytorch.weights import import_torch
 from builder.sources import Description
 from builder.tensors import Tensor
-from builder.torch_files import torch_kind
-from builder.torch_network import TorchNetwork, check_inputs
-from builder.torch_weights import import_torch
 from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")

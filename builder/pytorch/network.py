@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import SpecError
+from builder.pytorch.weights import import_torch
 from builder.samples import Request
 from builder.tensors import Dim, Signature, Tensor
-from builder.torch_weights import import_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ class TorchNetwork:
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
     ) -> tuple[str, tuple[str, ...]]:
         """The first exporter whose result answers like the network."""
-        from builder.torch_export import Limits, export_network
+        from builder.pytorch.export import Limits, export_network
 
         flat = _flat_module(self._network, self._form, self._chosen)
         route, notes = export_network(

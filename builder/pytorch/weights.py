@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from builder.errors import MachineError, SpecError
 from builder.onnx_tools.reading import short
-from builder.torch_files import foreign_names, read_header, torch_kind
+from builder.pytorch.files import foreign_names, read_header, torch_kind
 
 NESTED: Final = (
     "state_dict",

@@ -20,9 +20,9 @@ from builder.onnx_tools.limits import fit_limits
 from builder.onnx_tools.reading import ModelProto, external_tensors, graphs, opset_of, read_onnx, short
 from builder.onnx_tools.running import open_plain, run_plain
 from builder.onnx_tools.writing import EXTERNAL_FROM_BYTES, data_file
+from builder.pytorch.network import to_torch
 from builder.samples import Request
 from builder.tensors import BY_NUMPY, Signature, Tensor
-from builder.torch_network import to_torch
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from typing import Any
 
 from builder.errors import SpecError
 from builder.onnx_tools.reading import short
-from builder.torch_weights import import_torch
+from builder.pytorch.weights import import_torch
 
 
 def use_import_root(root: str) -> None:

@@ -1,0 +1,1 @@
+"""What the PyTorch source formats share: files and weights, the callable, the network, the exporters."""
