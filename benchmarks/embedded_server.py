@@ -63,7 +63,7 @@ def _details(rounds: Sequence[Round]) -> list[str]:
     queue, compute = served.queue_ms or 0, served.compute_ms or 0
     failed = f"{served.failures} of {served.requests} requests failed"
     generator = f"{served.generator_cores:.2f} of {served.machine_cores} cores"
-    alone = f"in process the library used {bare['cores']:.2f} cores and shared them with nobody"
+    alone = f"in process the library alone used {bare['cores']:.2f} cores"
     batch = f"{served.batch_mean or 0:.1f} rows a run"
     return [
         f"{served.rows_per_s:.1f} rows/s served, {bare['rows_per_s']:.1f} in process (ratios {ratios}); {failed}",

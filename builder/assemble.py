@@ -27,18 +27,11 @@ from builder.manifest import (
 )
 from builder.measurement import ExportReport
 from builder.records import canonical, to_json
+from builder.rendering import FolderRequest, render_folder
 from builder.repository import ModelFolder, stage_model
-from builder.samples import Request
-from builder.spec import BatchingSpec, InstancesSpec, ModelSpec, RepoSpec
+from builder.spec import ModelSpec, RepoSpec
 from builder.stored_samples import store_samples
 from builder.tensors import Signature
-from builder.triton_config import (
-    ConfigRequest,
-    parse_config,
-    render_config,
-    warmup_files,
-    warmup_from_samples,
-)
 from builder.work import Work, portable, work_key
 
 LABELS_FILE = "labels.txt"
@@ -114,22 +107,8 @@ def _model_folder(  # noqa: PLR0913
         raise ValueError(msg)
     spec = state.spec
     labels = _labels(spec, report.signature)
-    requests = _warmup_samples(spec, report, samples)
-    request = ConfigRequest(
-        name=folder,
-        backend=target.target.backend,
-        release=release,
-        signature=report.signature,
-        ports=target.converted.ports,
-        batch_proven=target.batch_proven,
-        batching=spec.batching or BatchingSpec(),
-        instances=spec.instances or InstancesSpec(),
-        label_files={labels[0]: LABELS_FILE} if labels else {},
-        warmup=warmup_from_samples(report.signature, requests, len(requests)),
-        overrides=spec.config,
-    )
-    rendered = render_config(request)
-    extra: dict[str, bytes] = warmup_files(request)
+    label_file = (labels[0], LABELS_FILE) if labels else None
+    rendering, extra = render_folder(FolderRequest(folder, state, target, report, samples, label_file, release), cache)
     if labels:
         extra[LABELS_FILE] = labels[1]
     model = ModelFolder(
@@ -137,21 +116,13 @@ def _model_folder(  # noqa: PLR0913
         target=target.target,
         artefact=cache.folder("convert", work_key(target.plan.convert)),
         files=target.converted.files,
-        config=rendered.text,
-        batching=int(parse_config(rendered.text).get("max_batch_size", 0)) > 0,
+        config=rendering.text,
+        batching=rendering.batching,
         samples=samples,
         extra=extra,
         keep=spec.versions.keep if spec.versions else VERSIONS_KEPT,
     )
-    return model, rendered.findings
-
-
-def _warmup_samples(spec: ModelSpec, report: ExportReport, samples: Path) -> tuple[Request, ...]:
-    if spec.warmup is None or not spec.warmup.samples:
-        return ()
-    from builder.samples import load_requests
-
-    return load_requests(samples, report.signature)[: spec.warmup.samples]
+    return model, rendering.findings
 
 
 def _labels(spec: ModelSpec, signature: Signature) -> tuple[str, bytes] | None:

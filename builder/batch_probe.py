@@ -27,6 +27,7 @@ MORE_SIZES: Final = (4, 8, 16, 32)
 """Tried where a single row is refused."""
 TOLERANCE: Final = 1e-3
 """Largest difference between a row in a batch and alone, as a share of the output's largest magnitude."""
+ROWS_CHANGE: Final = "rows change with their batch"
 NO_BATCH_AXIS: Final = "the model has no batch axis"
 
 
@@ -129,7 +130,7 @@ def _mixing_problem(run: Run, pool: Arrays, answers: Mapping[int, Outputs], name
             difference = row_difference(np.concatenate(rows), value)
             if difference > TOLERANCE:
                 return (
-                    f"rows change with their batch: {name_of(place)} differs by {difference:.2g} at batch size {size}"
+                    f"{ROWS_CHANGE}: {name_of(place)} differs by {difference:.2g} at batch size {size}"
                 )
     return ""
 
@@ -146,5 +147,5 @@ def row_difference(alone: Array, batch: Array) -> float:
         return 0.0
     if not bool((np.isfinite(left) & np.isfinite(right))[~same].all()):
         return float("inf")
-    scale = float(np.abs(left[np.isfinite(left)]).max(initial=0.0))
+    scale = max(float(np.abs(side[np.isfinite(side)]).max(initial=0.0)) for side in (left, right))
     return float(np.abs(left - right)[~same].max()) / max(scale, TOLERANCE * TOLERANCE)

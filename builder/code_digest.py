@@ -74,10 +74,21 @@ def callable_digest(model: str, import_root: Path) -> str:
 
 
 def _distribution(top: str) -> str | None:
-    from importlib.metadata import packages_distributions, version
+    """`name==version` of what installed the module, found in the lists of installed files without parsing metadata."""
+    from importlib.metadata import distributions
 
-    names = sorted(set(packages_distributions().get(top, ())))
-    return ",".join(f"{name}=={version(name)}" for name in names) or None
+    single = re.compile(rf"^{re.escape(top)}\.(?:py|[^/,]*(?:so|pyd)),", re.MULTILINE)
+
+    def owns(names: str, files: str) -> bool:
+        listed = top in names.split() or f"\n{top}/" in files or files.startswith(f"{top}/")
+        return listed or (f"{top}." in files and single.search(files) is not None)
+
+    found = {
+        f"{item.name}=={item.version}"
+        for item in distributions()
+        if owns(item.read_text("top_level.txt") or "", item.read_text("RECORD") or "")
+    }
+    return ",".join(sorted(found)) or None
 
 
 def _found_elsewhere(top: str, model: str, import_root: Path) -> str:

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from builder.batch_probe import NO_BATCH_AXIS, Probe, probe_batches, row_difference, take_rows
+from builder.batch_probe import NO_BATCH_AXIS, ROWS_CHANGE, Probe, probe_batches, row_difference, take_rows
+from builder.batch_proof import batch_rows, cut
 from builder.errors import BuildError, BuildRepoError, SpecError
 from builder.measurement import EXPORT_FILE, ONNX_FILE, REFERENCE_FILE, BatchProof, ExportReport
 from builder.observed import fix_declared, fix_first_axis, observe_signature
+from builder.onnx_tools.first_difference import first_difference
 from builder.onnx_tools.reading import opset_of, read_onnx, short
 from builder.records import write_record
 from builder.sample_file import read_samples
@@ -70,7 +72,7 @@ def run_export(work: Export, out: Path) -> None:
         route=route,
         opset=opset_of(model),
         ir_version=model.ir_version,
-        batch=reference.batch,
+        batch=_with_node(reference.batch, path, reference.requests),
         samples=reference.samples,
         notes=(*notes, *warnings, *reference.notes),
         parameters=source.parameters,
@@ -89,6 +91,17 @@ def _check_onnx(path: Path, route: str) -> tuple[str, ...]:
             raise BuildError(f"onnx.checker refuses the exported model: {short(error)}") from error
         return (f"onnx.checker objects, onnxruntime does not: {short(error)}",)
     return ()
+
+
+def _with_node(proof: BatchProof, path: Path, requests: Sequence[Request]) -> BatchProof:
+    """Where rows change with their batch, the first ONNX node at which they do."""
+    rows = batch_rows(requests, 2) if proof.reason.startswith(ROWS_CHANGE) else None
+    if rows is None:
+        return proof
+    try:
+        return replace(proof, node=first_difference(path, cut(rows, range(2)), [cut(rows, [place]) for place in range(2)]))
+    except BuildError:
+        return proof
 
 
 def _learn(source: LoadedSource, ref: SamplesRef) -> _Reference:

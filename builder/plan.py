@@ -14,7 +14,7 @@ from builder.errors import MachineError
 from builder.libraries import code_digest, library_versions
 from builder.machine import machine_facts
 from builder.releases import get_release
-from builder.sources import source_module
+from builder.sources import require, source_module
 from builder.spec import ModelSpec, RepoSpec
 from builder.tensors import Tensor
 from builder.work import Convert, Export, Measure, SamplesRef, SourceRef, Target, Work, parse_target, work_key
@@ -120,6 +120,7 @@ def _plan_target(target: Target, export: str, release: str, *, defer: bool) -> T
 
 def _export(model: ModelSpec, release: str) -> Export:
     limits = get_release(release)
+    require(_format(model))
     return Export(
         source=_source(model),
         inputs=tuple(Tensor(tensor.name, tensor.dtype, tensor.shape) for tensor in model.inputs),

@@ -24,7 +24,7 @@ def draft_spec(found: Sequence[Inspection], folder: Path) -> str:
 
 
 def _lines(found: Sequence[Inspection], folder: Path) -> Iterator[str]:
-    yield "# Written by build-repo init. Every key: build-repo schema. Next: build-repo build models.yaml"
+    yield "# Written by build-repo init. Every key: build-repo schema. Next: build-repo build with this file."
     yield f'triton: "{defaults.RELEASE}"          # the release of Triton this repository is for'
     yield "models:"
     names: set[str] = set()

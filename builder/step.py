@@ -17,6 +17,7 @@ from typing import Final
 from builder.cache import Cache, disk_error
 from builder.errors import EXIT_BUG, EXIT_INTERRUPTED, BuildError, BuildRepoError, error_to_json
 from builder.processes import PARENT_VARIABLE
+from builder.log import set_up_logging
 from builder.records import read_record
 from builder.work import Convert, Export, Measure, Work
 
@@ -68,6 +69,7 @@ def main(arguments: list[str]) -> int:
         return 2
     work_file, out, root = (Path(text) for text in arguments)
     die_with_parent()
+    set_up_logging(verbose=True)
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     out.mkdir(parents=True, exist_ok=True)

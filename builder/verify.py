@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from builder.digests import digest_of
 from builder.errors import ServeError
 from builder.findings import Finding, has_errors
 from builder.libraries import all_code_digest
-from builder.live import LiveResult, LiveSubject, check_live
+from builder.live_records import LiveResult, LiveSubject
 from builder.manifest import SAMPLES_FILE, ServedRecord
 from builder.progress import Event, Progress
 from builder.records import canonical, read_record, to_json, write_record
@@ -94,6 +95,7 @@ def _verify_now(
     """All folders on one server; when that does not start, each on its own, so that the guilty one is known."""
     label = f"live check of {', '.join(item.record.folder for item in items)}"
     progress(Event("start", label))
+    started = time.monotonic()
     try:
         with serving(repository, [item.record.folder for item in items], release) as (endpoint, unchecked):
             for item in items:
@@ -104,7 +106,7 @@ def _verify_now(
         else:
             for item in items:
                 yield from _verify_now(repository, [item], release, progress)
-    progress(Event("done", label))
+    progress(Event("done", label, seconds=time.monotonic() - started))
 
 
 def _load_finding(item: LiveItem, error: ServeError) -> Finding:
@@ -118,6 +120,8 @@ def _verdict(repository: Path, item: LiveItem, endpoint: Endpoint, unchecked: Se
     left = tuple(text for text in unchecked if text.startswith(f"{folder}: "))
     if not (endpoint.http or endpoint.grpc) or any("no tensorrt backend" in text for text in left):
         return LiveVerdict((_unchecked_finding(item, left),), None, left)
+    from builder.live import check_live
+
     requests = load_requests(repository / folder / SAMPLES_FILE, item.signature)
     subject = LiveSubject(item.signature, requests, item.record.batching, str(item.record.target))
     result = check_live(endpoint, subject, item.gates, model=folder)

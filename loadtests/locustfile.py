@@ -31,6 +31,8 @@ WINDOW = Window()
 NUMBERS = itertools.count()
 BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 EXIT_LIMIT_S = 20
+STOP_S = 5
+"""Users may finish the request under way: Triton before 24.12 can crash when a client breaks one off (server#7368)."""
 PROGRESS_S = 2.0
 PAYLOAD_BYTES = 256 << 20
 STARTED_WRONG = 3
@@ -57,6 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def start(environment: Environment, **_: object) -> None:
     """Read the payloads once for all users."""
     options = environment.parsed_options
+    environment.stop_timeout = max(environment.stop_timeout or 0, STOP_S)
     host = urlsplit(environment.host or options.host or "")
     protocol = options.protocol or ("http" if host.scheme.startswith("http") else "grpc")
     environment.requests = {}

@@ -32,10 +32,16 @@ def wide(path: Path) -> Path:
 
 
 def drifting(path: Path) -> Path:
-    """One weight lies beyond float16: stored in half precision the answers are far off."""
-    weight = weights()
-    weight[0, 0] = 1e6
-    return linear(path, weight=weight)
+    """The answer is a small difference of large weights: stored in half precision it is far off."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["large"]),
+        helper.make_node("MatMul", ["x", "v"], ["nearly"]),
+        helper.make_node("Sub", ["large", "nearly"], ["y"]),
+    ]
+    even = np.full((4, 3), 1000, np.float32)
+    return write_graph(path, LINEAR, nodes, {"w": even + np.float32(0.2) * weights(), "v": even})
 
 
 def overflowing(path: Path) -> Path:

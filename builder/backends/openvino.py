@@ -213,7 +213,7 @@ def _shape(shape: Any, tensor: Tensor) -> tuple[Dim, ...]:  # noqa: ANN401
 
 
 def _require_fp16(model: Any) -> None:  # noqa: ANN401
-    """OpenVINO leaves weights in fp32 where fp16 cannot hold their values, and says nothing.
+    """OpenVINO leaves weights in fp32 where fp16 would change them too much, and says nothing.
 
     Raises:
         BuildError: so few of the weights are fp16 that the target's name would be untrue.
@@ -226,7 +226,8 @@ def _require_fp16(model: Any) -> None:  # noqa: ANN401
     total = sum(sizes.values())
     if total and sizes["f16"] < MIN_FP16_SHARE * total:
         raise BuildError(
-            f"OpenVINO stores only {sizes['f16']} of {total} weights in fp16: the values of the others do not fit",
+            f"OpenVINO stores only {sizes['f16']} of {total} weights in fp16: by its own rule rounding would change "
+            "the others too much",
             remedy="use openvino:fp32 for this model",
         )
 

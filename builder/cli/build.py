@@ -14,13 +14,13 @@ import typer
 from builder import defaults
 from builder.cli.failures import json_on_failure
 from builder.cli.request import load_request
-from builder.cli.show import console, print_findings, print_json, progress_display
+from builder.cli.show import console, human_size, print_findings, print_json, progress_display
 
 if TYPE_CHECKING:
     from builder.build import BuildResult
     from builder.judge import ModelState, TargetState
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 class CheckWord(StrEnum):
@@ -33,7 +33,7 @@ class CheckWord(StrEnum):
 
 @app.command()
 def build(
-    models: list[Path] = typer.Argument(..., metavar="SPEC|MODEL...", help="A spec file, or model files and folders."),
+    models: list[Path] = typer.Argument(..., metavar="SPEC|MODEL", help="A spec file, or model files and folders."),
     output: Path = typer.Option(Path(defaults.OUTPUT), "-o", "--output", help="The repository to make or replace."),
     targets: str = typer.Option(None, help="BACKEND:PRECISION,… for every model."),
     triton: str = typer.Option(None, help="The Triton release that the repository is for, as YY.MM."),
@@ -151,7 +151,7 @@ def _print_table(result: BuildResult) -> None:
     out = console()
     out.print(table)
     where = escape(str(result.repository))
-    kept = "is up to date" if not result.swapped else "replaced" if result.exit_code == 0 else ""
+    kept = "is up to date" if not result.swapped else "written"
     if result.exit_code == 0:
         out.print(f"{where} {kept} in {result.seconds:.1f} s; next: build-repo serve {where}", soft_wrap=True)
     else:
@@ -160,7 +160,7 @@ def _print_table(result: BuildResult) -> None:
 
 def target_cells(target: TargetState) -> tuple[str, str, str]:
     """Size, latency and error of a target for a table."""
-    size = f"{target.converted.size_bytes / 1e6:.1f} MB" if target.converted else "-"
+    size = human_size(target.converted.size_bytes) if target.converted else "-"
     if target.measurement is None:
         return size, "-", "-"
     latency = f"{target.latency_ms:.2f} ms" if target.measurement.latency else "-"

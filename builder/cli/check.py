@@ -14,7 +14,7 @@ from builder.errors import EXIT_OK, GateError, SpecError
 if TYPE_CHECKING:
     from builder.check_repository import ModelCheck
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 COLOURS = {"passed": "green", "failed": "red", "unchecked": "yellow"}
 
 

@@ -12,7 +12,7 @@ from builder.cli.show import console, print_json
 from builder.defaults import RELEASE
 from builder.errors import MachineError
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ import typer
 
 from builder.errors import SpecError
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
 def init(
-    models: list[Path] = typer.Argument(..., metavar="MODEL...", help="Model files or folders."),
+    models: list[Path] = typer.Argument(..., metavar="MODEL", help="Model files or folders."),
     output: Path = typer.Option(Path("models.yaml"), "-o", "--output", help="The spec to write; - for stdout."),
     force: bool = typer.Option(False, "--force", help="Replace a spec that exists."),
 ) -> None:

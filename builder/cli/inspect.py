@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from builder.cli.show import console, print_json
+from builder.cli.show import console, human_size, print_json
 
 if TYPE_CHECKING:
     from builder.inspection import Inspection
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 OPERATORS_SHOWN = 8
 
 
@@ -38,7 +38,7 @@ def _print(found: Inspection) -> None:
     out = console()
     what = found.description
     count = f", {what.parameters:,} parameters" if what.parameters is not None else ""
-    out.print(f"[bold]{escape(found.path)}[/bold]: {what.format}, {found.size_bytes / 1e6:.1f} MB{count}")
+    out.print(f"[bold]{escape(found.path)}[/bold]: {what.format}, {human_size(found.size_bytes)}{count}")
     if what.opset is not None:
         out.print(f"opset {what.opset}, IR version {what.ir_version}")
     if what.signature is None:

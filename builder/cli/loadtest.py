@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from builder.loadtest import LoadResult, LoadSubject
     from builder.servers import Endpoint
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

@@ -14,12 +14,12 @@ from builder.cli.show import console, print_json
 if TYPE_CHECKING:
     from builder.work import Work
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
 def plan(
-    models: list[Path] = typer.Argument(..., metavar="SPEC|MODEL...", help="A spec file, or model files and folders."),
+    models: list[Path] = typer.Argument(..., metavar="SPEC|MODEL", help="A spec file, or model files and folders."),
     output: Path = typer.Option(Path(defaults.OUTPUT), "-o", "--output", help="The repository it is compared with."),
     targets: str = typer.Option(None, help="BACKEND:PRECISION,… for every model."),
     triton: str = typer.Option(None, help="The Triton release that the repository is for, as YY.MM."),

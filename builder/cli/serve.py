@@ -11,7 +11,7 @@ import typer
 from builder.cli.options import Engine, release_of
 from builder.errors import SpecError
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 POLL_S = 0.5
 
 

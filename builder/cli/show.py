@@ -38,6 +38,14 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, highlight=False, width=width)
 
 
+def human_size(size_bytes: int) -> str:
+    """`9.4 MB`, `512 kB`."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= size:
+            return f"{size_bytes / size:.1f} {unit}"
+    return f"{size_bytes / 1e3:.1f} kB"
+
+
 def print_findings(findings: Iterable[Finding]) -> None:
     """Findings on stderr, each with the next thing to do."""
     from rich.markup import escape
@@ -47,7 +55,8 @@ def print_findings(findings: Iterable[Finding]) -> None:
         subject = " ".join(part for part in (finding.model, finding.target) if part)
         colour = COLOURS[finding.severity]
         head = f"[{colour}]{MARKS[finding.severity]} {finding.severity}[/{colour}]"
-        out.print(f"{head} {escape(subject)}: {escape(finding.message)} [dim]\\[{finding.check}][/dim]", soft_wrap=True)
+        said = f"{subject}: {finding.message}" if subject else finding.message
+        out.print(f"{head} {escape(said)} [dim]\\[{finding.check}][/dim]", soft_wrap=True)
         if finding.remedy:
             out.print(f"    try: {escape(finding.remedy)}", soft_wrap=True)
 

@@ -9,7 +9,7 @@ from builder.cli.show import print_json
 from builder.defaults import RELEASE
 from builder.libraries import library_versions
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 LIBRARIES = ("onnx", "onnxruntime", "openvino", "torch", "tritonclient", "locust", "numpy", "protobuf")
 
 

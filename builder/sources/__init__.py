@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from builder.errors import MachineError
+from builder.libraries import library_versions
 from builder.samples import Request
 from builder.tensors import Dim, Signature, Tensor
 from builder.work import SourceRef
@@ -66,6 +68,8 @@ class Source(Protocol):
 
     LIBRARIES: tuple[str, ...]
     """Distributions whose versions decide the result."""
+    EXTRA: str
+    """The extra of build-repo that installs them; empty where the core has them."""
 
     def recognise(self, path: Path) -> bool:
         """By content, cheaply, with no framework imported."""
@@ -88,3 +92,19 @@ SOURCES: Final[dict[str, str]] = {
 def source_module(word: str) -> Source:
     """The module for a word that the spec has already validated."""
     return cast("Source", import_module(SOURCES[word]))
+
+
+def require(word: str) -> None:
+    """Check that the libraries of a format are installed, without importing them.
+
+    Raises:
+        MachineError: one is absent; the line that installs it.
+    """
+    source = source_module(word)
+    absent = [name for name, version in library_versions(source.LIBRARIES).items() if version == "absent"]
+    if absent:
+        extra = f"[{source.EXTRA}]" if source.EXTRA else ""
+        raise MachineError(
+            f"a source of the format {word} needs {', '.join(absent)}, which is not installed",
+            remedy=f"pip install 'build-repo{extra}'",
+        )

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.generic]]
 
 LIBRARIES: Final = ("onnx", "onnxruntime", "numpy")
+EXTRA: Final = ""
 SHOWN: Final = 5
 SAFE_IR: Final = 10
 """The newest IR version that the oldest supported onnxruntime (1.20) loads."""

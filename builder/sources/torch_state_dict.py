@@ -16,6 +16,7 @@ from builder.tensors import Tensor
 from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+EXTRA: Final = "torch"
 KINDS: Final = ("state_dict", "safetensors", "legacy", "pickle")
 
 

@@ -18,6 +18,7 @@ from builder.tensors import Tensor
 from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+EXTRA: Final = "torch"
 
 
 def recognise(path: Path) -> bool:

@@ -1,0 +1,133 @@
+"""A model folder's `config.pbtxt` and the files beside it, kept in the cache by everything that decides them.
+
+Without that, a rebuild with nothing changed would spend half its time on numpy, Jinja and the proto only to write the
+same bytes again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.cache import Cache, publish
+from builder.digests import file_digest, folder_digests
+from builder.findings import Finding
+from builder.judge import ModelState, TargetState
+from builder.libraries import all_code_digest, library_versions
+from builder.measurement import ExportReport
+from builder.records import canonical, read_record, write_record
+from builder.releases import DATA_FILE
+from builder.resources import resource
+from builder.samples import Request
+from builder.spec import BatchingSpec, InstancesSpec, ModelSpec
+from builder.work import work_key
+
+LIBRARIES = ("jinja2", "numpy", "protobuf", "tritonclient")
+RECORD_FILE = "rendering.json"
+FILES = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """The configuration's text, whether it batches, and what rendering it said."""
+
+    text: str
+    batching: bool
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRequest:
+    """One folder to render; `label_file` is the labelled output and its file's name."""
+
+    folder: str
+    state: ModelState
+    target: TargetState
+    report: ExportReport
+    samples: Path
+    label_file: tuple[str, str] | None
+    release: str
+
+
+def render_folder(request: FolderRequest, cache: Cache) -> tuple[Rendering, dict[str, bytes]]:
+    """The configuration, and the warm-up's files by their path in the model's folder.
+
+    Raises:
+        SpecError: an override or label file does not fit the model.
+        BuildError: the artefact lacks a tensor of the source.
+    """
+    kept = cache.folder("config", _key(request))
+    if not kept.is_dir():
+        _keep(cache, kept, *_render(request))
+    files = kept / FILES
+    extra = {str(path.relative_to(files)): path.read_bytes() for path in sorted(files.rglob("*")) if path.is_file()}
+    return read_record(Rendering, kept / RECORD_FILE), extra
+
+
+def _keep(cache: Cache, kept: Path, rendering: Rendering, extra: dict[str, bytes]) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache.root / "tmp", prefix="config-") as scratch:
+        finished = Path(scratch) / "finished"
+        finished.mkdir()
+        for name, content in extra.items():
+            path = finished / FILES / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        write_record(finished / RECORD_FILE, rendering)
+        publish(finished, kept)
+
+
+def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
+    from builder.triton_config import ConfigRequest, parse_config, render_config, warmup_files, warmup_from_samples
+
+    if asked.target.converted is None:
+        msg = f"{asked.folder}: {asked.target.target} was never converted"
+        raise ValueError(msg)
+    spec = asked.state.spec
+    requests = _warmup_samples(spec, asked.report, asked.samples)
+    request = ConfigRequest(
+        name=asked.folder,
+        backend=asked.target.target.backend,
+        release=asked.release,
+        signature=asked.report.signature,
+        ports=asked.target.converted.ports,
+        batch_proven=asked.target.batch_proven,
+        batching=spec.batching or BatchingSpec(),
+        instances=spec.instances or InstancesSpec(),
+        label_files=dict([asked.label_file]) if asked.label_file else {},
+        warmup=warmup_from_samples(asked.report.signature, requests, len(requests)),
+        overrides=spec.config,
+    )
+    rendered = render_config(request)
+    batching = int(parse_config(rendered.text).get("max_batch_size", 0)) > 0
+    return Rendering(rendered.text, batching, rendered.findings), warmup_files(request)
+
+
+def _warmup_samples(spec: ModelSpec, report: ExportReport, samples: Path) -> tuple[Request, ...]:
+    if spec.warmup is None or not spec.warmup.samples:
+        return ()
+    from builder.samples import load_requests
+
+    return load_requests(samples, report.signature)[: spec.warmup.samples]
+
+
+def _key(request: FolderRequest) -> str:
+    """The export decides signature and samples, the conversion the artefact's ports, the code all decisions."""
+    words = {"batching", "instances", "warmup", "config"}
+    parts: dict[str, Any] = {
+        "folder": request.folder,
+        "export": work_key(request.state.plan.export),
+        "convert": work_key(request.target.plan.convert),
+        "batch_proven": request.target.batch_proven,
+        "spec": request.state.spec.model_dump(mode="json", include=words),
+        "label_file": request.label_file,
+        "release": request.release,
+        "releases": file_digest(DATA_FILE),
+        "templates": folder_digests(resource("templates") / "config"),
+        "libraries": library_versions(LIBRARIES),
+        "code": all_code_digest(),
+    }
+    return hashlib.sha256(canonical(parts)).hexdigest()[:32]
