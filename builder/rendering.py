@@ -7,12 +7,11 @@ same bytes again.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.cache import Cache, publish
+from builder.cache import Cache, publish, session
 from builder.digests import file_digest, folder_digests
 from builder.findings import Finding
 from builder.judge import ModelState, TargetState
@@ -68,9 +67,8 @@ def render_folder(request: FolderRequest, cache: Cache) -> tuple[Rendering, dict
 
 
 def _keep(cache: Cache, kept: Path, rendering: Rendering, extra: dict[str, bytes]) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache.root / "tmp", prefix="config-") as scratch:
-        finished = Path(scratch) / "finished"
+    with session(cache) as scratch:
+        finished = scratch / "config"
         finished.mkdir()
         for name, content in extra.items():
             path = finished / FILES / name

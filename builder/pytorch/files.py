@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any, Final, Literal
 
-Kind = Literal["torchscript", "exported", "state_dict", "pickle", "safetensors", "legacy"]
+from builder.pickles import imported_names, pickle_head
+
+Kind = Literal["torchscript", "exported", "state_dict", "pickle", "safetensors", "legacy", "package"]
 
 LEGACY_MAGIC: Final = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 """How `torch.save` began its files before it wrote zip archives."""
+LEGACY_HEADERS: Final = 3
+"""Magic number, protocol and system, each a pickle of its own, before the content."""
 HEADER_LIMIT: Final = 100_000_000
 """The largest header that the safetensors format allows."""
 HARMLESS: Final = ("torch", "collections", "numpy", "_codecs", "__builtin__", "builtins", "copyreg")
@@ -28,8 +31,8 @@ def torch_kind(path: Path) -> Kind | None:
         head = stream.read(16)
     if head[:2] == b"PK":
         return _archive_kind(path)
-    if head[:1] == b"\x80" and len(head) > 2 and head[1] in range(2, 6):  # noqa: PLR2004 - pickle protocols 2 to 5
-        return "legacy" if head[2:14] == LEGACY_MAGIC else "pickle"
+    if pickle_head(path):
+        return "legacy" if head[2:14] == LEGACY_MAGIC and not foreign_names(path) else "pickle"
     return "safetensors" if read_header(path) is not None else None
 
 
@@ -44,7 +47,9 @@ def archive_names(path: Path) -> tuple[str, ...]:
 
 def _archive_kind(path: Path) -> Kind | None:
     names = archive_names(path)
-    if any(name.endswith("archive_format") for name in names) and any("/models/" in name for name in names):
+    if any(name.endswith("/.data/extern_modules") for name in names):
+        return "package"
+    if any(name.endswith("archive_format") for name in names) or "serialized_exported_program.json" in names:
         return "exported"
     pickles = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
     if not pickles:
@@ -55,33 +60,33 @@ def _archive_kind(path: Path) -> Kind | None:
 
 
 def foreign_names(path: Path) -> tuple[str, ...]:
-    """Classes and functions in the archive's pickle that a plain state dict does not have, as `module.name`."""
+    """Classes and functions in the file's pickle that a plain state dict does not have, as `module.name`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            member = next(name for name in archive.namelist() if name.endswith("data.pkl") and name.count("/") <= 1)
-            content = archive.read(member)
-        found = _globals(content)
+        found = _archived_names(path) if zipfile.is_zipfile(path) else _plain_names(path)
     except (ValueError, zipfile.BadZipFile, StopIteration, OSError, EOFError):
         return ()
     return tuple(name for name in found if not _harmless(name))
 
 
+def _archived_names(path: Path) -> tuple[str, ...]:
+    with zipfile.ZipFile(path) as archive:
+        member = next(name for name in archive.namelist() if name.endswith("data.pkl") and name.count("/") <= 1)
+        return imported_names(archive.read(member))
+
+
+def _plain_names(path: Path) -> tuple[str, ...]:
+    """A plain pickle, or the fourth of those that old `torch.save` wrote one after another."""
+    content = pickle_head(path)
+    if content[2:14] != LEGACY_MAGIC:
+        return imported_names(content)
+    with path.open("rb") as stream:
+        for _ in range(LEGACY_HEADERS):
+            imported_names(stream)
+        return imported_names(stream)
+
+
 def _harmless(name: str) -> bool:
     return name.split(".", 1)[0] in HARMLESS and not name.startswith(MODULE_PARTS)
-
-
-def _globals(content: bytes) -> list[str]:
-    """Names a pickle would import, in order of appearance."""
-    names: list[str] = []
-    texts: list[str] = []
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name == "GLOBAL":
-            names.append(str(argument).replace(" ", "."))
-        elif opcode.name == "STACK_GLOBAL" and len(texts) > 1:
-            names.append(".".join(texts[-2:]))
-        elif isinstance(argument, str):
-            texts.append(argument)
-    return list(dict.fromkeys(names))
 
 
 def read_header(path: Path) -> dict[str, Any] | None:

@@ -67,19 +67,19 @@ def import_torch() -> Any:  # noqa: ANN401 - the module torch
     return torch
 
 
-def open_weights(path: Path, *, allow_pickle: bool) -> Any:  # noqa: ANN401 - whatever the file holds
-    """The content of the file on the CPU; code in it runs only when `allow_pickle`.
+def open_weights(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    """The content of the file on the CPU; no code in it runs.
 
     Raises:
-        SpecError: a pickle that is not allowed, or a damaged file.
+        SpecError: a pickle, or a damaged file.
     """
     torch = import_torch()
     if torch_kind(path) == "safetensors":
         return _read_safetensors(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if not allow_pickle and _is_pickle(path, error):
+        if _is_pickle(path, error):
             raise pickle_error(path) from error
         raise SpecError(
             f"{path.name} cannot be opened as PyTorch weights: {short(error)}",

@@ -85,6 +85,7 @@ SOURCES: Final[dict[str, str]] = {
     "onnx": "builder.sources.onnx_model",
     "torchscript": "builder.sources.torchscript",
     "torch_state_dict": "builder.sources.torch_state_dict",
+    "torch_pickle": "builder.sources.torch_pickle",
 }
 """Word in the spec → module. The order is the order in which a file's content is tried."""
 

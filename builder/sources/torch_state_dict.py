@@ -1,27 +1,27 @@
-"""PyTorch weights with a callable that returns the network; whole pickled networks only where the spec allows them."""
+"""PyTorch weights with a callable that returns the network."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from builder.errors import SpecError
-from builder.pytorch.callables import build_network, use_import_root
+from builder.pytorch.callables import build_network
 from builder.pytorch.files import read_header, torch_kind
 from builder.pytorch.network import TorchNetwork, check_inputs
-from builder.pytorch.weights import find_state_dict, import_torch, load_weights, open_weights, pickle_error
+from builder.pytorch.weights import find_state_dict, load_weights, open_weights, pickle_error
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 EXTRA: Final = "torch"
-KINDS: Final = ("state_dict", "safetensors", "legacy", "pickle")
+KINDS: Final = ("state_dict", "safetensors", "legacy")
 
 
 def recognise(path: Path) -> bool:
-    """A `torch.save` archive without code, a safetensors file, or a pickle (refused later, with its reason)."""
+    """A `torch.save` archive without code, or a safetensors file."""
     return torch_kind(path) in KINDS
 
 
@@ -34,7 +34,7 @@ def describe(path: Path) -> Description:
         header = read_header(path) or {}
         sizes = [math.prod(entry["shape"]) for entry in header.values() if isinstance(entry, dict) and "shape" in entry]
     else:
-        weights, notes = find_state_dict(open_weights(path, allow_pickle=False), path)
+        weights, notes = find_state_dict(open_weights(path), path)
         sizes = [weight.numel() for weight in weights.values()]
     return Description(
         format="torch_state_dict",
@@ -50,17 +50,11 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     Raises:
         SpecError: a pickle, no callable, no inputs, or weights that do not fit.
     """
-    torch = import_torch()
     path = Path(source.path)
-    if torch_kind(path) == "pickle" and not source.allow_pickle:
+    if torch_kind(path) == "pickle":
         raise pickle_error(path)
-    if source.allow_pickle:
-        use_import_root(source.import_root)
-    content = open_weights(path, allow_pickle=source.allow_pickle)
+    content = open_weights(path)
     check_inputs(inputs, "a PyTorch state dict")
-    pickled = _pickled_network(torch, content)
-    if pickled is not None:
-        return TorchNetwork(pickled, inputs, outputs)
     if source.model is None:
         raise SpecError(
             f"{path.name} holds weights without the network's code",
@@ -69,10 +63,3 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     weights, notes = find_state_dict(content, path)
     network = build_network(source.model, source.args, source.import_root)
     return TorchNetwork(network, inputs, outputs, notes=(*notes, *load_weights(network, weights, path)))
-
-
-def _pickled_network(torch: Any, content: Any) -> Any:  # noqa: ANN401 - a torch.nn.Module or None
-    if isinstance(content, torch.nn.Module):
-        return content
-    nested = (content.get(key) for key in ("model", "ema", "net")) if isinstance(content, dict) else ()
-    return next((item for item in nested if isinstance(item, torch.nn.Module)), None)
