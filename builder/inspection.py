@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.backends import BACKENDS, backend_module
+from builder.code_digest import data_files
 from builder.defaults import RELEASE
 from builder.recognise import recognise
 from builder.releases import known_releases
@@ -27,7 +28,7 @@ class TargetView:
 class Inspection:
     """The description, the targets, and the releases whose onnxruntime loads the file's opset and IR version.
 
-    `releases` is None where the file fixes neither (they are chosen at export); `size_bytes` counts the file or folder.
+    `releases` is None where the file fixes neither (they are chosen at export); `size_bytes` counts the file with its external data, or the folder.
     """
 
     path: str
@@ -55,7 +56,7 @@ def inspect_model(path: Path) -> Inspection:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
+    files = [path, *data_files(path)] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
     return sum(item.stat().st_size for item in files)
 
 

@@ -154,6 +154,7 @@ def _source(model: ModelSpec) -> SourceRef:
         args=json.dumps(source.args, sort_keys=True),
         import_root=str(root),
         allow_pickle=source.allow_pickle,
+        signature=source.signature,
     )
 
 

@@ -9,7 +9,10 @@ from builder.errors import SpecError
 from builder.pytorch.files import archive_names, torch_kind
 from builder.sources import SOURCES, source_module
 
-ACCEPTED: Final = "accepted are ONNX files, TorchScript files, and PyTorch state dicts (.pt, .pth, .safetensors)"
+ACCEPTED: Final = (
+    "accepted are ONNX files, TorchScript files, PyTorch state dicts (.pt, .pth, .safetensors), "
+    "TensorFlow SavedModels, Keras models (.keras, .h5), and TensorFlow checkpoints"
+)
 SHOWN: Final = 3
 
 
@@ -21,23 +24,20 @@ def recognise(path: Path) -> str:
     """
     if not path.exists():
         raise SpecError(f"no such file or folder: {path}", remedy="check the path of the source")
-    if path.is_dir():
-        raise _directory(path)
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise SpecError(f"{path.name} is empty", remedy="copy or download the model again")
     for word in SOURCES:
         if source_module(word).recognise(path):
             return word
+    if path.is_dir():
+        raise _directory(path)
     raise SpecError(_seen(path), remedy=ACCEPTED)
 
 
 def _directory(path: Path) -> SpecError:
-    if (path / "saved_model.pb").is_file():
-        what = "a TensorFlow SavedModel, which this version does not read"
-    else:
-        names = sorted(child.name for child in path.iterdir())
-        holds = f"it holds {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" if names else "it is empty"
-        what = f"a directory that is no model ({holds})"
+    names = sorted(child.name for child in path.iterdir())
+    holds = f"it holds {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" if names else "it is empty"
+    what = f"a directory that is no model ({holds})"
     return SpecError(f"{path.name} is {what}", remedy=f"name the model's file; {ACCEPTED}")
 
 
@@ -55,7 +55,7 @@ def _seen(path: Path) -> str:
     if path.suffix == ".onnx":
         return f"{path.name} is not a readable ONNX model: its {path.stat().st_size} bytes are no ONNX protobuf"
     if head.startswith(b"\x89HDF\r\n"):
-        return f"{path.name} is an HDF5 file (Keras?), which this version does not read"
+        return f"{path.name} is an HDF5 file that holds no Keras model and no Keras weights"
     if head.startswith(b"version https://git-lfs"):
         return f"{path.name} is a Git LFS pointer, not the file itself (git lfs pull)"
     text = all(byte >= 32 or byte in b"\t\r\n" for byte in head)  # noqa: PLR2004 - control characters

@@ -92,6 +92,7 @@ class SourceSpec(Part):
         None, description="module:callable returning the network, for weights without architecture"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the callable")
+    signature: str | None = Field(None, min_length=1, description="TensorFlow: the signature to serve, by its name")
     allow_pickle: bool = Field(default=False, description="Allow files that can run code when opened")
     import_root: Path | None = Field(
         None, strict=False, description="Folder from which the callable is imported; the spec file's own when left out"

@@ -59,6 +59,7 @@ class SourceRef:
     args: str = "{}"
     import_root: str = ""
     allow_pickle: bool = False
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,6 @@ def test_pickle_is_recognised_and_refused_when_described(tmp_path):
 
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps({"a": 1}))
-    assert recognise(path) == "torch_state_dict"
+    assert recognise(path) == "torch_pickle"
     with pytest.raises(SpecError, match=r"model\.pkl is a pickle"):
         torch_state_dict.describe(path)

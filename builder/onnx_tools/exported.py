@@ -34,6 +34,9 @@ MIN_COSINE: Final = 0.9999
 MAX_ERROR_HALF: Final = 2e-2
 MIN_COSINE_HALF: Final = 0.999
 
+RUNTIME_DOMAINS: Final = ("com.microsoft",)
+"""Operators that onnxruntime has beside those of ONNX."""
+NO_OPERATOR: Final = "ONNX has no operator for"
 Exporter = Callable[[Path], None]
 
 
@@ -65,7 +68,7 @@ def export_by(
             path.unlink(missing_ok=True)
             data_file(path).unlink(missing_ok=True)
             continue
-        return route, tuple(reasons), tuple(f"exported by {route}, because {reason}" for reason in reasons)
+        return route, tuple(reasons), tuple(f"exported by the {route} exporter, because {reason}" for reason in reasons)
     return "", tuple(reasons), ()
 
 
@@ -123,16 +126,14 @@ def _check_operators(model: ModelProto) -> None:
     import onnx
 
     local = {(function.domain, function.name) for function in model.functions}
-    known = ("", "ai.onnx", "ai.onnx.ml")
-    foreign = {
-        f"{node.domain}:{node.op_type}" if node.domain and node.domain not in known else node.op_type
-        for graph in graphs(model)
-        for node in graph.node
-        if (node.domain, node.op_type) not in local
-        and not (node.domain in known and onnx.defs.has(node.op_type, node.domain.removeprefix("ai.onnx") and node.domain))
-    }
+    nodes = {(node.domain, node.op_type) for graph in graphs(model) for node in graph.node} - local
+    foreign = sorted(
+        f"{domain}:{word}" if domain else word
+        for domain, word in nodes
+        if domain not in RUNTIME_DOMAINS and not onnx.defs.has(word, "" if domain == "ai.onnx" else domain)
+    )
     if foreign:
-        raise BuildError(f"ONNX has no operator for {', '.join(sorted(foreign))}")
+        raise BuildError(f"{NO_OPERATOR} {', '.join(foreign)}")
 
 
 def _remove_traces(model: ModelProto) -> None:

@@ -99,7 +99,8 @@ class TorchNetwork:
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
     ) -> tuple[str, tuple[str, ...]]:
         """The first exporter whose result answers like the network."""
-        from builder.pytorch.export import Limits, export_network
+        from builder.onnx_tools.exported import Limits
+        from builder.pytorch.export import export_network
 
         flat = _flat_module(self._network, self._form, self._chosen)
         route, notes = export_network(

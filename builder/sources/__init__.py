@@ -84,8 +84,13 @@ class Source(Protocol):
 SOURCES: Final[dict[str, str]] = {
     "onnx": "builder.sources.onnx_model",
     "torchscript": "builder.sources.torchscript",
+    "torch_export": "builder.sources.torch_export",
     "torch_state_dict": "builder.sources.torch_state_dict",
+    "huggingface": "builder.sources.huggingface",
     "torch_pickle": "builder.sources.torch_pickle",
+    "tf_saved_model": "builder.sources.tf_saved_model",
+    "keras": "builder.sources.keras_model",
+    "tf_checkpoint": "builder.sources.tf_checkpoint",
 }
 """Word in the spec → module. The order is the order in which a file's content is tried."""
 

@@ -6,13 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import SpecError
 from builder.onnx_tools.conform import conform, write_shape
 from builder.onnx_tools.limits import fit_limits
+from builder.onnx_tools.narrowing import chosen_outputs, narrow
 from builder.onnx_tools.ports import Port, batch_name, name_axes, read_ports
 from builder.onnx_tools.reading import (
     ModelProto,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 LIBRARIES: Final = ("onnx", "onnxruntime", "numpy")
 EXTRA: Final = ""
-SHOWN: Final = 5
 SAFE_IR: Final = 10
 """The newest IR version that the oldest supported onnxruntime (1.20) loads."""
 
@@ -90,7 +89,7 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     path = Path(source.path)
     model = read_onnx(path)
     data_pieces(model, path)
-    _check_outputs(model, outputs)
+    chosen_outputs([value.name for value in model.graph.output], outputs)
     ports, out_ports = read_ports(model, outputs)
     if not ports:
         raise SpecError(f"{path.name} has no inputs; Triton needs one at least")
@@ -113,51 +112,6 @@ def _follow(ports: Sequence[Port], narrowed: Sequence[Tensor], outputs: Sequence
         replace(port, dims=tuple(renamed.get(dim, dim) for dim in port.dims)) if port.dims is not None else port
         for port in outputs
     )
-
-
-def _check_outputs(model: ModelProto, wanted: Sequence[str]) -> None:
-    names = [value.name for value in model.graph.output]
-    for name in wanted:
-        if name not in names:
-            near = get_close_matches(name, names, SHOWN) or names[:SHOWN]
-            raise SpecError(
-                f"outputs: the model has no output {name!r}; the nearest are {', '.join(map(repr, near))}",
-                remedy="correct outputs: in the spec, or leave it out to serve all",
-            )
-
-
-def narrow(ports: Sequence[Port], wanted: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The inputs as the spec declares them, in the model's order.
-
-    Raises:
-        SpecError: names, dtypes, ranks or fixed sizes differ from the model's.
-    """
-    if not wanted:
-        return name_axes(ports)
-    spec = {tensor.name: tensor for tensor in wanted}
-    names = [port.name for port in ports]
-    if set(spec) != set(names):
-        raise SpecError(
-            f"inputs: got {', '.join(sorted(spec))}; the model's inputs are {', '.join(names)}",
-            remedy="name every input of the model, or leave inputs: out",
-        )
-    return tuple(_narrowed(port, spec[port.name]) for port in ports)
-
-
-def _narrowed(port: Port, wanted: Tensor) -> Tensor:
-    if port.dtype != wanted.dtype:
-        raise SpecError(f"inputs: {port.name!r} is declared {wanted.dtype}, the model expects {port.dtype}")
-    if port.dims is None:
-        return wanted
-    expected = "[" + ",".join("any" if dim is None else str(dim) for dim in port.dims) + "]"
-    got = "[" + ",".join(map(str, wanted.shape)) + "]"
-    pairs = list(zip(port.dims, wanted.shape, strict=False))
-    if len(port.dims) != len(wanted.shape) or any(isinstance(was, int) and was != now for was, now in pairs):
-        raise SpecError(
-            f"inputs: {port.name!r} got shape {got}, the model expects {expected}",
-            remedy="the spec may fix or name an axis of any size; it cannot change a size that the model fixes",
-        )
-    return wanted
 
 
 class OnnxSource:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from builder.errors import SpecError
-from builder.pytorch.callables import build_network, use_import_root
+from builder.pytorch.checkpoint import load_checkpoint
 from builder.pytorch.files import foreign_names, torch_kind
-from builder.pytorch.network import TorchNetwork, check_inputs
-from builder.pytorch.unpickle import CODE_RAN, open_pickle
-from builder.pytorch.weights import find_state_dict, import_torch, load_weights, pickle_error
+from builder.pytorch.network import TorchNetwork
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.work import SourceRef
@@ -18,8 +15,6 @@ from builder.work import SourceRef
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 EXTRA: Final = "torch"
 SHOWN: Final = 5
-NESTED: Final = ("model", "ema", "net", "network", "module")
-"""Keys under which training programs keep the network in a checkpoint."""
 
 
 def recognise(path: Path) -> bool:
@@ -47,29 +42,4 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     Raises:
         SpecError: not allowed, a class that cannot be imported, no network inside, or no inputs.
     """
-    path = Path(source.path)
-    if not source.allow_pickle:
-        raise pickle_error(path)
-    check_inputs(inputs, "a pickled PyTorch network")
-    use_import_root(source.import_root)
-    content = open_pickle(path)
-    network = find_network(content)
-    if network is not None:
-        return TorchNetwork(network, inputs, outputs, notes=(CODE_RAN,))
-    if source.model is None:
-        raise SpecError(
-            f"{path.name} holds a {type(content).__name__}, no torch.nn.Module",
-            remedy="save torch.save(model, ...), or name what builds the network: source: {model: my_nets:build}",
-        )
-    weights, notes = find_state_dict(content, path)
-    network = build_network(source.model, source.args, source.import_root)
-    return TorchNetwork(network, inputs, outputs, notes=(CODE_RAN, *notes, *load_weights(network, weights, path)))
-
-
-def find_network(content: Any) -> Any:  # noqa: ANN401 - a torch.nn.Module or None
-    """The network itself, or the one in a checkpoint."""
-    torch = import_torch()
-    if isinstance(content, torch.nn.Module):
-        return content
-    nested = (content.get(key) for key in NESTED) if isinstance(content, dict) else ()
-    return next((item for item in nested if isinstance(item, torch.nn.Module)), None)
+    return load_checkpoint(source, inputs, outputs)

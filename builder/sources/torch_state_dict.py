@@ -6,11 +6,10 @@ import math
 from pathlib import Path
 from typing import Final
 
-from builder.errors import SpecError
-from builder.pytorch.callables import build_network
+from builder.pytorch.checkpoint import load_checkpoint
 from builder.pytorch.files import read_header, torch_kind
-from builder.pytorch.network import TorchNetwork, check_inputs
-from builder.pytorch.weights import find_state_dict, load_weights, open_weights, pickle_error
+from builder.pytorch.network import TorchNetwork
+from builder.pytorch.weights import find_state_dict, open_weights, pickle_error
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.work import SourceRef
@@ -50,16 +49,4 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     Raises:
         SpecError: a pickle, no callable, no inputs, or weights that do not fit.
     """
-    path = Path(source.path)
-    if torch_kind(path) == "pickle":
-        raise pickle_error(path)
-    content = open_weights(path)
-    check_inputs(inputs, "a PyTorch state dict")
-    if source.model is None:
-        raise SpecError(
-            f"{path.name} holds weights without the network's code",
-            remedy="name what builds the network: source: {path: ..., model: my_nets:build, args: {...}}",
-        )
-    weights, notes = find_state_dict(content, path)
-    network = build_network(source.model, source.args, source.import_root)
-    return TorchNetwork(network, inputs, outputs, notes=(*notes, *load_weights(network, weights, path)))
+    return load_checkpoint(source, inputs, outputs)

@@ -128,10 +128,10 @@ def test_a_name_that_leaves_the_repository_is_refused(folder: Path, name: str) -
 
 
 SAMPLES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"z": np.zeros((2, 4), np.float32)}, ("'x'",)),
+    ({"z": np.zeros((2, 4), np.float32)}, ("holds the arrays z; the model's inputs are x",)),
     ({"x": np.zeros((2, 5), np.float32)}, ("'x'", "5")),
     ({"x": np.zeros((2, 4), np.complex64)}, ("'x'", "complex64")),
-    ({"x": np.zeros((0, 4), np.float32)}, ("'x'",)),
+    ({"x": np.zeros((0, 4), np.float32)}, ("at least one; got x 0",)),
     ({"x": np.asarray([["a"] * 4])}, ("'x'",)),
 ]
 
@@ -170,7 +170,7 @@ def torch_folder(folder: Path) -> Path:
     (folder / "my_nets.py").write_text(NETS, encoding="utf-8")
     torch.manual_seed(0)
     torch.save(torch.nn.Linear(4, 3).state_dict(), folder / "net.pth")
-    torch.save({f"module.{k}": v for k, v in torch.nn.Linear(4, 3).state_dict().items()}, folder / "prefixed.pth")
+    torch.save({"head.weight": torch.zeros(3, 4), "bias": torch.zeros(3)}, folder / "other.pth")
     return folder
 
 
@@ -183,10 +183,10 @@ def torch_folder(folder: Path) -> Path:
         ({"model": "my_nets:broken"}, ("no weights for you",)),
         ({"model": "my_nets:build", "args": {"depth": 2}}, ("depth",)),
         ({"model": "my_nets:build", "args": {"width": 5}}, ("weight", "[5, 4]", "[3, 4]")),
-        ({"path": "prefixed.pth", "model": "my_nets:build"}, ("module.",)),
+        ({"path": "other.pth", "model": "my_nets:build"}, ("missing", "weight", "unexpected", "head.weight")),
         ({}, ("model",)),
     ],
-    ids=["no-module", "no-callable", "no-network", "raises", "wrong-args", "wrong-shapes", "prefix", "no-model"],
+    ids=["no-module", "no-callable", "no-network", "raises", "wrong-args", "wrong-shapes", "wrong-keys", "no-model"],
 )
 def test_weights_that_do_not_fit_the_network_are_refused(torch_folder: Path, source: dict[str, Any], words: Any) -> None:
     model = {

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+from command_line import assert_refused, build, run
+
+ORT = ("--targets", "onnxruntime:fp32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("a.onnx", "b.onnx", "--name", "x"), "--name goes with one model, got 2"),
+        (("models.yaml", "a.onnx"), "give one spec file, or model files, not both"),
+        (("models.yaml", "--name", "x"), "--name, --input and --samples go with a model file"),
+        (("a.onnx", "--input", "x:float32"), "is not NAME:DTYPE:D1,D2"),
+        (("a.onnx", "--input", "x:flaot32:3"), "'flaot32' is no dtype"),
+        (("a.onnx", "--input", "x:float32:0"), "0 is no size"),
+        (("a.onnx", "--targets", "onnxrutime"), "did you mean 'onnxruntime'?"),
+        (("a.onnx", "--targets", ","), "the list is empty"),
+        (("a.onnx", "--serve", "fastest"), "none of best, all, BACKEND:PRECISION"),
+        (("a.onnx", "--triton", "26.7"), "is no Triton release"),
+        (("a.onnx", "--triton", "19.01"), "19.01"),
+        (("a.onnx", "--samples", "gone.npz"), "gone.npz: no such file"),
+        (("a.onnx", "a.onnx"), "is also the name of models[0]"),
+    ],
+    ids=lambda item: " ".join(item) if isinstance(item, tuple) else "",
+)
+def test_arguments_that_do_not_go_together(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        tiny_models.linear(tmp_path / f"{name}.onnx")
+    (tmp_path / "models.yaml").write_text("models: [{name: a, source: {path: a.onnx}}]", encoding="utf-8")
+    assert_refused(run("build", *arguments, "-o", "repo", cwd=tmp_path), 2, words)
+    assert not (tmp_path / "repo").exists()
+
+
+def test_several_models_go_into_one_repository(tmp_path: Path) -> None:
+    tiny_models.linear(tmp_path / "first one.onnx")
+    tiny_models.wide(tmp_path / "second.onnx")
+    ran = build("first one.onnx", "second.onnx", "-o", "repo", *ORT, "--json", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert [model["name"] for model in ran.document["models"]] == ["first_one", "second"]
+
+
+def test_an_input_may_fix_an_axis(tmp_path: Path) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    ran = build("m.onnx", "-o", "repo", *ORT, "--input", "x:float32:2,4", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    config = " ".join((tmp_path / "repo" / "m" / "config.pbtxt").read_text(encoding="utf-8").split())
+    assert "max_batch_size: 0" in config
+    assert "2, 4" in config
+
+
+def test_progress_goes_to_stderr_and_the_table_to_stdout(tmp_path: Path) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    ran = build("m.onnx", "-o", "repo", *ORT, cwd=tmp_path)
+    assert ran.code == 0
+    assert "verdict" in ran.out
+    assert "next: build-repo serve" in ran.out
+    assert "m export: " in ran.err
+    assert "m export: " not in ran.out
+
+
+def test_the_default_output_is_in_the_working_folder(tmp_path: Path) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    assert build("m.onnx", *ORT, cwd=tmp_path).code == 0
+    assert (tmp_path / "model_repository" / "m" / "config.pbtxt").is_file()
