@@ -129,9 +129,7 @@ def _mixing_problem(run: Run, pool: Arrays, answers: Mapping[int, Outputs], name
                 )
             difference = row_difference(np.concatenate(rows), value)
             if difference > TOLERANCE:
-                return (
-                    f"{ROWS_CHANGE}: {name_of(place)} differs by {difference:.2g} at batch size {size}"
-                )
+                return f"{ROWS_CHANGE}: {name_of(place)} differs by {difference:.2g} at batch size {size}"
     return ""
 
 

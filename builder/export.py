@@ -99,7 +99,9 @@ def _with_node(proof: BatchProof, path: Path, requests: Sequence[Request]) -> Ba
     if rows is None:
         return proof
     try:
-        return replace(proof, node=first_difference(path, cut(rows, range(2)), [cut(rows, [place]) for place in range(2)]))
+        return replace(
+            proof, node=first_difference(path, cut(rows, range(2)), [cut(rows, [place]) for place in range(2)])
+        )
     except BuildError:
         return proof
 

@@ -28,7 +28,8 @@ class TargetView:
 class Inspection:
     """The description, the targets, and the releases whose onnxruntime loads the file's opset and IR version.
 
-    `releases` is None where the file fixes neither (they are chosen at export); `size_bytes` counts the file with its external data, or the folder.
+    `releases` is None where the file fixes neither (they are chosen at export); `size_bytes` counts the file
+    with its external data, or the folder.
     """
 
     path: str

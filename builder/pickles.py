@@ -31,16 +31,24 @@ DECOMPRESSORS: Final[tuple[tuple[bytes, Callable[[], Any]], ...]] = (
 def pickle_head(path: Path) -> bytes:
     """The beginning of a pickle file, decompressed; empty where it is none."""
     with path.open("rb") as stream:
-        content = stream.read(HEAD)
+        content = _plain(stream.read(HEAD))
+    is_pickle = content[:1] == b"\x80" and len(content) > 2 and content[1] in range(2, 6)  # noqa: PLR2004 - protocols
+    return content if is_pickle else b""
+
+
+def pickle_content(path: Path) -> bytes:
+    """The whole file, decompressed."""
+    return _plain(path.read_bytes())
+
+
+def _plain(content: bytes) -> bytes:
     for magic, make in DECOMPRESSORS:
         if content.startswith(magic):
             try:
-                content = make().decompress(content)
+                return bytes(make().decompress(content))
             except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
                 return b""
-            break
-    is_pickle = content[:1] == b"\x80" and len(content) > 2 and content[1] in range(2, 6)  # noqa: PLR2004 - protocols
-    return content if is_pickle else b""
+    return content
 
 
 def imported_names(content: bytes | IO[bytes]) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from builder.pytorch.files import archive_names, torch_kind
 from builder.sources import SOURCES, source_module
 
 ACCEPTED: Final = (
-    "accepted are ONNX files, TorchScript files, PyTorch state dicts (.pt, .pth, .safetensors), "
+    "accepted are ONNX files, TorchScript files, PyTorch state dicts (.pt, .pth, .safetensors), torch.export programs "
+    "(.pt2), Hugging Face model directories, scikit-learn and PyTorch pickles (only where the spec allows them), "
     "TensorFlow SavedModels, Keras models (.keras, .h5), and TensorFlow checkpoints"
 )
 SHOWN: Final = 3
@@ -44,8 +45,11 @@ def _directory(path: Path) -> SpecError:
 def _seen(path: Path) -> str:
     with path.open("rb") as stream:
         head = stream.read(512)
-    if torch_kind(path) == "exported":
-        return f"{path.name} is a torch.export program (.pt2), which this version does not read"
+    if torch_kind(path) == "package":
+        return (
+            f"{path.name} is a torch.package archive: code and pickles together, which build-repo does not open; "
+            "load it where you trust it and save torch.export.save(...), an ONNX file or a state dict"
+        )
     if head.startswith(b"PK"):
         names = archive_names(path)
         holds = (

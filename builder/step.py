@@ -16,8 +16,8 @@ from typing import Final
 
 from builder.cache import Cache, disk_error
 from builder.errors import EXIT_BUG, EXIT_INTERRUPTED, BuildError, BuildRepoError, error_to_json
-from builder.processes import PARENT_VARIABLE
 from builder.log import set_up_logging
+from builder.processes import PARENT_VARIABLE
 from builder.records import read_record
 from builder.work import Convert, Export, Measure, Work
 

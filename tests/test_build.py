@@ -98,7 +98,13 @@ def test_models_of_earlier_builds_stay_until_pruned(built: Path) -> None:
     tiny_models.wide(built / "other.onnx")
     ran = build("other.onnx", "-o", "repo", *ORT, cwd=built)
     assert ran.code == 0, ran.err
-    assert sorted(item.name for item in (built / "repo").iterdir()) == ["README", "build-repo.json", "m", "other", "theirs"]
+    assert sorted(item.name for item in (built / "repo").iterdir()) == [
+        "README",
+        "build-repo.json",
+        "m",
+        "other",
+        "theirs",
+    ]
     manifest = read_manifest(built / "repo")
     assert manifest is not None
     assert list(manifest.models) == ["m", "other"]
@@ -128,7 +134,8 @@ def test_a_changed_signature_is_refused_with_the_difference(built: Path) -> None
 
 def test_a_tolerance_is_judged_without_building_again(built: Path) -> None:
     before = snapshot(built / "repo")
-    spec = 'models: [{name: m, source: {path: m.onnx}, targets: ["onnxruntime:fp32"], accuracy: {min_cosine: 1.0, max_relative_error: 0}}]'
+    accuracy = "{min_cosine: 1.0, max_relative_error: 0}"
+    spec = f'models: [{{name: m, source: {{path: m.onnx}}, targets: ["onnxruntime:fp32"], accuracy: {accuracy}}}]'
     (built / "models.yaml").write_text(spec, encoding="utf-8")
     ran = build("models.yaml", "-o", "repo", "--json", cwd=built)
     target = target_of(ran, "onnxruntime:fp32")
@@ -148,7 +155,9 @@ def test_serve_all_adds_a_folder_for_every_target(here: Path) -> None:
     assert 'name: "m_openvino_fp32"' in (here / "repo" / "m_openvino_fp32" / "config.pbtxt").read_text(encoding="utf-8")
     ran = build("m.onnx", "-o", "repo", *BOTH, cwd=here)
     assert ran.code == 0, ran.err
-    assert sorted(item.name for item in (here / "repo").iterdir()) == ["build-repo.json", "m"], "what is ours and not served goes"
+    assert sorted(item.name for item in (here / "repo").iterdir()) == ["build-repo.json", "m"], (
+        "what is ours and not served goes"
+    )
 
 
 def test_two_models_for_one_folder_are_refused_before_any_work(here: Path) -> None:
@@ -213,7 +222,12 @@ def test_a_model_that_mixes_the_rows_of_a_batch_is_served_unbatched(tmp_path: Pa
     for target in ran.document["models"][0]["targets"]:
         assert "batch.unproven" in checks(target)
         assert not target["measurement"]["batch"]["proven"]
-    (said,) = {f["message"] for t in ran.document["models"][0]["targets"] for f in t["findings"] if f["check"] == "batch.unproven"}
+    (said,) = {
+        f["message"]
+        for t in ran.document["models"][0]["targets"]
+        for f in t["findings"]
+        if f["check"] == "batch.unproven"
+    }
     assert "served without batching, with full dims" in said
     assert "over_rows (ReduceMean)" in said
     config = (tmp_path / "repo" / "m" / "config.pbtxt").read_text(encoding="utf-8")

@@ -33,7 +33,9 @@ def loaded(arguments: list[str], cwd: Path) -> set[str]:
     return set(names)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["version"], ["version", "--json"], ["schema"], ["build", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["version"], ["version", "--json"], ["schema"], ["build", "--help"]], ids=" ".join
+)
 def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert loaded(arguments, tmp_path) & set(HEAVY) == set()
 
@@ -41,7 +43,13 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Pat
 def test_importing_the_command_line_imports_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys, builder.cli; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert set(done.stdout.split()) & {*HEAVY, "pydantic", "yaml", "jinja2", "grpc", "rich"} == set()
 
@@ -55,7 +63,13 @@ for module in pkgutil.walk_packages(builder.__path__, "builder."):
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) & {*HEAVY, "grpc", "jinja2"} == set()

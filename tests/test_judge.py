@@ -105,7 +105,10 @@ def test_a_deferred_target_blocks_nothing(model: Path, serve: str, strict: bool)
 
 @pytest.mark.parametrize(
     ("serve", "words"),
-    [("openvino:fp32", "serve asks for openvino:fp32, which is deferred"), ("best", "only openvino:fp32 is left, deferred")],
+    [
+        ("openvino:fp32", "serve asks for openvino:fp32, which is deferred"),
+        ("best", "only openvino:fp32 is left, deferred"),
+    ],
 )
 def test_nothing_but_deferred_is_said(model: Path, serve: str, words: str) -> None:
     made = state(model, serve, ort=1.0, fp32="deferred") if serve != "best" else state(model, serve, fp32="deferred")
@@ -125,6 +128,10 @@ def test_a_later_check_rejects_the_served_one_and_the_next_is_tried(model: Path)
 
 def test_gates_are_the_specs(model: Path) -> None:
     assert gates_of(state(model, "best", ort=1.0).spec).min_cosine == 0.999
-    words = {"name": "m", "source": {"path": str(model)}, "accuracy": {"min_cosine": 0.5, "metric": "top1", "max_drop": 0.1}}
+    words = {
+        "name": "m",
+        "source": {"path": str(model)},
+        "accuracy": {"min_cosine": 0.5, "metric": "top1", "max_drop": 0.1},
+    }
     gates = gates_of(spec_from_models([words], {}).models[0])
     assert (gates.min_cosine, gates.metric, gates.max_drop, gates.max_relative_error) == (0.5, "top1", 0.1, 0.02)

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_kills_at_random_moments_lose_nothing(place: Path) -> None:
         try:
             child.wait(timeout=moment)
             ended += 1
-        except Exception:  # noqa: BLE001 - still running, as meant
+        except subprocess.TimeoutExpired:
             child.kill()
         child.communicate(timeout=60)
         assert_no_process_stays(cache)

@@ -14,7 +14,9 @@ from builder.work import Target
 def manifest(*folders: str) -> Manifest:
     signature = Signature((Tensor("x", "float32", ("batch", 4)),), (Tensor("y", "float32", ("batch", 3)),))
     target = Target("onnxruntime", "fp32")
-    served = tuple(ServedRecord(folder, target, 1, "a", batching=True, files={"1/model.onnx": "d"}) for folder in folders)
+    served = tuple(
+        ServedRecord(folder, target, 1, "a", batching=True, files={"1/model.onnx": "d"}) for folder in folders
+    )
     record = ModelRecord("m", signature, "onnx", "d", "copy", "random", "k", {"metric": None}, (), served)
     return Manifest(1, "0.1", "26.07", "s", {"m": record}, RunRecord("build-repo build", {}))
 

@@ -118,7 +118,11 @@ def test_a_cache_that_is_emptied_meanwhile_is_said(tmp_path: Path) -> None:
 def test_stopping_ends_every_child_and_lets_no_other_start(tmp_path: Path) -> None:
     children = Children()
     ended: list[int] = []
-    command = [sys.executable, "-c", "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"]
+    command = [
+        sys.executable,
+        "-c",
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])",
+    ]
     thread = threading.Thread(target=lambda: ended.append(children.run(command, tmp_path / "log")[0]))
     thread.start()
     deadline = time.monotonic() + 30
@@ -128,7 +132,7 @@ def test_stopping_ends_every_child_and_lets_no_other_start(tmp_path: Path) -> No
     children.stop()
     thread.join(10)
     assert ended == [-signal.SIGKILL]
-    gone, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == [], "a child's own children go with it"
     with pytest.raises(BuildError, match="interrupted"):
         children.run(command, tmp_path / "log")
@@ -147,7 +151,9 @@ def test_a_full_disk_ends_the_whole_run(tmp_path: Path) -> None:
         pytest.skip("a full disk is made with a small tmpfs, which only root may mount")
     place = tmp_path / "disk"
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, check=False
+    )
     if done.returncode != 0:
         pytest.skip("a full disk is made with a small tmpfs, which cannot be mounted here")
     try:

@@ -18,7 +18,9 @@ def model(tmp_path: Path) -> Path:
     return tiny_models.linear(tmp_path / "m.onnx")
 
 
-def plan(path: Path, *, triton: str = "26.07", targets: list[str] | None = None, defer: bool = False, **words: Any) -> Plan:
+def plan(
+    path: Path, *, triton: str = "26.07", targets: list[str] | None = None, defer: bool = False, **words: Any
+) -> Plan:
     overrides = {"triton": triton, "targets": targets or ["onnxruntime:fp32"]}
     return make_plan(spec_from_models([{"name": "m", "source": {"path": str(path)}, **words}], overrides), defer=defer)
 

@@ -77,7 +77,9 @@ def test_as_many_versions_stay_as_are_kept(tmp_path: Path, keep: int) -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=8), st.integers(1, 3))
-def test_any_history_serves_what_was_built_last(tmp_path_factory: pytest.TempPathFactory, history: list[str], keep: int) -> None:
+def test_any_history_serves_what_was_built_last(
+    tmp_path_factory: pytest.TempPathFactory, history: list[str], keep: int
+) -> None:
     repository = Repository(tmp_path_factory.mktemp("history"))
     before = 0
     for place, content in enumerate(history):
@@ -214,9 +216,15 @@ X, Y = LINEAR.tensors
     ("new", "lines"),
     [
         (signature(Tensor("x", "float32", ("n", 4)), Y), []),
-        (signature(Tensor("x", "float16", ("batch", 4)), Y), ["- input x float32[batch,4]", "+ input x float16[batch,4]"]),
+        (
+            signature(Tensor("x", "float16", ("batch", 4)), Y),
+            ["- input x float32[batch,4]", "+ input x float16[batch,4]"],
+        ),
         (signature(Tensor("x", "float32", (1, 4)), Y), ["- input x float32[batch,4]", "+ input x float32[1,4]"]),
-        (signature(Tensor("z", "float32", ("batch", 4)), Y), ["- input x float32[batch,4]", "+ input z float32[batch,4]"]),
+        (
+            signature(Tensor("z", "float32", ("batch", 4)), Y),
+            ["- input x float32[batch,4]", "+ input z float32[batch,4]"],
+        ),
         (signature(X, Y, Tensor("w", "int64", ())), ["+ output w int64[]"]),
         (signature(X), ["- output y float32[batch,3]"]),
     ],

@@ -64,7 +64,9 @@ models:
 
 
 def test_the_command_line_wins(folder: Path) -> None:
-    spec = load(folder, model(targets=["openvino:fp16"]), targets=["onnxruntime:fp32"], triton="26.06", serve="onnxruntime")
+    spec = load(
+        folder, model(targets=["openvino:fp16"]), targets=["onnxruntime:fp32"], triton="26.06", serve="onnxruntime"
+    )
     assert spec.triton == "26.06"
     assert spec.models[0].targets == ("onnxruntime:fp32",)
     assert spec.models[0].serve == "onnxruntime:fp32"
@@ -191,7 +193,9 @@ def test_a_wrong_word(folder: Path, words: dict[str, Any], says: str) -> None:
     assert "line " in said
 
 
-@pytest.mark.parametrize("name", ["a/b", "a b", "..", "a..b", ".a", "a.", "-a", "", "ä", "a\n", "a\\b", "build-repo.json", "x" * 201])
+@pytest.mark.parametrize(
+    "name", ["a/b", "a b", "..", "a..b", ".a", "a.", "-a", "", "ä", "a\n", "a\\b", "build-repo.json", "x" * 201]
+)
 def test_a_name_that_is_no_folder_and_url_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(ValueError, match="model name"):
         check_name(name)
@@ -224,11 +228,15 @@ def test_bare_models_say_where_they_came_from(folder: Path) -> None:
 
 
 keys = st.sampled_from(
-    ["triton", "defaults", "models", "name", "source", "path", "inputs", "shape", "dtype", "targets", "serve", "batching",
-     "args", "config", "zzz", "samples", "accuracy"]
+    ["triton", "defaults", "models", "name", "source", "path", "inputs", "shape", "dtype", "targets", "serve",
+     "batching", "args", "config", "zzz", "samples", "accuracy"]
 )  # fmt: skip
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.sampled_from(["m.onnx", "a", "best", "x:y", "26.07"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats()
+    | st.sampled_from(["m.onnx", "a", "best", "x:y", "26.07"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | st.integers(0, 2), inner, max_size=4),
     max_leaves=20,
 )

@@ -165,7 +165,9 @@ def test_a_kill_between_two_items_loses_no_model(inside: Staging, moment: int, m
 def mounted(folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a file system")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
     if done.returncode != 0:
         pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode().strip()}")
 

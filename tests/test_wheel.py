@@ -33,7 +33,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
         shutil.copyfile(ROOT / name, source / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(folder),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=clean())
     assert done.returncode == 0, done.stderr
     (made,) = folder.glob("*.whl")
@@ -42,13 +53,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_everything_that_is_read_at_run_time_is_inside(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ("templates", "loadtests"):
+    for folder, place in (("templates", "builder/_resources/"), ("loadtests", "builder/_resources/"), ("builder", "")):
         for file in (ROOT / folder).rglob("*"):
-            if file.is_file() and "__pycache__" not in file.parts:
-                assert f"builder/_resources/{file.relative_to(ROOT)}" in names
-    for file in (ROOT / "builder").rglob("*"):
-        if file.is_file() and "__pycache__" not in file.parts and not file.name.startswith("."):
-            assert str(file.relative_to(ROOT)) in names
+            inside = file.relative_to(ROOT)
+            if file.is_file() and not any(part.startswith((".", "__pycache__", "_resources")) for part in inside.parts):
+                assert f"{place}{inside}" in names
     assert not any(name.startswith(("tests/", "templates/", "examples/")) for name in names)
 
 
@@ -69,7 +78,9 @@ def test_both_supported_pythons_are_here() -> None:
 @pytest.mark.parametrize("python", _pythons(), ids=lambda path: Path(path).parent.parent.name)
 def test_it_builds_a_repository_in_an_empty_environment(wheel: Path, python: str, tmp_path: Path) -> None:
     environment = tmp_path / "venv"
-    done = subprocess.run([python, "-m", "venv", str(environment)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [python, "-m", "venv", str(environment)], capture_output=True, text=True, timeout=120, check=False
+    )
     if done.returncode != 0:
         pytest.skip(f"{python} cannot make an environment: {done.stderr.strip()[-200:]}")
     constraints = ROOT / "constraints.txt"
@@ -80,7 +91,16 @@ def test_it_builds_a_repository_in_an_empty_environment(wheel: Path, python: str
     here = tmp_path / "here"
     here.mkdir()
     tiny_models.linear(here / "tiny.onnx")
-    command = [str(environment / "bin" / "build-repo"), "build", "tiny.onnx", "-o", "repo", "--check", "offline", "--json"]
+    command = [
+        str(environment / "bin" / "build-repo"),
+        "build",
+        "tiny.onnx",
+        "-o",
+        "repo",
+        "--check",
+        "offline",
+        "--json",
+    ]
     variables = clean(BUILD_REPO_CACHE=str(tmp_path / "cache"))
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=300, check=False, env=variables)
     assert done.returncode == 0, done.stderr

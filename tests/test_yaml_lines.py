@@ -67,7 +67,9 @@ def test_anchors_and_merge_keys_are_yaml() -> None:
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abcxyz", min_size=1, max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abcxyz", min_size=1, max_size=3), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
-from builder.pytorch.callables import build_network, use_import_root
+from builder.callables import use_import_root
+from builder.pytorch.callables import build_network
 from builder.pytorch.files import torch_kind
 from builder.pytorch.network import TorchNetwork, check_inputs
 from builder.pytorch.unpickle import CODE_RAN, open_pickle

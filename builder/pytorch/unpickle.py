@@ -27,7 +27,7 @@ def open_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
     except Exception as error:
         if "magic number" in str(error):
             return _open_plain(path)
-        raise _failure(path, error) from error
+        raise unpickle_failure(path, error) from error
 
 
 def _open_plain(path: Path) -> Any:  # noqa: ANN401
@@ -36,10 +36,11 @@ def _open_plain(path: Path) -> Any:  # noqa: ANN401
         with path.open("rb") as stream:
             return pickle.load(stream)  # noqa: S301 - the spec allows it
     except Exception as error:
-        raise _failure(path, error) from error
+        raise unpickle_failure(path, error) from error
 
 
-def _failure(path: Path, error: Exception) -> SpecError:
+def unpickle_failure(path: Path, error: Exception) -> SpecError:
+    """Why a pickle did not open: the class that cannot be imported, or the error."""
     missing = next(filter(None, map(_why_not, foreign_names(path))), None)
     if missing is None:
         return SpecError(

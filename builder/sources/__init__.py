@@ -87,6 +87,7 @@ SOURCES: Final[dict[str, str]] = {
     "torch_export": "builder.sources.torch_export",
     "torch_state_dict": "builder.sources.torch_state_dict",
     "huggingface": "builder.sources.huggingface",
+    "sklearn": "builder.sources.sklearn_model",
     "torch_pickle": "builder.sources.torch_pickle",
     "tf_saved_model": "builder.sources.tf_saved_model",
     "keras": "builder.sources.keras_model",

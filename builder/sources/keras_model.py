@@ -39,8 +39,7 @@ def describe(path: Path) -> Description:
     """Keras itself is asked for the shapes; without it the configuration has to do."""
     found = read_keras(path)
     if found.config is None:
-        notes = (f"weights only; {WEIGHTS_REMEDY}",)
-        return Description("keras", None, parameters=count_weights(path), notes=notes)
+        return Description("keras", None, parameters=count_weights(path), notes=(f"weights only; {WEIGHTS_REMEDY}",))
     written = f"written by Keras {found.version}" if found.version else "written by an unknown Keras"
     try:
         model, notes = _open(path, found, allow_code=False)

@@ -98,7 +98,8 @@ def _method(target: Any, name: str | None, model: str) -> Any:  # noqa: ANN401 -
     method = getattr(target, name or CALL, None)
     if not callable(method):
         kind = type(target).__name__
-        known = ", ".join(key for key, value in vars(type(target)).items() if callable(value) and not key.startswith("_"))
+        public = [key for key, value in vars(type(target)).items() if callable(value) and not key.startswith("_")]
+        known = ", ".join(public)
         raise SpecError(
             f"model: {model} returned a {kind} without the method {name or CALL}; it has {known or 'none'}",
             remedy="name the method in source: signature:, or return an object that can be called",
@@ -112,13 +113,12 @@ def _call_form(method: Any, inputs: tuple[Tensor, ...], name: str) -> tuple[tupl
     declared = getattr(method, "input_signature", None)
     ports: tuple[Port, ...] = ()
     if declared:
-        ports = tuple(
-            port_of(getattr(spec, "name", None) or names[place], spec) for place, spec in enumerate(declared)
-        )
+        ports = tuple(port_of(getattr(spec, "name", None) or names[place], spec) for place, spec in enumerate(declared))
     elif not inputs:
+        first = names[0] if names else "x"
         raise SpecError(
             f"{name}({', '.join(names)}) does not tell its inputs; the spec has to",
-            remedy=f"add for example inputs: [{{name: {names[0] if names else 'x'}, dtype: float32, shape: [batch, 4]}}]",
+            remedy=f"add for example inputs: [{{name: {first}, dtype: float32, shape: [batch, 4]}}]",
         )
     settled = narrow(ports, inputs) if ports else inputs
     if not ports and all(tensor.name in names for tensor in settled):

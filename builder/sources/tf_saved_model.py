@@ -49,7 +49,9 @@ def describe(path: Path) -> Description:
     except SpecError as error:
         signature = None
         notes.append(error.message)
-    return Description("tf_saved_model", signature, operators=found.operators, parameters=_count(path), notes=tuple(notes))
+    return Description(
+        "tf_saved_model", signature, operators=found.operators, parameters=_count(path), notes=tuple(notes)
+    )
 
 
 def _shown(info: SignatureInfo) -> str:

@@ -49,10 +49,9 @@ def read_index(path: Path) -> tuple[StoredTensor, ...]:
     """
     data = path.read_bytes()
     try:
-        at = read_varint(data, _skip(data, len(data) - FOOTER))
-        entries = [
-            (key, value) for _, handle in _block(data, *_handle(data, at[1], at[0])) for key, value in _inner(data, handle)
-        ]
+        _, at = _handle(data, len(data) - FOOTER)  # the meta index, which says nothing of the tensors
+        blocks, _ = _handle(data, at)
+        entries = [item for _, block in _block(data, *blocks) for item in _block(data, *_handle(block, 0)[0])]
         return tuple(_tensor(key, value) for key, value in entries if key)
     except (ValueError, IndexError) as error:
         raise SpecError(f"{path.name} is damaged: {error}", remedy="copy the checkpoint again") from error
@@ -63,22 +62,11 @@ def count_weights(tensors: tuple[StoredTensor, ...]) -> int:
     return sum(math.prod(tensor.shape) for tensor in tensors if tensor.is_weight)
 
 
-def _skip(data: bytes, at: int) -> int:
-    """Behind the handle of the meta index, the first of the footer's two."""
-    _, at = read_varint(data, at)
-    _, at = read_varint(data, at)
-    return at
-
-
-def _handle(data: bytes, at: int, offset: int) -> tuple[int, int]:
-    size, _ = read_varint(data, at)
-    return offset, size
-
-
-def _inner(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
-    offset, at = read_varint(handle, 0)
-    size, _ = read_varint(handle, at)
-    yield from _block(data, offset, size)
+def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+    """Offset and size of a block, and the place behind them."""
+    offset, at = read_varint(data, at)
+    size, at = read_varint(data, at)
+    return (offset, size), at
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:

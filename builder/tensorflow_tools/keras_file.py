@@ -17,6 +17,8 @@ CONFIG: Final = "config.json"
 METADATA: Final = "metadata.json"
 OWN_MODULES: Final = ("keras", "tf_keras", "builtins", "tensorflow.python.keras", "tensorflow.keras")
 """Modules that a Keras file may name; any other would be imported, which runs its code."""
+KERAS_WORDS: Final = {"model_config", "layer_names", "keras_version", "layers", "_layer_checkpoint_dependencies"}
+"""Attributes and groups at the root of Keras's HDF5 files: full models, and weights of Keras 2 and 3."""
 LARGEST_CONFIG: Final = 200_000_000
 
 Kind = Literal["archive", "hdf5"]
@@ -66,8 +68,7 @@ def _is_keras_hdf5(path: Path) -> bool:
         return True
     try:
         with h5py.File(path, "r") as file:
-            words = {*file.attrs, *file}
-            return bool(words & {"model_config", "layer_names", "keras_version", "layers", "_layer_checkpoint_dependencies"})
+            return bool({*file.attrs, *file} & KERAS_WORDS)
     except OSError:
         return True
 
@@ -145,12 +146,13 @@ def lambda_layers(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - JSON
     """Names of layers that hold Python bytecode."""
     found = []
     for part in _parts(config):
-        inner = part.get("config") if isinstance(part.get("config"), dict) else {}
+        inner = part.get("config")
+        inner = inner if isinstance(inner, dict) else {}
         if part.get("class_name") == "__lambda__":
             found.append("lambda")
-        elif part.get("class_name") == "Lambda" and not isinstance(inner.get("function"), str):
-            found.append(str(inner.get("name", "lambda")))
-        elif part.get("class_name") == "Lambda" and inner.get("function_type") == "lambda":
+        elif part.get("class_name") == "Lambda" and (
+            inner.get("function_type") == "lambda" or not isinstance(inner.get("function"), str)
+        ):
             found.append(str(inner.get("name", "lambda")))
     named = [name for name in found if name != "lambda"]
     return tuple(sorted(set(named or found)))

@@ -18,7 +18,7 @@ from builder.onnx_tools.renaming import rename_ports
 from builder.tensorflow_tools.framework import import_tensorflow
 from builder.tensorflow_tools.model import CallForm, TensorFlowModel
 from builder.tensorflow_tools.routes import OLDER_OPSET
-from builder.tensorflow_tools.values import port_of, unique
+from builder.tensorflow_tools.values import port_of, spec_of, unique
 from builder.tensors import Dim, Signature, Tensor
 
 
@@ -85,7 +85,7 @@ def run_keras(
 
 def _arrangement(model: Any, inputs: Sequence[Tensor]) -> Callable[[Sequence[Any]], Any]:  # noqa: ANN401
     """A flat list of inputs as the model takes it: alone, a list, or a dict."""
-    structure = getattr(model, "_inputs_struct", None) or getattr(model, "_nested_inputs", None)
+    structure = _structure(model, "inputs")
     if isinstance(structure, Mapping):
         keys = sorted(structure)
         if not any(isinstance(structure[key], (Mapping, list, tuple)) for key in keys):
@@ -96,10 +96,15 @@ def _arrangement(model: Any, inputs: Sequence[Tensor]) -> Callable[[Sequence[Any
     return list
 
 
+def _structure(model: Any, side: str) -> Any:  # noqa: ANN401
+    """How a functional model of Keras 3 or 2 nests its inputs or outputs; None for any other."""
+    found = getattr(model, f"_{side}_struct", None)
+    return getattr(model, f"_nested_{side}", None) if found is None else found
+
+
 def _outputs_in_order(model: Any) -> tuple[Any, ...]:  # noqa: ANN401
     """The output tensors in the order in which `values.flatten` finds them, with the keys of a dict."""
-    structure = getattr(model, "_outputs_struct", None)
-    structure = getattr(model, "_nested_outputs", None) if structure is None else structure
+    structure = _structure(model, "outputs")
     if isinstance(structure, Mapping):
         return tuple((str(key), structure[key]) for key in sorted(structure, key=str))
     return tuple((_layer_name(tensor), tensor) for tensor in getattr(model, "outputs", None) or ())
@@ -138,13 +143,7 @@ def _keras_route(model: Any, arrange: Callable[[Sequence[Any]], Any], signature:
         return {}
 
     def export(path: Path) -> None:
-        tf = import_tensorflow()
-        specs = arrange(
-            [
-                tf.TensorSpec([dim if isinstance(dim, int) else None for dim in tensor.shape], tensor.dtype, tensor.name)
-                for tensor in signature.inputs
-            ]
-        )
+        specs = arrange([spec_of(tensor, f"input_{place}") for place, tensor in enumerate(signature.inputs)])
         model.export(str(path), format="onnx", verbose=False, input_signature=[specs], opset_version=OLDER_OPSET)
         made = read_onnx(path)
         found = [value.name for value in (*made.graph.input, *made.graph.output)]

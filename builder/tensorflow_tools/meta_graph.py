@@ -28,7 +28,7 @@ def open_meta_graph(found: CheckpointFile, inputs: tuple[Tensor, ...], outputs: 
     if not found.meta.is_file():
         raise SpecError(
             f"{found.prefix.name} is a TensorFlow 1 checkpoint without its graph: there is no {found.meta.name}",
-            remedy=f"put {found.meta.name} beside it, or name code that builds the model: source: {{model: my_nets:build}}",
+            remedy=f"put {found.meta.name} beside it, or name what builds the model: source: {{model: my_nets:build}}",
         )
     session = _session(found)
     graph = session.graph
@@ -58,12 +58,8 @@ def _session(found: CheckpointFile) -> Any:  # noqa: ANN401 - tf.compat.v1.Sessi
         with silent(), graph.as_default():
             session = tf.compat.v1.Session(graph=graph)
             saver = tf.compat.v1.train.import_meta_graph(str(found.meta), clear_devices=True)
-            if saver is None:
-                raise SpecError(f"{found.meta.name} holds no variables to restore")
             saver.restore(session, str(found.prefix))
             session.run(tf.compat.v1.tables_initializer())
-    except SpecError:
-        raise
     except Exception as error:
         raise SpecError(
             f"{found.meta.name} is no usable graph for {found.prefix.name}: {short(error)}",
@@ -77,9 +73,10 @@ def _tensor(graph: Any, name: str, found: CheckpointFile) -> Any:  # noqa: ANN40
         return graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
     except (KeyError, ValueError) as error:
         placeholders = [operation.name for operation in graph.get_operations() if operation.type == "Placeholder"]
+        ends = ", ".join(_ends(graph)) or "none"
         raise SpecError(
             f"{found.meta.name} has no tensor {name!r}",
-            remedy=f"its placeholders are {', '.join(placeholders[:SHOWN])}; nothing follows on {', '.join(_ends(graph))}",
+            remedy=f"its placeholders are {', '.join(placeholders[:SHOWN])}; nothing follows on {ends}",
         ) from error
 
 

@@ -48,11 +48,11 @@ def export_call(
     tf = import_tensorflow()
     with tf.device("/cpu:0"):
         frozen, tables = tf_loader.from_trackable(owner, concrete, inputs, outputs, large_model=False)
-    _convert(frozen, tables, (inputs, outputs), opset, path, signature)
+    _convert((frozen, tables), (inputs, outputs), opset, path, signature)
 
 
 def trace_call(answer: Callable[[Mapping[str, Any]], Mapping[str, Any]], signature: Signature) -> Any:  # noqa: ANN401
-    """The call as a concrete function of positional tensors; names are given afterwards, TensorFlow's are too strict."""
+    """The call as a concrete function of positional tensors; TensorFlow's rules for names are too strict for ours."""
     tf = import_tensorflow()
     specs = [spec_of(tensor, f"input_{place}") for place, tensor in enumerate(signature.inputs)]
 
@@ -79,7 +79,7 @@ def export_session(session: Any, tensors: Mapping[str, str], signature: Signatur
     with tf.Graph().as_default():
         tf.import_graph_def(frozen, name="")
         frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
-    _convert(frozen, tables, (inputs, outputs), opset, path, signature)
+    _convert((frozen, tables), (inputs, outputs), opset, path, signature)
 
 
 def _freeze(session: Any, names: Sequence[str]) -> tuple[Any, dict[bytes, Any]]:  # noqa: ANN401 - GraphDef
@@ -102,9 +102,8 @@ def _freeze(session: Any, names: Sequence[str]) -> tuple[Any, dict[bytes, Any]]:
     return frozen, tables
 
 
-def _convert(  # noqa: PLR0913 - a frozen graph and what is known of it
-    frozen: Any,  # noqa: ANN401 - GraphDef
-    tables: Any,  # noqa: ANN401
+def _convert(
+    graph: tuple[Any, Any],
     ports: tuple[list[str], list[str]],
     opset: int,
     path: Path,
@@ -112,6 +111,7 @@ def _convert(  # noqa: PLR0913 - a frozen graph and what is known of it
 ) -> None:
     from tf2onnx import convert
 
+    frozen, tables = graph
     inputs, outputs = ports
     shapes = {
         name: [dim if isinstance(dim, int) else None for dim in tensor.shape]

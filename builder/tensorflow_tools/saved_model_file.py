@@ -152,7 +152,7 @@ def choose_signature(path: Path, found: SavedModelFile, wanted: str | None) -> t
     if not names:
         raise SpecError(
             f"{path.name} has no signature: it was saved without one",
-            remedy="save it with one: tf.saved_model.save(model, path, signatures=model.call.get_concrete_function(...))",
+            remedy="save it with one: tf.saved_model.save(model, path, signatures=model.call.get_concrete_function())",
         )
     name = wanted or (DEFAULT if DEFAULT in names else names[0] if len(names) == 1 else None)
     if name is None:

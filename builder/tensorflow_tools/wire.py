@@ -75,7 +75,8 @@ def message(data: bytes | memoryview, number: int) -> memoryview:
 
 def number_in(data: bytes | memoryview, number: int) -> int:
     """The last number in one field; 0 where there is none."""
-    return next((value for found, value in reversed(list(fields(data))) if found == number and isinstance(value, int)), 0)
+    found = [value for field, value in fields(data) if field == number and isinstance(value, int)]
+    return found[-1] if found else 0
 
 
 def signed(value: int) -> int:

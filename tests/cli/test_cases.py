@@ -25,7 +25,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_case(case: Path, models: Path, tmp_path: Path) -> None:
-    """`case.yaml`: command, exit_code, says (each in stderr), prints (each in stdout), files (the whole tree of `repo`)."""
+    """`case.yaml`: command, exit_code, says (in stderr), prints (in stdout), files (the whole tree of `repo`)."""
     expected = yaml.safe_load((case / "case.yaml").read_text(encoding="utf-8"))
     here = tmp_path / "here"
     shutil.copytree(models, here)

@@ -22,7 +22,11 @@ def test_the_spec_builds_without_editing(tmp_path: Path) -> None:
     assert spec["models"][1]["targets"] == ["onnxruntime:fp32"]
     done = build("two/models.yaml", "-o", "repo", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert sorted(item.name for item in (tmp_path / "repo").iterdir() if item.is_dir()) == ["it_s__a__model", "m", "m_2"]
+    assert sorted(item.name for item in (tmp_path / "repo").iterdir() if item.is_dir()) == [
+        "it_s__a__model",
+        "m",
+        "m_2",
+    ]
 
 
 def test_a_spec_that_exists_is_kept(tmp_path: Path) -> None:

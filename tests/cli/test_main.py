@@ -42,7 +42,19 @@ def test_usage(arguments: list[str], code: int, tmp_path: Path) -> None:
 
 def test_help_lists_every_command(tmp_path: Path) -> None:
     ran = run("--help", cwd=tmp_path)
-    for command in ("build", "plan", "inspect", "init", "check", "serve", "loadtest", "runtime", "doctor", "schema", "version"):
+    for command in (
+        "build",
+        "plan",
+        "inspect",
+        "init",
+        "check",
+        "serve",
+        "loadtest",
+        "runtime",
+        "doctor",
+        "schema",
+        "version",
+    ):
         assert f"  {command} " in ran.out
 
 
@@ -58,7 +70,9 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "code"), FAILURES, ids=lambda item: " ".join(item) if isinstance(item, list) else "")
+@pytest.mark.parametrize(
+    ("arguments", "code"), FAILURES, ids=lambda item: " ".join(item) if isinstance(item, list) else ""
+)
 def test_json_is_one_document_when_nothing_could_be_done(arguments: list[str], code: int, tmp_path: Path) -> None:
     tiny_models.linear(tmp_path / "m.onnx")
     (tmp_path / "empty").mkdir()
@@ -101,7 +115,9 @@ def test_every_exit_code_has_its_document(
     assert ("Traceback" in captured.err) == (code == 70), "a traceback is for a bug"
 
 
-def test_a_document_that_was_printed_is_not_followed_by_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_document_that_was_printed_is_not_followed_by_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(typer.Exit) as left, json_on_failure(tmp_path):
         raise typer.Exit(3)
     assert left.value.exit_code == 3
@@ -160,7 +176,13 @@ def test_any_columns_variable_will_do(columns: str, tmp_path: Path) -> None:
 def test_a_reader_that_leaves_early_hears_no_complaint(tmp_path: Path) -> None:
     command = f"set -o pipefail; {sys.executable} -m builder schema | head -c 1"
     done = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout == "{"
     assert done.stderr == ""

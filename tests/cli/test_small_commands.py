@@ -50,7 +50,9 @@ def test_doctor_names_the_next_thing_to_type(tmp_path: Path) -> None:
 
 
 def test_doctor_without_a_runtime_says_how_to_install_it(tmp_path: Path) -> None:
-    ran = run("doctor", "--json", cwd=tmp_path, XDG_DATA_HOME=str(tmp_path / "data"), BUILD_REPO_RUNTIMES=str(tmp_path / "r"))
+    ran = run(
+        "doctor", "--json", cwd=tmp_path, XDG_DATA_HOME=str(tmp_path / "data"), BUILD_REPO_RUNTIMES=str(tmp_path / "r")
+    )
     rows = {row["name"]: row for row in ran.document["checks"]}
     if rows["embedded Triton"]["ok"]:
         pytest.skip("the runtime is found wherever the user's folders are")
@@ -75,4 +77,6 @@ def test_check_refuses_what_it_cannot_judge(tmp_path: Path) -> None:
     assert build("m.onnx", "-o", "repo", "--targets", "onnxruntime:fp32", cwd=tmp_path).code == 0
     assert_refused(run("check", "repo", "--model", "other", cwd=tmp_path), 2, "has no model 'other'", "it has m")
     assert_refused(run("check", "repo", "--url", "ftp://x", cwd=tmp_path), 2, "ftp://x")
-    assert_refused(run("check", "repo", "--url", "grpc://127.0.0.1:1", "--header", "x", cwd=tmp_path), 2, "is not NAME: VALUE")
+    assert_refused(
+        run("check", "repo", "--url", "grpc://127.0.0.1:1", "--header", "x", cwd=tmp_path), 2, "is not NAME: VALUE"
+    )

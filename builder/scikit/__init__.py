@@ -1,0 +1,1 @@
+"""scikit-learn estimators: the pickle, what goes in and out, the way to ONNX."""
