@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt tests/models.txt
 	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11 or 3.12 found" >&2; \
 	  echo "  try: apt-get install python3.11 python3.11-venv libpython3.11, or make PYTHON=/path/to/python3.11 setup" >&2; \
 	  exit 4; fi
-	$(PYTHON) -m builder.preflight
+	$(PYTHON) -m builder.runtime.preflight
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -29,8 +29,8 @@ from builder.measurement import ExportReport
 from builder.records import canonical, to_json
 from builder.rendering import FolderRequest, render_folder
 from builder.repository import ModelFolder, stage_model
+from builder.samples.stored import store_samples
 from builder.spec import ModelSpec, RepoSpec
-from builder.stored_samples import store_samples
 from builder.tensors import Signature
 from builder.work import Work, portable, work_key
 

@@ -8,18 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from builder.batch_probe import NO_BATCH_AXIS, ROWS_CHANGE, Probe, probe_batches, row_difference, take_rows
-from builder.batch_proof import batch_rows, cut
 from builder.errors import BuildError, BuildRepoError, SpecError
 from builder.measurement import EXPORT_FILE, ONNX_FILE, REFERENCE_FILE, BatchProof, ExportReport
-from builder.observed import fix_declared, fix_first_axis, observe_signature
 from builder.onnx_tools.first_difference import first_difference
 from builder.onnx_tools.reading import opset_of, read_onnx, short
 from builder.records import write_record
-from builder.sample_file import read_samples
-from builder.sample_making import batch_axes, find_recipe
-from builder.sample_requests import FileSamples, RandomSamples, cropped
 from builder.samples import Request, save_requests
+from builder.samples.batch_probe import NO_BATCH_AXIS, ROWS_CHANGE, Probe, probe_batches, row_difference, take_rows
+from builder.samples.batch_proof import batch_rows, cut
+from builder.samples.file import read_samples
+from builder.samples.making import batch_axes, find_recipe
+from builder.samples.observed import fix_declared, fix_first_axis, observe_signature
+from builder.samples.requests import FileSamples, RandomSamples, cropped
 from builder.sources import LoadedSource, source_module
 from builder.tensors import Signature, Tensor
 from builder.work import Export, SamplesRef

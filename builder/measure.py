@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from builder.backends import Session, backend_module
-from builder.batch_proof import HALF_TOLERANCE, TOLERANCE, batch_rows, cut, prove_batch
 from builder.compare import compare_outputs, merge_errors, output_scales
 from builder.errors import BuildError
 from builder.measurement import (
@@ -31,6 +30,7 @@ from builder.measurement import (
 from builder.onnx_tools.first_difference import first_difference
 from builder.records import read_record, write_record
 from builder.samples import Request, load_requests
+from builder.samples.batch_proof import HALF_TOLERANCE, TOLERANCE, batch_rows, cut, prove_batch
 from builder.task_metrics import task_metric
 from builder.tensors import Signature
 from builder.work import Measure

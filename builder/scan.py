@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from builder.config_text import parse_config
 from builder.errors import SpecError
+from builder.triton_config.text import parse_config
 
 Json = dict[str, Any]
 

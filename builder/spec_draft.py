@@ -14,8 +14,14 @@ from builder.inspection import Inspection
 from builder.spec_file import default_name
 from builder.tensors import Tensor
 
-NEEDS_CALLABLE: Final = ("torch_state_dict",)
+NEEDS_CALLABLE: Final = ("torch_state_dict", "tf_checkpoint")
 """Formats that hold weights and no architecture."""
+PICKLES: Final = ("torch_pickle", "sklearn")
+"""Formats whose files can run code when opened."""
+TELLS_WHEN_OPENED: Final = ("sklearn",)
+"""Formats that tell their inputs, but only to a build, which opens them."""
+ONLY: Final = {"sklearn": "onnxruntime"}
+"""Formats whose operators (ai.onnx.ml) one backend alone has."""
 
 
 def draft_spec(found: Sequence[Inspection], folder: Path) -> str:
@@ -47,11 +53,16 @@ def _model(item: Inspection, folder: Path, name: str) -> Iterator[str]:
     yield "    source:"
     yield f"      path: {_scalar(path)}"
     yield f"      format: {what.format}"
-    if what.format in NEEDS_CALLABLE:
+    if len(what.signatures) > 1:
+        yield f"      signature: {_scalar(what.signatures[0])}   # or {', '.join(map(_scalar, what.signatures[1:]))}"
+    if what.format in NEEDS_CALLABLE or (what.format == "keras" and what.signature is None):
         yield "      # The file holds weights only: name the function that returns the network (beside this file, or"
         yield "      # installed) and its arguments."
         yield "      model: my_nets:build"
         yield "      args: {}"
+    if what.format in PICKLES:
+        yield "      # Opening this file can run any code: write true if you trust where it comes from."
+        yield "      allow_pickle: false"
     yield from _inputs(item)
     yield "    # Real inputs, arrays named like the inputs; seeded random ones when left out:"
     yield "    # samples: {path: samples.npz, labels: label}"
@@ -64,6 +75,11 @@ def _model(item: Inspection, folder: Path, name: str) -> Iterator[str]:
 
 def _inputs(item: Inspection) -> Iterator[str]:
     signature = item.description.signature
+    if item.description.format in TELLS_WHEN_OPENED:
+        yield "    # One matrix of float32 when left out; where columns differ in type, one input for each, in order:"
+        yield "    # inputs:"
+        yield "    #   - {name: town, dtype: string, shape: [batch, 1]}"
+        return
     if signature is None:
         yield "    # The file does not say what goes in: give every input its name, dtype and shape, in the order of"
         yield "    # the network's arguments; an axis of any size gets a name."
@@ -84,7 +100,8 @@ def _tensor(tensor: Tensor) -> str:
 
 
 def _targets(item: Inspection) -> list[str]:
-    taken = [target.backend for target in item.targets if not target.refusal]
+    only = ONLY.get(item.description.format)
+    taken = [target.backend for target in item.targets if not target.refusal and only in (None, target.backend)]
     return [text for text in defaults.TARGETS if text.split(":")[0] in taken] or list(defaults.TARGETS[:1])
 
 

@@ -17,7 +17,7 @@ from builder.digests import digest_of
 from builder.errors import ServeError
 from builder.findings import Finding, has_errors
 from builder.libraries import all_code_digest
-from builder.live_records import LiveResult, LiveSubject
+from builder.live.records import LiveResult, LiveSubject
 from builder.manifest import SAMPLES_FILE, ServedRecord
 from builder.progress import Event, Progress
 from builder.records import canonical, read_record, to_json, write_record

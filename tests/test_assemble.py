@@ -14,9 +14,9 @@ from builder.errors import SpecError
 from builder.manifest import read_manifest
 from builder.measurement import REFERENCE_FILE, BatchProof, ExportReport
 from builder.samples import Request, load_requests, save_requests
+from builder.samples.stored import MAX_BYTES, MAX_REQUESTS, store_samples
 from builder.spec import RepoSpec
 from builder.spec_file import spec_from_models
-from builder.stored_samples import MAX_BYTES, MAX_REQUESTS, store_samples
 
 
 def spec(folder: Path, *names: str, serve: str = "best") -> RepoSpec:

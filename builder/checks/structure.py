@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.config_text import parse_message
 from builder.findings import Finding, Severity
 from builder.releases import fields_unknown, new_fields
 from builder.scan import (
@@ -21,6 +20,7 @@ from builder.scan import (
     served_versions,
 )
 from builder.tensors import BY_TRITON
+from builder.triton_config.text import parse_message
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext

@@ -10,7 +10,9 @@ import typer
 from builder.cli.show import print_json
 from builder.defaults import RELEASE
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="The embedded server's own environment.")
+app = typer.Typer(
+    rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="The embedded server's own environment."
+)
 
 
 @app.command("install")

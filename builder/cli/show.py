@@ -66,7 +66,9 @@ def _merged(findings: Iterable[Finding]) -> list[Finding]:
     targets: dict[Finding, list[str]] = {}
     for finding in findings:
         targets.setdefault(replace(finding, target=None), []).append(finding.target or "")
-    return [replace(finding, target=", ".join(filter(None, dict.fromkeys(names)))) for finding, names in targets.items()]
+    return [
+        replace(finding, target=", ".join(filter(None, dict.fromkeys(names)))) for finding, names in targets.items()
+    ]
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from builder.errors import SpecError
 from builder.callables import use_import_root
+from builder.errors import SpecError
 from builder.pytorch.callables import build_network
 from builder.pytorch.files import torch_kind
 from builder.pytorch.network import TorchNetwork, check_inputs

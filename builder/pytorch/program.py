@@ -91,9 +91,13 @@ def _tensor(name: str, value: Any, names: Mapping[str, str]) -> Tensor:  # noqa:
 def _named(program: Program, outputs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Outputs by the keys of the program's answer where it has keys for all, else by the graph's names."""
     torch = import_torch()
-    answer = torch.utils._pytree.tree_unflatten(  # noqa: SLF001 - torch.export's own form of call specs
-        [value for _, value in outputs], program.call_spec.out_spec
-    ) if program.call_spec.out_spec.num_leaves == len(outputs) else None
+    answer = (
+        torch.utils._pytree.tree_unflatten(  # noqa: SLF001 - torch.export's own form of call specs
+            [value for _, value in outputs], program.call_spec.out_spec
+        )
+        if program.call_spec.out_spec.num_leaves == len(outputs)
+        else None
+    )
     keys = [key for key, _ in flatten(answer)]
     named = len(keys) == len(outputs) and all(keys) and len(set(keys)) == len(keys)
     found = keys if named else [name for name, _ in outputs]

@@ -100,9 +100,7 @@ def _narrow_inputs(model: ModelProto) -> None:
 
     wide = [value.name for value in model.graph.input if value.type.tensor_type.elem_type == BY_NUMPY["float64"].onnx]
     rename_ports(model, {name: f"{name}__float64" for name in wide})
-    casts = [
-        helper.make_node("Cast", [name], [f"{name}__float64"], to=BY_NUMPY["float64"].onnx) for name in wide
-    ]
+    casts = [helper.make_node("Cast", [name], [f"{name}__float64"], to=BY_NUMPY["float64"].onnx) for name in wide]
     for value in model.graph.input:
         if value.name.removesuffix("__float64") in wide:
             value.name = value.name.removesuffix("__float64")

@@ -76,7 +76,11 @@ class SklearnSource:
     """An estimator; floats leave in the type in which they came in."""
 
     def __init__(
-        self, estimator: Any, inputs: tuple[Tensor, ...], wanted: tuple[str, ...], notes: tuple[str, ...]  # noqa: ANN401
+        self,
+        estimator: Any,
+        inputs: tuple[Tensor, ...],
+        wanted: tuple[str, ...],
+        notes: tuple[str, ...],  # noqa: ANN401
     ) -> None:
         self.inputs = inputs
         self.parameters: int | None = None
@@ -103,7 +107,9 @@ class SklearnSource:
         table = self._table([inputs[tensor.name] for tensor in self.inputs])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return tuple(_plain(getattr(self._estimator, self._calls[name])(table), self._float) for name in self._names)
+            return tuple(
+                _plain(getattr(self._estimator, self._calls[name])(table), self._float) for name in self._names
+            )
 
     def _table(self, arrays: Sequence[Array]) -> Any:  # noqa: ANN401 - what the estimator was trained on
         import numpy as np
@@ -156,7 +162,8 @@ def answers(estimator: Any) -> dict[str, str]:  # noqa: ANN401
         if _has(estimator, method):
             return {"variable": method}
     raise SpecError(
-        f"a {type(estimator).__name__} has neither predict nor transform", remedy="pickle a fitted estimator or pipeline"
+        f"a {type(estimator).__name__} has neither predict nor transform",
+        remedy="pickle a fitted estimator or pipeline",
     )
 
 

@@ -81,9 +81,7 @@ def open_estimator(path: Path) -> tuple[Any, tuple[str, ...]]:
         except Exception as error:
             raise unpickle_failure(path, error) from error
     others = {
-        item.message.original_sklearn_version
-        for item in caught
-        if isinstance(item.message, InconsistentVersionWarning)
+        item.message.original_sklearn_version for item in caught if isinstance(item.message, InconsistentVersionWarning)
     }
     for other in sorted(others):
         if _minor(other) != _minor(here):

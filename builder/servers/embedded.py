@@ -18,6 +18,7 @@ from typing import Final
 
 from builder import runtime as runtimes
 from builder.errors import MachineError, ServeError
+from builder.resources import PACKAGE
 from builder.runtime import Runtime
 from builder.servers import Endpoint, ServeOptions, watchdog
 from builder.servers.live_copy import live_copy
@@ -149,12 +150,11 @@ def _assemble_backends(runtime: Runtime, folder: Path) -> None:
     """The backend folder of one server: Triton's Python backend, and our two beside it."""
     folder.mkdir()
     (folder / "python").symlink_to(runtime.backend_folder)
-    package = Path(runtimes.__file__).resolve().parent
     for backend in BACKENDS:
         (folder / backend).mkdir()
-        shutil.copyfile(package / "triton_backends" / backend / "model.py", folder / backend / "model.py")
-        shutil.copyfile(package / "triton_backends" / COMMON_FILE, folder / backend / COMMON_FILE)
-        shutil.copyfile(package / RULES_FILE, folder / backend / RULES_FILE)
+        shutil.copyfile(PACKAGE / "triton_backends" / backend / "model.py", folder / backend / "model.py")
+        shutil.copyfile(PACKAGE / "triton_backends" / COMMON_FILE, folder / backend / COMMON_FILE)
+        shutil.copyfile(PACKAGE / RULES_FILE, folder / backend / RULES_FILE)
 
 
 def _server_command(

@@ -32,6 +32,8 @@ class Description:
     operators: dict[str, int] | None = None
     parameters: int | None = None
     notes: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
+    """Where the file holds several, by name: the one of `signature` first."""
 
 
 class LoadedSource(Protocol):

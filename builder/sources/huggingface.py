@@ -53,7 +53,8 @@ def _count(path: Path) -> int | None:
     if not headers or None in headers:
         return None
     entries = [entry for header in headers for entry in (header or {}).values()]
-    return sum(math.prod(entry["shape"]) for entry in entries if isinstance(entry, dict) and "shape" in entry)
+    floats = (entry for entry in entries if isinstance(entry, dict) and "F" in str(entry.get("dtype")))
+    return sum(math.prod(entry["shape"]) for entry in floats)
 
 
 def _notes(path: Path) -> tuple[str, ...]:

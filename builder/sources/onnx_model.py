@@ -21,11 +21,11 @@ from builder.onnx_tools.reading import (
     data_pieces,
     external_tensors,
     opset_of,
-    read_onnx,
 )
 from builder.onnx_tools.running import open_plain, run_plain
 from builder.onnx_tools.wire import looks_like_onnx
 from builder.onnx_tools.writing import write_onnx
+from builder.onnx_tools.zip_maps import read_served
 from builder.samples import Request
 from builder.sources import Description
 from builder.tensors import Dim, Signature, Tensor
@@ -50,8 +50,8 @@ def recognise(path: Path) -> bool:
 
 def describe(path: Path) -> Description:
     """From the graph alone; onnxruntime is not asked."""
-    model = read_onnx(path)
-    notes = []
+    model, changed = read_served(path)
+    notes = [*changed]
     try:
         if external_tensors(model):
             files = sorted({piece.file.name for piece in data_pieces(model, path)})
@@ -87,7 +87,7 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
         SpecError: damaged, outside data, ports that Triton does not have, or a spec that does not fit.
     """
     path = Path(source.path)
-    model = read_onnx(path)
+    model, _ = read_served(path)
     data_pieces(model, path)
     chosen_outputs([value.name for value in model.graph.output], outputs)
     ports, out_ports = read_ports(model, outputs)
@@ -141,11 +141,11 @@ class OnnxSource:
 
     def _open(self) -> Any:  # noqa: ANN401 - onnxruntime.InferenceSession
         """The file itself where onnxruntime takes it, else a copy without what it refuses."""
-        model = read_onnx(self._path)
+        model, changed = read_served(self._path)
         lowered = model.ir_version > SAFE_IR and _lowered(model)
         ports, _ = read_ports(model, self.output_names)
         wrong = {port.name for port in ports if port.literal_dims or port.dims is None}
-        if not lowered and not wrong:
+        if not (lowered or wrong or changed):
             return open_plain(self._path)
         for tensor in self.inputs:
             if tensor.name in wrong:
@@ -167,8 +167,8 @@ class OnnxSource:
         ir_version: int,
     ) -> tuple[str, tuple[str, ...]]:
         """A copy, byte for byte where nothing has to change."""
-        model = read_onnx(self._path)
-        notes = (*fit_limits(model, opset=opset, ir_version=ir_version), *conform(model, signature))
+        model, changed = read_served(self._path)
+        notes = (*changed, *fit_limits(model, opset=opset, ir_version=ir_version), *conform(model, signature))
         if notes or external_tensors(model):
             write_onnx(model, path, origin=self._path)
         else:

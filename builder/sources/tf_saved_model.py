@@ -17,6 +17,7 @@ from builder.tensorflow_tools.framework import import_tensorflow, libraries, sil
 from builder.tensorflow_tools.model import CallForm, Graph, SessionModel, TensorFlowModel
 from builder.tensorflow_tools.routes import export_session
 from builder.tensorflow_tools.saved_model_file import (
+    DEFAULT,
     SavedModelFile,
     SignatureInfo,
     choose_signature,
@@ -41,17 +42,29 @@ def describe(path: Path) -> Description:
     found = read_saved_model(path)
     listed = "; ".join(f"{name}: {_shown(info)}" for name, info in found.signatures.items())
     notes = [f"signatures: {listed or 'none'}", f"written by TensorFlow {found.version or '?'}"]
+    signature, names = None, tuple(found.signatures)
     try:
-        name, info = choose_signature(path, found, None)
+        # Without a default the first is shown, and init writes its name into the spec.
+        name, info = choose_signature(path, found, _shown_name(found))
         signature = _signature(info)
-        if len(found.signatures) > 1:
+        names = (name, *(other for other in names if other != name))
+        if len(names) > 1:
             notes.append(f"shown is {name!r}; another one: source: {{signature: NAME}}")
     except SpecError as error:
-        signature = None
         notes.append(error.message)
     return Description(
-        "tf_saved_model", signature, operators=found.operators, parameters=_count(path), notes=tuple(notes)
+        "tf_saved_model",
+        signature,
+        operators=found.operators,
+        parameters=_count(path),
+        notes=tuple(notes),
+        signatures=names,
     )
+
+
+def _shown_name(found: SavedModelFile) -> str | None:
+    usable = [name for name, info in found.signatures.items() if not info.problem]
+    return None if DEFAULT in usable or not usable else usable[0]
 
 
 def _shown(info: SignatureInfo) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -107,3 +108,33 @@ def silent() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """TensorFlow and Keras put stack traces around what they have to say: only the latter is kept.
+
+    Raises:
+        RuntimeError: in place of theirs.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = telling_line(str(error))
+        if text == str(error):
+            raise
+        raise RuntimeError(text) from error
+
+
+def telling_line(text: str) -> str:
+    """What went wrong, from a message of TensorFlow or Keras; any other message as it is."""
+    bold = re.search(r"\x1b\[1m(.*?)\x1b\[0m", text, re.DOTALL)
+    if text.startswith("in user code") or bold:
+        head = re.search(r"^\s*\w*(?:Error|Exception): (.+)$", text, re.MULTILINE)
+        said = [head.group(1).strip() if head else text.splitlines()[0]]
+        return " ".join([*said, *([bold.group(1).split(". ")[0].strip()] if bold else [])])
+    if text.startswith("Graph execution error"):
+        passed = ("Graph execution error", "Detected at", "<stack", "[[", "Stack trace", " ", "\t")
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith(passed)]
+        return lines[0] if lines else text
+    return re.sub(r"\{\{.*?\}\} ?", "", text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from builder.onnx_tools.exported import WISHED_OPSET, Exporter, Limits, export_by
 from builder.onnx_tools.narrowing import chosen_outputs
 from builder.samples import Request
-from builder.tensorflow_tools.framework import import_tensorflow
+from builder.tensorflow_tools.framework import import_tensorflow, plain_errors
 from builder.tensorflow_tools.routes import OLDER_OPSET, export_call, export_session, refusal
 from builder.tensorflow_tools.values import flatten, output_names, to_array, to_tensor
 from builder.tensors import Dim, Signature, Tensor
@@ -60,7 +60,9 @@ class TensorFlowModel:
 
     def run(self, inputs: Arrays) -> tuple[NDArray[np.generic], ...]:
         """TensorFlow's own answer."""
-        answer = self._answer({tensor.name: to_tensor(inputs[tensor.name], tensor.dtype) for tensor in self.inputs})
+        feeds = {tensor.name: to_tensor(inputs[tensor.name], tensor.dtype) for tensor in self.inputs}
+        with plain_errors():
+            answer = self._answer(feeds)
         if self._names is None:
             self._names = chosen_outputs(tuple(answer), self._wanted)
         return tuple(to_array(answer[name], name) for name in self._names)
@@ -117,7 +119,8 @@ class SessionModel:
         tensors = self._graph.tensors
         feeds = {tensors[f"input {tensor.name}"]: inputs[tensor.name] for tensor in self.inputs}
         names = self.output_names or ()
-        answer = self._graph.session.run([tensors[f"output {name}"] for name in names], feeds)
+        with plain_errors():
+            answer = self._graph.session.run([tensors[f"output {name}"] for name in names], feeds)
         return tuple(to_array(value, name) for name, value in zip(names, answer, strict=True))
 
     def to_onnx(

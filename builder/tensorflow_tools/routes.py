@@ -9,7 +9,7 @@ from typing import Any, Final
 from builder.errors import BuildError
 from builder.onnx_tools.exported import NO_OPERATOR
 from builder.onnx_tools.renaming import rename_ports
-from builder.tensorflow_tools.framework import import_tensorflow
+from builder.tensorflow_tools.framework import import_tensorflow, telling_line
 from builder.tensorflow_tools.values import spec_of
 from builder.tensors import Signature
 
@@ -41,7 +41,10 @@ def export_call(
     """Trace the call with the signature's shapes, freeze its variables, convert."""
     from tf2onnx import tf_loader
 
-    concrete = trace_call(answer, signature)
+    try:
+        concrete = trace_call(answer, signature)
+    except Exception as error:
+        raise BuildError(f"TensorFlow cannot trace the model: {telling_line(str(error))}") from error
     count = len(signature.inputs)
     inputs = [tensor.name for tensor in concrete.inputs[:count]]
     outputs = [tensor.name for tensor in concrete.outputs]

@@ -121,7 +121,9 @@ def test_another_version_is_refused_before_it_is_opened(classifier, tmp_path):
 def test_classifier(classifier, tmp_path):
     pipeline, path = classifier
     report, requests, exported = export(path, tmp_path / "out", allow_pickle=True)
-    assert report.signature.describe() == "input float32[batch,64] → label int64[batch], probabilities float32[batch,10]"
+    assert (
+        report.signature.describe() == "input float32[batch,64] → label int64[batch], probabilities float32[batch,10]"
+    )
     assert report.route == "skl2onnx"
     assert report.batch.proven
     assert "the source was opened as a pickle, which can run code: the spec allows it" in report.notes
@@ -203,7 +205,8 @@ def test_columns_of_texts_and_numbers(tmp_path):
     assert "ColumnTransformer does not tell the types of its columns" in message
     assert "{name: column_1, dtype: float32, shape: [batch, 1]}" in message
     inputs = tuple(
-        Tensor(name, dtype, ("batch", 1)) for name, dtype in (("age", "float32"), ("town", "string"), ("pay", "float32"))
+        Tensor(name, dtype, ("batch", 1))
+        for name, dtype in (("age", "float32"), ("town", "string"), ("pay", "float32"))
     )
     report, requests, _ = check(pipeline, tmp_path, inputs=inputs)
     assert report.signature.outputs == (
@@ -218,7 +221,9 @@ def test_texts(tmp_path):
     from sklearn.naive_bayes import MultinomialNB
     from sklearn.pipeline import make_pipeline
 
-    pipeline = make_pipeline(CountVectorizer(), MultinomialNB()).fit(["hello world fox", "lazy dog print"] * 3, [0, 1] * 3)
+    pipeline = make_pipeline(CountVectorizer(), MultinomialNB()).fit(
+        ["hello world fox", "lazy dog print"] * 3, [0, 1] * 3
+    )
     report, _, _ = check(pipeline, tmp_path)
     assert report.signature.inputs == (Tensor("input", "string", ("batch", 1)),)
 

@@ -151,6 +151,14 @@ def dense(width=3):
 def unbuilt():
     return keras.Sequential([keras.layers.Dense(3, name="only")])
 
+@keras.saving.register_keras_serializable("for_tests")
+class Custom(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(2)
+    def call(self, x):
+        return self.dense(x)
+
 class Net(tf.Module):
     def __init__(self, width=3):
         super().__init__()
@@ -219,6 +227,18 @@ def test_weights_alone_need_the_callable(root, file):
     assert_answers(requests, made, lambda feeds: {"only": model(feeds["x"]).numpy()})
     assert "do not fit" in failure(root / file, root, **by("dense", root, args='{"width": 5}'))
     assert "returned a int" in failure(root / file, root, **by("nothing", root))
+
+
+def test_custom_classes_need_the_callable(root):
+    model = nets().Custom()
+    model(np.zeros((1, 4), np.float32))
+    model.save(root / "custom.keras")
+    said = failure(root / "custom.keras", root)
+    assert "needs classes that are not Keras's" in said
+    assert "Custom" in said
+    report, requests, made = export(root / "custom.keras", root / "out", inputs=(X,), **by("Custom", root))
+    assert report.signature.outputs[0].name == "output"
+    assert_answers(requests, made, lambda feeds: {"output": model(feeds["x"]).numpy()})
 
 
 def test_code_in_a_keras_file_is_refused(tmp_path):
@@ -397,7 +417,9 @@ def test_tf1_saved_model(tmp_path):
     assert report.signature.describe() == (
         "in put float32[batch,4] → a float32[batch,2], b float32[batch,2], same float32[batch,4]"
     )
-    assert_answers(requests, made, lambda feeds: {"a": reference(feeds), "b": reference(feeds), "same": feeds["in put"]})
+    assert_answers(
+        requests, made, lambda feeds: {"a": reference(feeds), "b": reference(feeds), "same": feeds["in put"]}
+    )
 
 
 def test_v1_loader_where_the_other_refuses(tmp_path, monkeypatch):
@@ -408,7 +430,9 @@ def test_v1_loader_where_the_other_refuses(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf.saved_model, "load", refuse)
     report, requests, made = export(tmp_path / "tf1", tmp_path / "out")
-    assert_answers(requests, made, lambda feeds: {"a": reference(feeds), "b": reference(feeds), "same": feeds["in put"]})
+    assert_answers(
+        requests, made, lambda feeds: {"a": reference(feeds), "b": reference(feeds), "same": feeds["in put"]}
+    )
     assert "run by TensorFlow 1's loader, because tf.saved_model.load says: no op in this binary" in report.notes
 
 
@@ -506,6 +530,28 @@ def test_tf1_checkpoint_without_a_usable_graph(tmp_path):
     assert "no usable graph" in failure(path, tmp_path, outputs=("y",))
     meta.unlink()
     assert "TensorFlow 1 checkpoint without its graph" in failure(path, tmp_path, outputs=("y",))
+
+
+def test_tensorflows_own_words_are_kept(tmp_path):
+    class Picky(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def three(self, x):
+            return tf.reshape(x, (3, 4)) + tf.reshape(x, (5, 4))
+
+    model = Picky()
+    tf.saved_model.save(model, str(tmp_path / "picky"), signatures=model.three)
+    assert "accepts: Input to reshape is a tensor with 4 values" in failure(tmp_path / "picky", tmp_path)
+
+
+def test_what_keras_cannot_trace_is_said(tmp_path):
+    entry = keras.Input((None, None, 3), name="image")
+    keras.Model(entry, keras.layers.UpSampling2D(2, interpolation="bilinear")(entry)).save(tmp_path / "up.keras")
+    said = failure(tmp_path / "up.keras", tmp_path, BuildError)
+    assert "TensorFlow cannot trace the model: Exception encountered when calling UpSampling2D.call()" in said
+    assert "fix the axes in inputs:" in said
+    fixed = (Tensor("image", "float32", ("batch", 8, 6, 3)),)
+    report, _, _ = export(tmp_path / "up.keras", tmp_path / "out", inputs=fixed)
+    assert report.signature.outputs[0].shape == ("batch", 16, 12, 3)
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------

@@ -184,11 +184,25 @@ def test_archives_that_bring_code_are_refused_unopened(scaled, tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("text", ["s77", "4*s0 + 1", "Symbol_2", "Max(1, s0)", "FloorDiv(s0, 2)", "2.5*s0", "(s0 // 2)", "Symbol('s7', positive=True)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s77",
+        "4*s0 + 1",
+        "Symbol_2",
+        "Max(1, s0)",
+        "FloorDiv(s0, 2)",
+        "2.5*s0",
+        "(s0 // 2)",
+        "Symbol('s7', positive=True)",
+    ],
+)
 def test_arithmetic(text):
     assert is_arithmetic(text)
 
 
-@pytest.mark.parametrize("text", ["eval(chr(95))", "s0.__class__", "__import__('os')", "exec(s0)", "a.b", "[s0]", "'x y'", "eval('x')"])
+@pytest.mark.parametrize(
+    "text", ["eval(chr(95))", "s0.__class__", "__import__('os')", "exec(s0)", "a.b", "[s0]", "'x y'", "eval('x')"]
+)
 def test_no_arithmetic(text):
     assert not is_arithmetic(text)

@@ -5,8 +5,8 @@ from onnx import helper
 
 from builder.errors import SpecError
 from builder.export import run_export
-from builder.sample_making import find_recipe, size_candidates
-from builder.sample_requests import cut_sizes
+from builder.samples.making import find_recipe, size_candidates
+from builder.samples.requests import cut_sizes
 from builder.tensors import Tensor
 
 

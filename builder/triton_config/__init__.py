@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from builder import defaults
-from builder.config_overrides import apply_overrides
-from builder.config_text import config_to_text, parse_config
 from builder.errors import BuildError, SpecError
 from builder.findings import Finding, Severity
 from builder.releases import get_release
 from builder.tensors import BY_NUMPY, Signature, Tensor
-from builder.warmup import WarmupInput, WarmupRequest, warmup_data, warmup_entry, warmup_from_samples
+from builder.triton_config.overrides import apply_overrides
+from builder.triton_config.text import config_to_text, parse_config
+from builder.triton_config.warmup import WarmupInput, WarmupRequest, warmup_data, warmup_entry, warmup_from_samples
 
 if TYPE_CHECKING:
     from builder.spec import BatchingSpec, InstancesSpec

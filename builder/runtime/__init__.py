@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import MachineError
-from builder.packages import install_near, installed_versions, pip_install, run_tool
-from builder.preflight import Check, libpython_check, machine_checks, require_machine, shared_libpython, stub_problem
 from builder.records import RecordError, read_record, write_record
 from builder.releases import Release, get_release
+from builder.runtime.packages import install_near, installed_versions, pip_install, run_tool
+from builder.runtime.preflight import (
+    Check,
+    libpython_check,
+    machine_checks,
+    require_machine,
+    shared_libpython,
+    stub_problem,
+)
 
 RECORD_FILE: Final = "runtime.json"
 LAYOUT: Final = 1

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from builder.compare import compare_outputs, merge_errors
 from builder.findings import Finding
-from builder.live_records import LiveCondition, LiveSubject, LiveTask, Phase, Served
-from builder.live_wire import ensure_alive, request_finding, served_batching, shaped_like
+from builder.live.records import LiveCondition, LiveSubject, LiveTask, Phase, Served
+from builder.live.wire import ensure_alive, request_finding, served_batching, shaped_like
 from builder.measurement import OutputError
-from builder.recut import Job, cut_jobs, row_pools, whole_jobs
+from builder.samples.recut import Job, cut_jobs, row_pools, whole_jobs
 from builder.triton_client import (
     REQUEST_TIMEOUT_S,
     Client,

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from builder import defaults
-from builder.batch_probe import take_rows
 from builder.errors import BuildRepoError, SpecError
-from builder.sample_file import SampleRows
-from builder.sample_making import RandomRecipe, free_axes
 from builder.samples import Request
+from builder.samples.batch_probe import take_rows
+from builder.samples.file import SampleRows
+from builder.samples.making import RandomRecipe, free_axes
 from builder.tensors import Tensor
 
 if TYPE_CHECKING:

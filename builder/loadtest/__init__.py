@@ -8,20 +8,18 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
 
-from builder import defaults
 from builder.errors import MachineError, ServeError, SpecError
-from builder.load_payloads import save_payload
-from builder.locust_process import Progress, run_locust
+from builder.loadtest.payloads import save_payload
+from builder.loadtest.process import Progress, run_locust
+from builder.loadtest.records import LoadOptions, LoadResult, LoadSubject
+from builder.loadtest.slo import compare_baseline, judge_slo, parse_duration, parse_slo
 from builder.records import write_record
 from builder.resources import resource
-from builder.samples import Request
 from builder.servers import Endpoint
-from builder.slo import compare_baseline, judge_slo, parse_duration, parse_slo
 from builder.triton_client import SPELLED, Protocol
 
 __all__ = [
@@ -40,71 +38,6 @@ CONNECTIONS: Final = 64
 """At most so many requests under way in a test of a fixed rate."""
 BUSY: Final = 0.9
 """Share of one core from which the generator, which cannot use two, is the limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadSubject:
-    """A model to call and the requests to call it with; without requests they are made from the server's metadata."""
-
-    name: str
-    requests: tuple[Request, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """`rate` is arrivals per second of all users together, planned beforehand; None: each user sends as answers come.
-
-    `report` is the folder for CSV, HTML and JSON.
-    """
-
-    report: Path
-    protocol: Protocol = "grpc"
-    users: int = defaults.LOAD_USERS
-    duration_s: float = 30.0
-    rate: float | None = None
-    shape: str = "constant"
-    request_timeout_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """A load test's figures, warm-up excluded.
-
-    Latencies are of answered requests, exact, as the client saw them. `batch_mean`, `queue_ms` and `compute_ms` are the
-    server's: mean rows per run of the model, mean time per request. `generator_cores` is CPU seconds of the load
-    generator per second, of the machine's `machine_cores`.
-    """
-
-    models: tuple[str, ...]
-    protocol: str
-    users: int
-    rate: float | None
-    duration_s: float
-    requests: int
-    failures: int
-    requests_per_s: float
-    rows_per_s: float
-    mean_ms: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    max_ms: float
-    failure_texts: tuple[str, ...]
-    batch_mean: float | None
-    queue_ms: float | None
-    compute_ms: float | None
-    generator_cores: float
-    machine_cores: int
-    notes: tuple[str, ...]
-    html: str
-    csv: tuple[str, ...]
-    json: str
-
-    @property
-    def error_percent(self) -> float:
-        """Failed requests, of all."""
-        return 100 * self.failures / max(1, self.requests + self.failures)
 
 
 def run_load_test(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from builder.errors import SpecError
 from builder.findings import Finding
+from builder.loadtest.records import LoadResult
 from builder.records import RecordError, read_record
-
-if TYPE_CHECKING:
-    from builder.loadtest import LoadResult
 
 Quantity = Literal["p50", "p90", "p95", "p99", "max", "errors", "rps"]
 
@@ -122,8 +120,6 @@ def compare_baseline(result: LoadResult, baseline_file: Path) -> tuple[Finding, 
     Raises:
         SpecError: the file is no load test result.
     """
-    from builder.loadtest import LoadResult
-
     try:
         baseline = read_record(LoadResult, baseline_file)
     except (OSError, RecordError) as error:

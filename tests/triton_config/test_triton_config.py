@@ -33,7 +33,7 @@ from builder.triton_config import (
     warmup_from_samples,
 )
 
-GOLDEN = Path(__file__).parent / "golden" / "config"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def tensor(name: str, dtype: str, *shape: Dim) -> Tensor:

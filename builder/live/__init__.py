@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from builder.compare import Gates, accuracy_findings, compare_outputs, merge_errors, output_scales
 from builder.errors import ServeError
 from builder.findings import Finding
-from builder.live_crowd import check_crowd
-from builder.live_records import LiveCondition, LiveResult, LiveSubject, LiveTask, Phase, Served
-from builder.live_wire import ensure_alive, request_finding, served_batching, shaped_like
+from builder.live.crowd import check_crowd
+from builder.live.records import LiveCondition, LiveResult, LiveSubject, LiveTask, Phase, Served
+from builder.live.wire import ensure_alive, request_finding, served_batching, shaped_like
 from builder.measurement import OutputError
-from builder.recut import joined, split_rows
 from builder.samples import Request
+from builder.samples.recut import joined, split_rows
 from builder.servers import Endpoint
 from builder.tensors import Signature, Tensor
 from builder.triton_client import PROTOCOLS, SPELLED, Client, Protocol, RequestFailedError, offered, open_client

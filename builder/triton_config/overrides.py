@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from typing import Any, Final
 
-from builder.config_text import model_config_proto, to_message
 from builder.errors import SpecError
 from builder.releases import fields_unknown, new_fields
+from builder.triton_config.text import model_config_proto, to_message
 
 Json = dict[str, Any]
 

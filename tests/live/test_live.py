@@ -19,7 +19,7 @@ from builder import records
 from builder.compare import Gates
 from builder.errors import ServeError
 from builder.live import LiveResult, LiveSubject, check_live
-from builder.metadata_samples import metadata_samples
+from builder.live.metadata_samples import metadata_samples
 from builder.runtime import Runtime
 from builder.samples import Request
 from builder.servers import Endpoint, ServeOptions

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from builder.findings import Finding
-from builder.live_records import Served
+from builder.live.records import Served
 from builder.servers import Endpoint
 from builder.triton_client import Client
 

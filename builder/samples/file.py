@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import SpecError
 from builder.onnx_tools.reading import short
-from builder.sample_making import batch_axes
+from builder.samples.making import batch_axes
 from builder.tensors import Tensor
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from builder import defaults
 from builder.errors import ServeError
-from builder.live_wire import ensure_alive
+from builder.live.wire import ensure_alive
 from builder.samples import Request
 from builder.servers import Endpoint
 from builder.tensors import Signature, Tensor

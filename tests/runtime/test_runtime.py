@@ -11,8 +11,10 @@ import pytest
 
 from builder import runtime as runtimes
 from builder.errors import MachineError, SpecError
-from builder.packages import install_near, nearest_patch
-from builder.preflight import (
+from builder.records import read_record, write_record
+from builder.runtime import RECORD_FILE, Runtime, RuntimeRecord
+from builder.runtime.packages import install_near, nearest_patch
+from builder.runtime.preflight import (
     bash_check,
     glibc_check,
     libpython_check,
@@ -24,8 +26,6 @@ from builder.preflight import (
     shared_memory_check,
     stub_problem,
 )
-from builder.records import read_record, write_record
-from builder.runtime import RECORD_FILE, Runtime, RuntimeRecord
 
 
 @pytest.fixture
