@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from builder.assemble import (
     Staged,
     make_manifest,
     model_record,
     possible_folders,
-    stage_state,
     timings_of,
 )
 from builder.cache import Cache, default_cache, disk_error, open_cache
@@ -24,41 +23,24 @@ from builder.findings import Finding, has_errors
 from builder.judge import (
     ModelState,
     deferral_finding,
-    gates_of,
     is_blocked,
     judge_model,
     needed_targets,
-    reject,
     soften,
 )
 from builder.manifest import Manifest, ModelRecord, TargetTimings, read_manifest, write_manifest
-from builder.offline import check_offline
 from builder.pipeline import Outcome, run_works
 from builder.plan import Plan, make_plan
 from builder.progress import Progress
 from builder.records import to_json
 from builder.repository import carry_over, check_output, signature_finding
+from builder.settle import Building, BuildOptions, settle
 from builder.spec import RepoSpec
-from builder.swap import Staging, remove, staging, swap
-from builder.verify import LiveItem, LiveVerdict, verify
+from builder.swap import staging, swap
+from builder.verify import LiveVerdict
 from builder.work import Export, work_key
 
-Check = Literal["live", "offline", "none"]
 DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """What the command line decides. `check` None: live where the runtime is installed, else offline with a word."""
-
-    output: Path
-    check: Check | None = None
-    jobs: int = 2
-    fail_fast: bool = False
-    strict: bool = False
-    prune: bool = False
-    defer: bool = False
-    command: str = "build-repo build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +55,6 @@ class BuildResult:
     swapped: bool
     exit_code: int
     seconds: float
-
-
-@dataclass(slots=True)
-class _Build:
-    """One build on its way."""
-
-    spec: RepoSpec
-    options: BuildOptions
-    cache: Cache
-    place: Staging
-    manifest: Manifest | None
-    progress: Progress
-    states: list[ModelState]
-    staged: list[Staged]
-    live: dict[str, LiveVerdict]
-    findings: list[Finding]
 
 
 def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildResult:
@@ -108,10 +74,11 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
         check_output(place.output, manifest, folders)
         outcomes = _run(plan, cache, options, progress)
         states = [soften(judge_model(model, outcomes, cache), strict=options.strict) for model in plan.models]
-        run = _Build(spec, options, cache, place, manifest, progress, states, [], {}, [])
+        run = Building(spec, options, cache, place, manifest, progress, states, [], {}, [])
         run.findings += _signature_findings(run)
         run.findings += filter(None, map(deferral_finding, states))
-        swapped = _settle(run) and _finish(run)
+        run.findings += _kept_findings(run)
+        swapped = settle(run) and _finish(run)
     findings = _all_findings(run)
     return BuildResult(
         repository=place.output,
@@ -157,7 +124,7 @@ def work_labels(plan: Plan) -> dict[str, str]:
     return labels
 
 
-def _signature_findings(run: _Build) -> Iterator[Finding]:
+def _signature_findings(run: Building) -> Iterator[Finding]:
     before = run.manifest.models if run.manifest else {}
     for state in run.states:
         old = before.get(state.spec.name)
@@ -167,100 +134,7 @@ def _signature_findings(run: _Build) -> Iterator[Finding]:
                 yield finding
 
 
-def _settle(run: _Build) -> bool:
-    """Stage and check until every model has a target that stands, or one has none left; True when all have one.
-
-    With `serve: best` a target that a later check shows to be wrong is rejected, and the next one is tried.
-    """
-    while True:
-        if has_errors(run.findings) or any(is_blocked(state, strict=run.options.strict) for state in run.states):
-            return False
-        _stage(run)
-        wrong = _check_staged(run)
-        if not wrong:
-            return True
-        for item, findings in wrong:
-            index = next(i for i, state in enumerate(run.states) if state.spec.name == item.model)
-            rejected = reject(run.states[index], item.record.target, findings)
-            run.states[index] = soften(rejected, strict=run.options.strict)
-
-
-def _stage(run: _Build) -> None:
-    if run.place.staged.exists():
-        remove(run.place.staged)
-    run.place.staged.mkdir()
-    before = {}
-    if run.manifest:
-        before = {folder: served for folder, (_, served) in run.manifest.served_folders().items()}
-    run.staged = [
-        item
-        for state in run.states
-        for item in stage_state(
-            state,
-            release=run.spec.triton,
-            cache=run.cache,
-            staged=run.place.staged,
-            current=run.place.output,
-            before=before,
-        )
-    ]
-
-
-def _check_staged(run: _Build) -> list[tuple[Staged, list[Finding]]]:
-    """The staged folders that a check says no to, with what it said; other findings are kept for the report."""
-    if run.options.check == "none":
-        run.findings += [finding for item in run.staged for finding in item.findings]
-        return []
-    found = check_offline(run.place.staged, run.staged, release=run.spec.triton, cache=run.cache)
-    wrong = [(item, errors) for item in run.staged if (errors := _errors(found[item.record.folder]))]
-    if not wrong and _live_wanted(run):
-        run.live = verify(
-            run.place.staged,
-            [_live_item(run, item) for item in run.staged],
-            release=run.spec.triton,
-            cache=run.cache,
-            progress=run.progress,
-        )
-        verdicts = run.live
-        wrong = [(item, errors) for item in run.staged if (errors := _errors(verdicts[item.record.folder].findings))]
-    if not wrong:
-        run.findings += [finding for item in run.staged for finding in (*item.findings, *found[item.record.folder])]
-        run.findings += [finding for verdict in run.live.values() for finding in verdict.findings]
-    return wrong
-
-
-def _errors(findings: Sequence[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.severity == "error"]
-
-
-def _live_wanted(run: _Build) -> bool:
-    """Asked for, or possible; where it is only not possible, that is said and the build goes on offline."""
-    if run.options.check is not None:
-        return run.options.check == "live"
-    from builder.runtime import find
-
-    if find(run.spec.triton) is not None:
-        return True
-    offline = Finding(
-        "warning",
-        "live.unchecked",
-        f"not checked on a real Triton: the embedded runtime for {run.spec.triton} is not installed",
-        f"build-repo runtime install --triton {run.spec.triton}, then build again",
-    )
-    if offline not in run.findings:
-        run.findings.append(offline)
-    return False
-
-
-def _live_item(run: _Build, item: Staged) -> LiveItem:
-    state = next(state for state in run.states if state.spec.name == item.model)
-    if state.report is None:
-        msg = f"{state.spec.name}: staged without an export"
-        raise ValueError(msg)
-    return LiveItem(item.record, state.spec.name, state.report.signature, gates_of(state.spec))
-
-
-def _finish(run: _Build) -> bool:
+def _finish(run: Building) -> bool:
     """Carry over what this build does not touch, write the manifest, and swap; False when nothing changed."""
     kept_models, kept_timings = _kept(run)
     _carry_over(run, kept_models)
@@ -277,7 +151,7 @@ def _finish(run: _Build) -> bool:
     return True
 
 
-def _same(run: _Build, manifest: Manifest) -> bool:
+def _same(run: Building, manifest: Manifest) -> bool:
     """True when the repository already is what was staged, so that nobody's server reloads for nothing."""
     before = run.manifest
     # Compared as JSON: two NaN of a measurement are not equal as numbers.
@@ -288,7 +162,19 @@ def _same(run: _Build, manifest: Manifest) -> bool:
     return same_content(run.place.staged, run.place.output)
 
 
-def _kept(run: _Build) -> tuple[dict[str, ModelRecord], dict[str, dict[str, TargetTimings]]]:
+def _kept_findings(run: Building) -> Iterator[Finding]:
+    """Models of an earlier build for another release stay as they are: that is said."""
+    kept, _ = _kept(run)
+    if kept and run.manifest is not None and run.manifest.triton != run.spec.triton:
+        yield Finding(
+            "warning",
+            "repository.release",
+            f"{', '.join(kept)}: built for Triton {run.manifest.triton}, and this build is for {run.spec.triton}",
+            f"build them again with --triton {run.spec.triton}, or remove them with --prune",
+        )
+
+
+def _kept(run: Building) -> tuple[dict[str, ModelRecord], dict[str, dict[str, TargetTimings]]]:
     """Models of earlier builds that stay: all that this spec does not name, none with --prune."""
     if run.manifest is None or run.options.prune:
         return {}, {}
@@ -297,7 +183,7 @@ def _kept(run: _Build) -> tuple[dict[str, ModelRecord], dict[str, dict[str, Targ
     return models, {name: value for name, value in run.manifest.run.timings.items() if name in models}
 
 
-def _carry_over(run: _Build, kept: Mapping[str, ModelRecord]) -> None:
+def _carry_over(run: Building, kept: Mapping[str, ModelRecord]) -> None:
     gone: set[str] = set()
     if run.manifest:
         stay = {served.folder for record in kept.values() for served in record.served}
@@ -305,7 +191,7 @@ def _carry_over(run: _Build, kept: Mapping[str, ModelRecord]) -> None:
     carry_over(run.place.staged, run.place.output, drop=frozenset(gone))
 
 
-def _record(run: _Build, state: ModelState) -> ModelRecord:
+def _record(run: Building, state: ModelState) -> ModelRecord:
     mine = [item for item in run.staged if item.model == state.spec.name]
     live = {
         item.record.folder: verdict_summary(run.live[item.record.folder])
@@ -322,14 +208,14 @@ def verdict_summary(verdict: LiveVerdict) -> dict[str, object]:
     return {"checked": True, "protocols": list(verdict.result.protocols), "unchecked": list(verdict.unchecked)}
 
 
-def _all_findings(run: _Build) -> list[Finding]:
+def _all_findings(run: Building) -> list[Finding]:
     return [
         *run.findings,
         *(finding for state in run.states for target in state.targets for finding in target.findings),
     ]
 
 
-def _exit_code(run: _Build, findings: Sequence[Finding], outcomes: Mapping[str, Outcome]) -> int:
+def _exit_code(run: Building, findings: Sequence[Finding], outcomes: Mapping[str, Outcome]) -> int:
     """0, 1 when a needed model or target could not be built, 3 when a check said no."""
     for state in run.states:
         error = outcomes[work_key(state.plan.export)].error

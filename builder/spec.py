@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from builder import defaults
 from builder.tensors import BY_NUMPY
@@ -207,6 +207,15 @@ class RepoSpec(Part):
     triton: Release = defaults.RELEASE
     defaults: DefaultsSpec = DefaultsSpec()
     models: tuple[ModelSpec, ...] = Field(strict=False)
+    ensembles: tuple[Any, ...] = Field((), strict=False, description="None yet: the list must be empty")
+
+    @field_validator("ensembles")
+    @classmethod
+    def _no_ensembles(cls, ensembles: tuple[Any, ...]) -> tuple[Any, ...]:
+        if ensembles:
+            msg = "ensembles cannot be built by this version; leave the list empty"
+            raise ValueError(msg)
+        return ensembles
 
     @model_validator(mode="after")
     def _has_models(self) -> RepoSpec:

@@ -73,8 +73,8 @@ def _build(
     prune: bool,
     defer: bool,
 ) -> BuildResult:
-    from builder.build import BuildOptions
     from builder.build import build as run_build
+    from builder.settle import BuildOptions
 
     options = BuildOptions(
         output=output,
