@@ -7,10 +7,12 @@ import importlib.util
 import mmap
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
+from builder.pytorch.files import foreign_names
 
 LOCATION: Final = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 """The start of an external data entry in an ONNX protobuf (`key: "location"`, then the length of the value)."""
@@ -71,6 +73,17 @@ def callable_digest(model: str, import_root: Path) -> str:
     if installed:
         return hashlib.sha256(installed.encode()).hexdigest()
     return _found_elsewhere(top, model, import_root)
+
+
+def pickled_code_digest(path: Path, import_root: Path) -> str:
+    """The digest of the code of every class that a pickle names; nothing is opened or imported."""
+    tops = sorted({name.partition(".")[0] for name in foreign_names(path)} - {"__main__"})
+    digest = hashlib.sha256()
+    for top in tops:
+        # A class that is nowhere is named by the export, which cannot import it.
+        with suppress(SpecError):
+            digest.update(f"{top} {callable_digest(top, import_root)}\n".encode())
+    return digest.hexdigest()
 
 
 def _distribution(top: str) -> str | None:

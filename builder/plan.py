@@ -9,7 +9,7 @@ from pathlib import Path
 
 from builder import defaults
 from builder.backends import backend_module
-from builder.code_digest import callable_digest, path_digest
+from builder.code_digest import callable_digest, path_digest, pickled_code_digest
 from builder.errors import MachineError
 from builder.libraries import code_digest, library_versions
 from builder.machine import machine_facts
@@ -146,6 +146,8 @@ def _source(model: ModelSpec) -> SourceRef:
     digest = path_digest(source.path)
     if source.model:
         digest += ":" + callable_digest(source.model, root)
+    if source.allow_pickle:
+        digest += ":" + pickled_code_digest(source.path, root)
     return SourceRef(
         format=_format(model),
         path=str(source.path),

@@ -48,9 +48,10 @@ def import_transformers() -> Any:  # noqa: ANN401 - the module transformers
             f"this model needs transformers, which cannot be imported: {short(error)}",
             remedy="pip install 'build-repo[huggingface]'",
         ) from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
+    loaded: Any = transformers
+    loaded.utils.logging.set_verbosity_error()
+    loaded.utils.logging.disable_progress_bar()
+    return loaded
 
 
 def find_architecture(path: Path) -> tuple[Any, Any]:

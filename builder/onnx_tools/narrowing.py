@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
 from builder.errors import SpecError
 from builder.onnx_tools.ports import Port, name_axes
-from builder.tensors import Tensor
+from builder.tensors import Dim, Tensor
 
 SHOWN: Final = 5
 
@@ -45,6 +45,18 @@ def _narrowed(port: Port, wanted: Tensor) -> Tensor:
             remedy="the spec may fix or name an axis of any size; it cannot change a size that the model fixes",
         )
     return wanted
+
+
+def still_declared(
+    ports: Sequence[Port], settled: Sequence[Tensor], declared: Mapping[str, tuple[Dim | None, ...]]
+) -> Mapping[str, tuple[Dim | None, ...]]:
+    """Declared output shapes, none where the spec fixed an input axis of any size: what follows from it is seen."""
+    fixed = any(
+        was is None and isinstance(now, int)
+        for port, tensor in zip(ports, settled, strict=True)
+        for was, now in zip(port.dims or (), tensor.shape, strict=False)
+    )
+    return {} if fixed else declared
 
 
 def chosen_outputs(names: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:

@@ -33,12 +33,13 @@ def export_network(
     example = pick_example(requests, signature)
     opset = min(limits.opset, WISHED_OPSET)
     routes = {route: partial(_export, route, network, signature, example, opset) for route in _routes(network)}
-    return export_routes(routes, path, signature, requests, limits)
+    return export_routes(routes, path, signature=signature, requests=requests, limits=limits)
 
 
 def export_routes(
     routes: Mapping[str, Callable[[Path], None]],
     path: Path,
+    *,
     signature: Signature,
     requests: Sequence[Request],
     limits: Limits,
@@ -57,7 +58,7 @@ def export_routes(
     return route, notes
 
 
-def _export(  # noqa: PLR0913 - an exporter's whole question
+def _export(  # noqa: PLR0913, PLR0917 - an exporter's whole question
     route: str,
     network: Any,  # noqa: ANN401
     signature: Signature,

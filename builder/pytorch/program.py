@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,12 +42,12 @@ def program_ports(program: Program) -> ProgramPorts:
     Raises:
         SpecError: an element type that Triton does not have.
     """
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    values: dict[str, Any] = {node.name: node.meta.get("val") for node in program.graph.nodes}
     constants: dict[int, Any] = {}
-    inputs = []
+    inputs: list[tuple[str, Any]] = []
     user = [item.arg for item in program.graph_signature.input_specs if item.kind.name == "USER_INPUT"]
     for place, argument in enumerate(user):
-        value = values.get(getattr(argument, "name", None))
+        value: Any = values.get(getattr(argument, "name", ""))
         if hasattr(argument, "value") or not hasattr(value, "shape"):
             constants[place] = getattr(argument, "value", value)
         else:
@@ -56,7 +56,7 @@ def program_ports(program: Program) -> ProgramPorts:
     outputs = [
         (item.arg.name, values[item.arg.name])
         for item in program.graph_signature.output_specs
-        if item.kind.name == "USER_OUTPUT" and hasattr(values.get(getattr(item.arg, "name", None)), "shape")
+        if item.kind.name == "USER_OUTPUT" and hasattr(values.get(getattr(item.arg, "name", "")), "shape")
     ]
     return ProgramPorts(
         tuple(_tensor(name, value, names) for name, value in inputs),
@@ -153,15 +153,16 @@ class ProgramSource:
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
     ) -> tuple[str, tuple[str, ...]]:
         """The program itself to ONNX; where that fails or is wrong, its module by tracing."""
-        from builder.pytorch.export import WISHED_OPSET, Limits, export_routes, pick_example, trace_to_onnx
+        from builder.onnx_tools.exported import WISHED_OPSET, Limits
+        from builder.pytorch.export import export_routes, pick_example, trace_to_onnx
 
         highest = min(opset, WISHED_OPSET)
         example = pick_example(requests, signature)
-        routes = {
+        routes: dict[str, Callable[[Path], None]] = {
             "dynamo": partial(self._convert, signature, highest),
             "torchscript": lambda file: trace_to_onnx(self._flat(), file, signature, example, highest),
         }
-        return export_routes(routes, path, signature, requests, Limits(opset, ir_version))
+        return export_routes(routes, path, signature=signature, requests=requests, limits=Limits(opset, ir_version))
 
     def _flat(self) -> Any:  # noqa: ANN401 - a torch.nn.Module
         torch = import_torch()
@@ -172,10 +173,10 @@ class ProgramSource:
         class Flat(torch.nn.Module):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
                 super().__init__()
-                self.network = source._module  # noqa: SLF001 - the same class
+                self.network = source._module
 
             def forward(self, *tensors: Any) -> tuple[Any, ...]:  # noqa: ANN401
-                return source._call(tensors)  # noqa: SLF001
+                return source._call(tensors)
 
         return Flat()
 

@@ -14,6 +14,8 @@ from builder.pytorch.weights import import_torch
 
 CODE_RAN: Final = "the source was opened as a pickle, which can run code: the spec allows it"
 
+RUNS_CODE: Final = "opening it can run any code, so build refuses it unless the spec says source: {allow_pickle: true}"
+
 
 def open_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
     """The content of the file on the CPU; this runs the code that it names.

@@ -37,14 +37,18 @@ def convert(  # noqa: PLR0913 - the estimator, the promise, how, where to
     from skl2onnx import convert_sklearn
     from sklearn.base import is_classifier
 
+    question: dict[str, Any] = {
+        "initial_types": [(tensor.name, _type(tensor, double=double)) for tensor in signature.inputs],
+        "target_opset": {"": opset, "ai.onnx.ml": ML_OPSET if opset >= ML_OPSET_SINCE else ML_OPSET - 1},
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = convert_sklearn(
-            estimator,
-            initial_types=[(tensor.name, _type(tensor, double=double)) for tensor in signature.inputs],
-            options={"zipmap": False} if is_classifier(estimator) else None,
-            target_opset={"": opset, "ai.onnx.ml": ML_OPSET if opset >= ML_OPSET_SINCE else ML_OPSET - 1},
-        )
+        try:
+            options = {"zipmap": False} if is_classifier(estimator) else None
+            model = convert_sklearn(estimator, options=options, **question)
+        except NameError:
+            # Some classifiers have no ZipMap to leave out, and no such option.
+            model = convert_sklearn(estimator, **question)
     _settle_opsets(model)
     _settle_locales(model)
     if double:
@@ -112,6 +116,8 @@ def _fit_outputs(model: ModelProto, signature: Signature, example: Request) -> N
     """Only the wanted outputs, each with the type and the rank of the estimator's own answer."""
     from onnx import helper, numpy_helper
 
+    if len(model.graph.output) == len(signature.outputs) == 1:
+        rename_ports(model, {model.graph.output[0].name: signature.outputs[0].name})
     found = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
     missing = [tensor.name for tensor in signature.outputs if tensor.name not in found]
     if missing:

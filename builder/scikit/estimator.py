@@ -77,10 +77,10 @@ class SklearnSource:
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: Any,  # noqa: ANN401
         inputs: tuple[Tensor, ...],
         wanted: tuple[str, ...],
-        notes: tuple[str, ...],  # noqa: ANN401
+        notes: tuple[str, ...],
     ) -> None:
         self.inputs = inputs
         self.parameters: int | None = None

@@ -7,7 +7,7 @@ from typing import Final
 
 from builder.callables import use_import_root
 from builder.errors import SpecError
-from builder.pytorch.unpickle import CODE_RAN
+from builder.pytorch.unpickle import CODE_RAN, RUNS_CODE
 from builder.scikit.estimator import SklearnSource, check_inputs, own_inputs
 from builder.scikit.pickle_file import estimator_names, open_estimator, pickle_refusal, written_by
 from builder.sources import Description
@@ -32,8 +32,8 @@ def describe(path: Path) -> Description:
         format="sklearn",
         signature=None,
         notes=(
-            f"a pickle of scikit-learn {version or '(version not recorded)'} that names {', '.join(names[:SHOWN])}: "
-            "opening it can run any code, so build refuses it unless the spec says source: {allow_pickle: true}",
+            f"a pickle of scikit-learn {version or '(version not recorded)'} that names {', '.join(names[:SHOWN])}",
+            RUNS_CODE,
         ),
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
-from builder.onnx_tools.narrowing import narrow
+from builder.onnx_tools.narrowing import narrow, still_declared
 from builder.onnx_tools.ports import Port, batch_name, name_axes
 from builder.onnx_tools.reading import short
 from builder.sources import Description
@@ -109,12 +110,13 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
             function = loaded.signatures[name]
     except Exception as error:
         graph = _open_graph(path, found, info, error)
-        return SessionModel(graph, settled, outputs)
+        declared = still_declared(info.inputs, settled, graph.declared)
+        return SessionModel(replace(graph, declared=declared), settled, outputs)
     form = CallForm(
         call=partial(_call, function, info),
         owner=loaded,
         names=tuple(port.name for port in _served(info)),
-        declared=_declared(info),
+        declared=still_declared(info.inputs, settled, _declared(info)),
         parameters=_count(path),
         more_routes=lambda signature: {"v1 graph": partial(_export_v1, path, found, info, signature)},
     )

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
+from builder.onnx_tools.narrowing import narrow
 from builder.onnx_tools.ports import Port
 from builder.pytorch.archive import check_archive, damaged
 from builder.pytorch.files import archive_names, torch_kind
 from builder.pytorch.program import ProgramPorts, ProgramSource, program_ports
 from builder.pytorch.weights import import_torch
 from builder.sources import Description
-from builder.sources.onnx_model import narrow
 from builder.tensors import Signature, Tensor
 from builder.work import SourceRef
 
@@ -46,9 +46,9 @@ def _ranges(program: Any, ports: ProgramPorts) -> tuple[str, ...]:  # noqa: ANN4
         for axis in tensor.dynamic_axes:
             symbol = values[tensor.name].shape[axis].node.expr
             found = program.range_constraints.get(symbol)
-            if found is None:
+            if not symbol.is_Symbol:
                 notes.append(f"{tensor.shape[axis]} is {symbol} in the program: not every size runs")
-            elif str(found.lower) not in "012" or "oo" not in str(found.upper):
+            if found is not None and (str(found.lower) not in "012" or "oo" not in str(found.upper)):
                 notes.append(f"{tensor.shape[axis]} is {found.lower} to {found.upper} in the program")
     return tuple(dict.fromkeys(notes))
 

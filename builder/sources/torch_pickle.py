@@ -8,6 +8,7 @@ from typing import Final
 from builder.pytorch.checkpoint import load_checkpoint
 from builder.pytorch.files import foreign_names, torch_kind
 from builder.pytorch.network import TorchNetwork
+from builder.pytorch.unpickle import RUNS_CODE
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.work import SourceRef
@@ -29,10 +30,7 @@ def describe(path: Path) -> Description:
     return Description(
         format="torch_pickle",
         signature=None,
-        notes=(
-            f"a pickle that names {shown or 'no class'}: opening it can run any code, so build refuses it unless the "
-            "spec says source: {allow_pickle: true}",
-        ),
+        notes=(f"a pickle that names {shown or 'no class'}", RUNS_CODE),
     )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import SpecError
+from builder.onnx_tools.canonical import canonicalise
 from builder.onnx_tools.exported import Exporter
-from builder.onnx_tools.narrowing import narrow
+from builder.onnx_tools.narrowing import narrow, still_declared
 from builder.onnx_tools.ports import Port
 from builder.onnx_tools.reading import read_onnx, short
 from builder.onnx_tools.renaming import rename_ports
@@ -75,7 +76,7 @@ def run_keras(
         call=lambda feeds: model(arrange([feeds[tensor.name] for tensor in settled]), training=False),
         owner=model,
         names=_output_names(model),
-        declared=_declared(model),
+        declared=still_declared(ports, settled, _declared(model)) if ports else {},
         parameters=_count(model),
         notes=notes,
         more_routes=partial(_keras_route, model, arrange) if is_keras_3(model) else None,
@@ -146,6 +147,7 @@ def _keras_route(model: Any, arrange: Callable[[Sequence[Any]], Any], signature:
         specs = arrange([spec_of(tensor, f"input_{place}") for place, tensor in enumerate(signature.inputs)])
         model.export(str(path), format="onnx", verbose=False, input_signature=[specs], opset_version=OLDER_OPSET)
         made = read_onnx(path)
+        canonicalise(made)
         found = [value.name for value in (*made.graph.input, *made.graph.output)]
         rename_ports(made, dict(zip(found, [tensor.name for tensor in signature.tensors], strict=True)))
         path.write_bytes(made.SerializeToString(deterministic=True))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from builder.errors import SpecError
-from builder.onnx_tools.narrowing import narrow
+from builder.onnx_tools.narrowing import narrow, still_declared
 from builder.onnx_tools.ports import Port
 from builder.onnx_tools.reading import short
 from builder.tensorflow_tools.bundle import count_weights
@@ -47,8 +47,9 @@ def open_meta_graph(found: CheckpointFile, inputs: tuple[Tensor, ...], outputs: 
     tensors = {f"input {name}": tensor.name for name, tensor in found_inputs.items()}
     tensors |= {f"output {name}": tensor.name for name, tensor in found_outputs.items()}
     declared = {name: dims for name, tensor in found_outputs.items() if (dims := _dims(name, tensor)) is not None}
-    model = Graph(session, tensors, tuple(outputs), declared, count_weights(found.tensors))
-    return SessionModel(model, narrow(ports, inputs), outputs)
+    settled = narrow(ports, inputs)
+    shapes = still_declared(ports, settled, declared)
+    return SessionModel(Graph(session, tensors, tuple(outputs), shapes, count_weights(found.tensors)), settled, outputs)
 
 
 def _session(found: CheckpointFile) -> Any:  # noqa: ANN401 - tf.compat.v1.Session

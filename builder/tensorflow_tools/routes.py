@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import BuildError
+from builder.onnx_tools.canonical import canonicalise
 from builder.onnx_tools.exported import NO_OPERATOR
 from builder.onnx_tools.renaming import rename_ports
 from builder.tensorflow_tools.framework import import_tensorflow, telling_line
@@ -130,6 +131,7 @@ def _convert(
         shape_override=shapes,
         initialized_tables=tables,
     )
+    canonicalise(model)
     names = [*zip(inputs, signature.inputs, strict=True), *zip(outputs, signature.outputs, strict=True)]
     rename_ports(model, {old: tensor.name for old, tensor in names})
     path.write_bytes(model.SerializeToString(deterministic=True))

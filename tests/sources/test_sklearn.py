@@ -70,7 +70,7 @@ def test_a_pickle_is_refused_unless_allowed(classifier, tmp_path):
     message = failure(path, tmp_path, allow_pickle=False)
     assert "digits.joblib is a pickle (it names sklearn.pipeline.Pipeline" in message
     assert "allow_pickle: true" in message
-    (note,) = sklearn_model.describe(path).notes
+    note, _ = sklearn_model.describe(path).notes
     assert f"scikit-learn {sklearn.__version__} that names sklearn.pipeline.Pipeline" in note
 
 
@@ -168,8 +168,9 @@ def test_other_kinds_of_estimators(tmp_path):
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
     from sklearn.ensemble import GradientBoostingRegressor, IsolationForest, RandomForestClassifier
+    from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.linear_model import LinearRegression
-    from sklearn.svm import SVC
+    from sklearn.svm import SVC, LinearSVC
 
     generator = np.random.default_rng(0)
     rows, words = generator.standard_normal((80, 5)), generator.choice(["cat", "dog", "cow"], 80)
@@ -180,6 +181,8 @@ def test_other_kinds_of_estimators(tmp_path):
         "clusters": (KMeans(3, n_init=1).fit(rows), "label int64[batch], scores float32[batch,3]"),
         "reduced": (PCA(2).fit(rows), "variable float32[batch,2]"),
         "outliers": (IsolationForest(n_estimators=4).fit(rows), "label int64[batch], scores float32[batch]"),
+        "separator": (LinearSVC().fit(rows, words), "label string[batch]"),
+        "process": (GaussianProcessRegressor(alpha=0.5).fit(rows, rows[:, 0]), "variable float32[batch]"),
         "machine": (SVC().fit(rows, words), "label string[batch]"),
     }
     for name, (estimator, outputs) in gives.items():

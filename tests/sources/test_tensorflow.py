@@ -276,6 +276,20 @@ def test_classes_of_other_modules_are_refused(tmp_path):
     assert "not a readable Keras file" in failure(damaged, tmp_path)
 
 
+def test_hdf5_files_that_are_no_model(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["measurements"] = [1, 2, 3]
+    with pytest.raises(SpecError, match="an HDF5 file that holds no Keras model"):
+        recognise(tmp_path / "data.h5")
+    sequential().save(tmp_path / "m.h5")
+    content = (tmp_path / "m.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
+    assert recognise(tmp_path / "cut.h5") == "keras"
+    assert "cut.h5 is not a readable Keras file" in failure(tmp_path / "cut.h5", tmp_path)
+
+
 def test_describe_keras(tmp_path):
     sequential().save(tmp_path / "m.keras")
     found = keras_model.describe(tmp_path / "m.keras")
@@ -343,7 +357,7 @@ def test_saved_model_serves_its_default(two, tmp_path):
 
 
 def test_another_signature_by_name(two, tmp_path):
-    model, path = two
+    path = two[1]
     report, requests, made = export(path, tmp_path / "out", signature="add")
     assert [tensor.name for tensor in report.signature.inputs] == ["left", "right"]
     assert report.signature.outputs[0].describe().startswith("total int32[batch,")
@@ -536,7 +550,7 @@ def test_tensorflows_own_words_are_kept(tmp_path):
     class Picky(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
         def three(self, x):
-            return tf.reshape(x, (3, 4)) + tf.reshape(x, (5, 4))
+            return tf.reshape(tf.reshape(x, (7, -1)), (11, -1))
 
     model = Picky()
     tf.saved_model.save(model, str(tmp_path / "picky"), signatures=model.three)

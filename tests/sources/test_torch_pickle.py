@@ -76,7 +76,7 @@ def test_refused_by_default_and_described_without_being_opened(nets, tmp_path):
     message = failure(tmp_path / "net.pt", tmp_path, allow_pickle=False)
     assert "net.pt is a pickle (it names pickled_nets.Small, " in message
     assert "source: {path: ..., allow_pickle: true}" in message
-    (note,) = torch_pickle.describe(tmp_path / "net.pt").notes
+    note, _ = torch_pickle.describe(tmp_path / "net.pt").notes
     assert "a pickle that names pickled_nets.Small, torch.nn.modules.linear.Linear" in note
 
 
