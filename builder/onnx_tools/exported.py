@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from builder.compare import compare_outputs
 from builder.errors import BuildError, BuildRepoError
@@ -20,7 +20,6 @@ from builder.onnx_tools.limits import fit_limits
 from builder.onnx_tools.reading import ModelProto, external_tensors, graphs, opset_of, read_onnx, short
 from builder.onnx_tools.running import open_plain, run_plain
 from builder.onnx_tools.writing import data_file
-from builder.samples import Request
 from builder.tensors import BY_NUMPY, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -40,6 +39,16 @@ NO_OPERATOR: Final = "ONNX has no operator for"
 Exporter = Callable[[Path], None]
 
 
+class Answered(Protocol):
+    """A request with the source's answer."""
+
+    @property
+    def inputs(self) -> Mapping[str, NDArray[np.generic]]: ...
+
+    @property
+    def outputs(self) -> Mapping[str, NDArray[np.generic]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The highest opset and IR version that the target release loads."""
@@ -49,7 +58,7 @@ class Limits:
 
 
 def export_by(
-    routes: Mapping[str, Exporter], path: Path, signature: Signature, requests: Sequence[Request], limits: Limits
+    routes: Mapping[str, Exporter], path: Path, signature: Signature, requests: Sequence[Answered], limits: Limits
 ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Write `path` by the first route whose result answers like the source.
 
@@ -151,7 +160,7 @@ def _remove_traces(model: ModelProto) -> None:
             node.doc_string = ""
 
 
-def check_answers(path: Path, signature: Signature, requests: Sequence[Request]) -> None:
+def check_answers(path: Path, signature: Signature, requests: Sequence[Answered]) -> None:
     """Every request through onnxruntime, compared with the source's own answer.
 
     Raises:
