@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
-from builder.pytorch.files import foreign_names
+from builder.frameworks.pytorch.files import foreign_names
 
 LOCATION: Final = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 """The start of an external data entry in an ONNX protobuf (`key: "location"`, then the length of the value)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
-from builder.pytorch.files import archive_names, torch_kind
+from builder.frameworks.pytorch.files import archive_names, torch_kind
 from builder.sources import SOURCES, source_module
 
 ACCEPTED: Final = (

@@ -175,7 +175,7 @@ def _install_line(debian: str, fedora: str) -> str:
 
 
 def main() -> int:
-    """`python -m builder.runtime.preflight`: what set-up runs before it downloads anything; needs only the standard library."""
+    """`python -m builder.runtime.preflight`: what set-up runs first; it needs only the standard library."""
     lacking = [check for check in machine_checks() if not check.ok]
     for check in lacking:
         sys.stderr.write(f"error: {check.detail}\n  try: {check.remedy}\n")

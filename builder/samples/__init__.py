@@ -59,7 +59,7 @@ def load_requests(path: Path, signature: Signature) -> tuple[Request, ...]:
                     for place, tensor in enumerate(signature.outputs)
                 },
                 rows=int(rows),
-                labels=stored[f"{index}.labels"] if f"{index}.labels" in stored else None,
+                labels=stored.get(f"{index}.labels"),
             )
             for index, rows in enumerate(stored["rows"])
         )

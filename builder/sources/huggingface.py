@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
-from builder.huggingface.config import EXAMPLE, WEIGHTS, find_architecture, forward_names, own_inputs, read_config
-from builder.huggingface.model import HuggingFaceModel, open_model, wrapped
-from builder.pytorch.files import read_header
-from builder.pytorch.network import check_inputs
+from builder.frameworks.huggingface.config import (
+    EXAMPLE,
+    WEIGHTS,
+    find_architecture,
+    forward_names,
+    own_inputs,
+    read_config,
+)
+from builder.frameworks.huggingface.model import HuggingFaceModel, open_model, wrapped
+from builder.frameworks.pytorch.files import read_header
+from builder.frameworks.pytorch.network import check_inputs
 from builder.sources import Description
 from builder.tensors import Signature, Tensor
 from builder.work import SourceRef

@@ -7,12 +7,9 @@ from typing import Any, Final
 
 from builder.callables import call_named
 from builder.errors import BuildRepoError, MachineError, SpecError
-from builder.onnx_tools.ports import batch_name, name_axes
-from builder.onnx_tools.reading import short
-from builder.sources import Description
-from builder.tensorflow_tools.framework import EXTRA as TENSORFLOW
-from builder.tensorflow_tools.framework import import_keras, import_tensorflow, import_tf_keras, libraries, silent
-from builder.tensorflow_tools.keras_file import (
+from builder.frameworks.tensorflow.framework import EXTRA as TENSORFLOW
+from builder.frameworks.tensorflow.framework import import_keras, import_tensorflow, import_tf_keras, libraries, silent
+from builder.frameworks.tensorflow.keras_file import (
     KerasFile,
     count_weights,
     foreign_classes,
@@ -20,8 +17,11 @@ from builder.tensorflow_tools.keras_file import (
     lambda_layers,
     read_keras,
 )
-from builder.tensorflow_tools.keras_model import build_unbuilt, is_keras, keras_ports, run_keras, with_suffix
-from builder.tensorflow_tools.model import TensorFlowModel
+from builder.frameworks.tensorflow.keras_model import build_unbuilt, is_keras, keras_ports, run_keras, with_suffix
+from builder.frameworks.tensorflow.model import TensorFlowModel
+from builder.onnx_tools.ports import batch_name, name_axes
+from builder.onnx_tools.reading import short
+from builder.sources import Description
 from builder.tensors import Signature, Tensor
 from builder.work import SourceRef
 

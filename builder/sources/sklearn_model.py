@@ -7,9 +7,9 @@ from typing import Final
 
 from builder.callables import use_import_root
 from builder.errors import SpecError
-from builder.pytorch.unpickle import CODE_RAN, RUNS_CODE
-from builder.scikit.estimator import SklearnSource, check_inputs, own_inputs
-from builder.scikit.pickle_file import estimator_names, open_estimator, pickle_refusal, written_by
+from builder.frameworks.pytorch.unpickle import CODE_RAN, RUNS_CODE
+from builder.frameworks.sklearn.estimator import SklearnSource, check_inputs, own_inputs
+from builder.frameworks.sklearn.pickle_file import estimator_names, open_estimator, pickle_refusal, written_by
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.work import SourceRef

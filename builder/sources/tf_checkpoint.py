@@ -9,18 +9,18 @@ from typing import Any, Final
 
 from builder.callables import call_named
 from builder.errors import SpecError
+from builder.frameworks.tensorflow.bundle import count_weights
+from builder.frameworks.tensorflow.checkpoint_file import CheckpointFile, is_checkpoint, read_checkpoint
+from builder.frameworks.tensorflow.framework import EXTRA as TENSORFLOW
+from builder.frameworks.tensorflow.framework import import_tensorflow, libraries, silent
+from builder.frameworks.tensorflow.keras_model import build_unbuilt, is_keras, run_keras
+from builder.frameworks.tensorflow.meta_graph import open_meta_graph
+from builder.frameworks.tensorflow.model import CallForm, SessionModel, TensorFlowModel
+from builder.frameworks.tensorflow.values import port_of
 from builder.onnx_tools.narrowing import narrow
 from builder.onnx_tools.ports import Port
 from builder.onnx_tools.reading import short
 from builder.sources import Description
-from builder.tensorflow_tools.bundle import count_weights
-from builder.tensorflow_tools.checkpoint_file import CheckpointFile, is_checkpoint, read_checkpoint
-from builder.tensorflow_tools.framework import EXTRA as TENSORFLOW
-from builder.tensorflow_tools.framework import import_tensorflow, libraries, silent
-from builder.tensorflow_tools.keras_model import build_unbuilt, is_keras, run_keras
-from builder.tensorflow_tools.meta_graph import open_meta_graph
-from builder.tensorflow_tools.model import CallForm, SessionModel, TensorFlowModel
-from builder.tensorflow_tools.values import port_of
 from builder.tensors import Tensor
 from builder.work import SourceRef
 

@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
-from builder.onnx_tools.narrowing import narrow, still_declared
-from builder.onnx_tools.ports import Port, batch_name, name_axes
-from builder.onnx_tools.reading import short
-from builder.sources import Description
-from builder.tensorflow_tools.bundle import count_weights, read_index
-from builder.tensorflow_tools.framework import EXTRA as TENSORFLOW
-from builder.tensorflow_tools.framework import import_tensorflow, libraries, silent
-from builder.tensorflow_tools.model import CallForm, Graph, SessionModel, TensorFlowModel
-from builder.tensorflow_tools.routes import export_session
-from builder.tensorflow_tools.saved_model_file import (
+from builder.frameworks.tensorflow.bundle import count_weights, read_index
+from builder.frameworks.tensorflow.framework import EXTRA as TENSORFLOW
+from builder.frameworks.tensorflow.framework import import_tensorflow, libraries, silent
+from builder.frameworks.tensorflow.model import CallForm, Graph, SessionModel, TensorFlowModel
+from builder.frameworks.tensorflow.routes import export_session
+from builder.frameworks.tensorflow.saved_model_file import (
     DEFAULT,
     SavedModelFile,
     SignatureInfo,
@@ -25,6 +21,10 @@ from builder.tensorflow_tools.saved_model_file import (
     is_saved_model,
     read_saved_model,
 )
+from builder.onnx_tools.narrowing import narrow, still_declared
+from builder.onnx_tools.ports import Port, batch_name, name_axes
+from builder.onnx_tools.reading import short
+from builder.sources import Description
 from builder.tensors import Dim, Signature, Tensor
 from builder.work import SourceRef
 
@@ -161,7 +161,7 @@ def _open_graph(path: Path, found: SavedModelFile, info: SignatureInfo, why: Exc
 
 
 def _export_v1(path: Path, found: SavedModelFile, info: SignatureInfo, signature: Signature, out: Path) -> None:
-    from builder.tensorflow_tools.routes import OLDER_OPSET
+    from builder.frameworks.tensorflow.routes import OLDER_OPSET
 
     graph = _open_graph(path, found, info, None)
     export_session(graph.session, graph.tensors, signature, OLDER_OPSET, out)

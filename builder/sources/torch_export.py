@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
+from builder.frameworks.pytorch.archive import check_archive, damaged
+from builder.frameworks.pytorch.files import archive_names, torch_kind
+from builder.frameworks.pytorch.program import ProgramPorts, ProgramSource, program_ports
+from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.narrowing import narrow
 from builder.onnx_tools.ports import Port
-from builder.pytorch.archive import check_archive, damaged
-from builder.pytorch.files import archive_names, torch_kind
-from builder.pytorch.program import ProgramPorts, ProgramSource, program_ports
-from builder.pytorch.weights import import_torch
 from builder.sources import Description
 from builder.tensors import Signature, Tensor
 from builder.work import SourceRef

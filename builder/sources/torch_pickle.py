@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from builder.pytorch.checkpoint import load_checkpoint
-from builder.pytorch.files import foreign_names, torch_kind
-from builder.pytorch.network import TorchNetwork
-from builder.pytorch.unpickle import RUNS_CODE
+from builder.frameworks.pytorch.checkpoint import load_checkpoint
+from builder.frameworks.pytorch.files import foreign_names, torch_kind
+from builder.frameworks.pytorch.network import TorchNetwork
+from builder.frameworks.pytorch.unpickle import RUNS_CODE
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.work import SourceRef

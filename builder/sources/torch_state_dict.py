@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Final
 
-from builder.pytorch.checkpoint import load_checkpoint
-from builder.pytorch.files import read_header, torch_kind
-from builder.pytorch.network import TorchNetwork
-from builder.pytorch.weights import find_state_dict, open_weights, pickle_error
+from builder.frameworks.pytorch.checkpoint import load_checkpoint
+from builder.frameworks.pytorch.files import read_header, torch_kind
+from builder.frameworks.pytorch.network import TorchNetwork
+from builder.frameworks.pytorch.weights import find_state_dict, open_weights, pickle_error
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.work import SourceRef

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
+from builder.frameworks.pytorch.files import torch_kind
+from builder.frameworks.pytorch.network import TorchNetwork, check_inputs
+from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.reading import short
-from builder.pytorch.files import torch_kind
-from builder.pytorch.network import TorchNetwork, check_inputs
-from builder.pytorch.weights import import_torch
 from builder.sources import Description
 from builder.tensors import Tensor
 from builder.work import SourceRef

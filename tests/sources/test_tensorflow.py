@@ -10,9 +10,9 @@ from export_models import export, plain_run, work_of
 
 from builder.errors import BuildError, SpecError
 from builder.export import run_export
+from builder.frameworks.tensorflow.framework import import_keras, import_tensorflow
 from builder.recognise import recognise
 from builder.sources import keras_model, tf_checkpoint, tf_saved_model
-from builder.tensorflow_tools.framework import import_keras, import_tensorflow
 from builder.tensors import Tensor
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -572,7 +572,7 @@ def test_what_keras_cannot_trace_is_said(tmp_path):
 
 
 def test_second_route_is_taken_and_said(tmp_path, monkeypatch):
-    from builder.tensorflow_tools import routes
+    from builder.frameworks.tensorflow import routes
 
     sequential().save(tmp_path / "m.keras")
     real = routes._convert

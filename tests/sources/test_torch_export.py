@@ -11,7 +11,7 @@ from export_models import export, plain_run, work_of
 
 from builder.errors import SpecError
 from builder.export import run_export
-from builder.pytorch.archive import is_arithmetic
+from builder.frameworks.pytorch.archive import is_arithmetic
 from builder.recognise import recognise
 from builder.sources import torch_export
 from builder.tensors import Tensor

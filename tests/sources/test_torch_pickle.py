@@ -11,7 +11,7 @@ from export_models import export, work_of
 
 from builder.errors import SpecError
 from builder.export import run_export
-from builder.pytorch.files import foreign_names, torch_kind
+from builder.frameworks.pytorch.files import foreign_names, torch_kind
 from builder.recognise import recognise
 from builder.sources import torch_pickle
 from builder.tensors import Tensor

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import SpecError
-from builder.pytorch.weights import import_torch
+from builder.frameworks.pytorch.weights import import_torch
 from builder.samples import Request
 from builder.tensors import Dim, Signature, Tensor
 
@@ -99,8 +99,8 @@ class TorchNetwork:
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
     ) -> tuple[str, tuple[str, ...]]:
         """The first exporter whose result answers like the network."""
+        from builder.frameworks.pytorch.export import export_network
         from builder.onnx_tools.exported import Limits
-        from builder.pytorch.export import export_network
 
         flat = _flat_module(self._network, self._form, self._chosen)
         route, notes = export_network(

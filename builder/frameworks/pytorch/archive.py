@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
+from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.reading import short
-from builder.pytorch.weights import import_torch
 
 HARMLESS_CALLS: Final = ("abs", "bool", "float", "int", "max", "min", "pow", "round")
 """Python's own functions that a size may be computed with; PyTorch evaluates sizes as Python text."""

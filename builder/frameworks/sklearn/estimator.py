@@ -129,7 +129,7 @@ class SklearnSource:
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
     ) -> tuple[str, tuple[str, ...]]:
         """By skl2onnx in the inputs' own type; where answers differ, computing in float64 as scikit-learn does."""
-        from builder.scikit.convert import convert
+        from builder.frameworks.sklearn.convert import convert
 
         highest = min(opset, WISHED_OPSET)
         routes = {"skl2onnx": partial(convert, self._estimator, signature, requests[0], highest)}

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.frameworks.tensorflow.framework import import_tensorflow, plain_errors
+from builder.frameworks.tensorflow.routes import OLDER_OPSET, export_call, export_session, refusal
+from builder.frameworks.tensorflow.values import flatten, output_names, to_array, to_tensor
 from builder.onnx_tools.exported import WISHED_OPSET, Exporter, Limits, export_by
 from builder.onnx_tools.narrowing import chosen_outputs
 from builder.samples import Request
-from builder.tensorflow_tools.framework import import_tensorflow, plain_errors
-from builder.tensorflow_tools.routes import OLDER_OPSET, export_call, export_session, refusal
-from builder.tensorflow_tools.values import flatten, output_names, to_array, to_tensor
 from builder.tensors import Dim, Signature, Tensor
 
 if TYPE_CHECKING:

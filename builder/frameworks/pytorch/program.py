@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import SpecError
+from builder.frameworks.pytorch.network import choose_outputs, flatten, to_numpy, to_torch
+from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.conform import conform
 from builder.onnx_tools.ports import BATCH
 from builder.onnx_tools.reading import read_onnx
 from builder.onnx_tools.writing import EXTERNAL_FROM_BYTES
-from builder.pytorch.network import choose_outputs, flatten, to_numpy, to_torch
-from builder.pytorch.weights import import_torch
 from builder.samples import Request
 from builder.tensors import BY_NUMPY, Dim, Signature, Tensor
 
@@ -153,8 +153,8 @@ class ProgramSource:
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
     ) -> tuple[str, tuple[str, ...]]:
         """The program itself to ONNX; where that fails or is wrong, its module by tracing."""
+        from builder.frameworks.pytorch.export import export_routes, pick_example, trace_to_onnx
         from builder.onnx_tools.exported import WISHED_OPSET, Limits
-        from builder.pytorch.export import export_routes, pick_example, trace_to_onnx
 
         highest = min(opset, WISHED_OPSET)
         example = pick_example(requests, signature)

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import SpecError
+from builder.frameworks.tensorflow.framework import import_tensorflow
+from builder.frameworks.tensorflow.model import CallForm, TensorFlowModel
+from builder.frameworks.tensorflow.routes import OLDER_OPSET
+from builder.frameworks.tensorflow.values import port_of, spec_of, unique
 from builder.onnx_tools.canonical import canonicalise
 from builder.onnx_tools.exported import Exporter
 from builder.onnx_tools.narrowing import narrow, still_declared
 from builder.onnx_tools.ports import Port
 from builder.onnx_tools.reading import read_onnx, short
 from builder.onnx_tools.renaming import rename_ports
-from builder.tensorflow_tools.framework import import_tensorflow
-from builder.tensorflow_tools.model import CallForm, TensorFlowModel
-from builder.tensorflow_tools.routes import OLDER_OPSET
-from builder.tensorflow_tools.values import port_of, spec_of, unique
 from builder.tensors import Dim, Signature, Tensor
 
 

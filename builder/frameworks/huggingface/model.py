@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import SpecError
-from builder.huggingface.config import MASKS, import_transformers
+from builder.frameworks.huggingface.config import MASKS, import_transformers
+from builder.frameworks.pytorch.network import TorchNetwork
+from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.reading import short
-from builder.pytorch.network import TorchNetwork
-from builder.pytorch.weights import import_torch
 from builder.tensors import Tensor
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from builder.errors import SpecError
+from builder.frameworks.tensorflow.bundle import count_weights
+from builder.frameworks.tensorflow.checkpoint_file import CheckpointFile
+from builder.frameworks.tensorflow.framework import import_tensorflow, silent
+from builder.frameworks.tensorflow.model import Graph, SessionModel
+from builder.frameworks.tensorflow.values import port_of
 from builder.onnx_tools.narrowing import narrow, still_declared
 from builder.onnx_tools.ports import Port
 from builder.onnx_tools.reading import short
-from builder.tensorflow_tools.bundle import count_weights
-from builder.tensorflow_tools.checkpoint_file import CheckpointFile
-from builder.tensorflow_tools.framework import import_tensorflow, silent
-from builder.tensorflow_tools.model import Graph, SessionModel
-from builder.tensorflow_tools.values import port_of
 from builder.tensors import Dim, Tensor
 
 SHOWN: Final = 5

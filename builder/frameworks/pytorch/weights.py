@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import MachineError, SpecError
+from builder.frameworks.pytorch.files import foreign_names, read_header, torch_kind
 from builder.onnx_tools.reading import short
-from builder.pytorch.files import foreign_names, read_header, torch_kind
 
 NESTED: Final = (
     "state_dict",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
-from builder.tensorflow_tools.bundle import OBJECT_GRAPH, StoredTensor, is_index, read_index
+from builder.frameworks.tensorflow.bundle import OBJECT_GRAPH, StoredTensor, is_index, read_index
 
 STATE: Final = "checkpoint"
 LATEST: Final = re.compile(r'^model_checkpoint_path:\s*"(.*)"', re.MULTILINE)

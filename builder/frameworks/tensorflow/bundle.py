@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
-from builder.tensorflow_tools.saved_model_file import DTYPES
-from builder.tensorflow_tools.wire import message, messages, number_in, read_varint
+from builder.frameworks.tensorflow.saved_model_file import DTYPES
+from builder.frameworks.tensorflow.wire import message, messages, number_in, read_varint
 
 MAGIC: Final = bytes.fromhex("57fb808b247547db")
 FOOTER: Final = 48

@@ -6,7 +6,7 @@ from typing import Any
 
 from builder.callables import call_named, use_import_root
 from builder.errors import SpecError
-from builder.pytorch.weights import import_torch
+from builder.frameworks.pytorch.weights import import_torch
 
 __all__ = ["build_network", "use_import_root"]
 

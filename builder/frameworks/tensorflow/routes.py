@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import BuildError
+from builder.frameworks.tensorflow.framework import import_tensorflow, telling_line
+from builder.frameworks.tensorflow.values import spec_of
 from builder.onnx_tools.canonical import canonicalise
 from builder.onnx_tools.exported import NO_OPERATOR
 from builder.onnx_tools.renaming import rename_ports
-from builder.tensorflow_tools.framework import import_tensorflow, telling_line
-from builder.tensorflow_tools.values import spec_of
 from builder.tensors import Signature
 
 OLDER_OPSET: Final = 15

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import SpecError
+from builder.frameworks.tensorflow.framework import import_tensorflow
 from builder.onnx_tools.ports import Port
-from builder.tensorflow_tools.framework import import_tensorflow
 from builder.tensors import BY_NUMPY, Tensor
 
 if TYPE_CHECKING:

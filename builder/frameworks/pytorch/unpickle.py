@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
+from builder.frameworks.pytorch.files import foreign_names
+from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.reading import short
-from builder.pytorch.files import foreign_names
-from builder.pytorch.weights import import_torch
 
 CODE_RAN: Final = "the source was opened as a pickle, which can run code: the spec allows it"
 

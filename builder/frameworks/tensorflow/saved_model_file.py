@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
+from builder.frameworks.tensorflow.wire import message, messages, number_in, signed, text_of
 from builder.onnx_tools.ports import Port
-from builder.tensorflow_tools.wire import message, messages, number_in, signed, text_of
 from builder.tensors import Dim
 
 FILE: Final = "saved_model.pb"

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from builder.callables import use_import_root
 from builder.errors import SpecError
-from builder.pytorch.callables import build_network
-from builder.pytorch.files import torch_kind
-from builder.pytorch.network import TorchNetwork, check_inputs
-from builder.pytorch.unpickle import CODE_RAN, open_pickle
-from builder.pytorch.weights import find_state_dict, import_torch, load_weights, open_weights, pickle_error
+from builder.frameworks.pytorch.callables import build_network
+from builder.frameworks.pytorch.files import torch_kind
+from builder.frameworks.pytorch.network import TorchNetwork, check_inputs
+from builder.frameworks.pytorch.unpickle import CODE_RAN, open_pickle
+from builder.frameworks.pytorch.weights import find_state_dict, import_torch, load_weights, open_weights, pickle_error
 from builder.tensors import Tensor
 from builder.work import SourceRef
 

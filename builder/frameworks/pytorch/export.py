@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import BuildError
+from builder.frameworks.pytorch.network import to_torch
 from builder.onnx_tools.exported import WISHED_OPSET, Limits, export_by
 from builder.onnx_tools.writing import EXTERNAL_FROM_BYTES
-from builder.pytorch.network import to_torch
 from builder.samples import Request
 from builder.tensors import Signature
 

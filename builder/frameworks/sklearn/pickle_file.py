@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import MachineError, SpecError
+from builder.frameworks.pytorch.unpickle import unpickle_failure
 from builder.onnx_tools.reading import short
 from builder.pickles import imported_names, pickle_content, pickle_head
-from builder.pytorch.unpickle import unpickle_failure
 
 VERSION: Final = re.compile(rb"_sklearn_version.{1,12}?(\d+\.\d+(?:\.\d+)?(?:(?:rc|a|b|\.dev)\d+)?)", re.DOTALL)
 

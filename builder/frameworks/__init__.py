@@ -1,0 +1,1 @@
+"""What the source formats of one framework share; imported only inside the step that uses it."""
