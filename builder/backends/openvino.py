@@ -161,10 +161,34 @@ def _own_source(result: Any, tensor: Tensor, taken: set[Any]) -> None:  # noqa: 
     shape = source.get_partial_shape()
     if shape.rank.is_dynamic or any(dim.is_dynamic and _bounded(dim) for dim in shape):
         result.input(0).replace_source_output(_unbounded(source, len(tensor.shape)).output(0))
-    elif source.get_node().get_type_name() == "Parameter" or place in taken:
+    elif _passed_through(source):
+        result.input(0).replace_source_output(_copy(source).output(0))
+    elif place in taken:
         same = opset1.convert(source, source.get_element_type().to_string())
         result.input(0).replace_source_output(same.output(0))
     taken.add(place)
+
+
+def _passed_through(source: Any) -> bool:  # noqa: ANN401
+    """True for an input that is also an output, be it through conversions."""
+    node = source.get_node()
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Parameter")
+
+
+def _copy(source: Any) -> Any:  # noqa: ANN401
+    """The tensor in memory of its own.
+
+    Where an input reaches an output through conversions only, the CPU plugin gives the second request of another shape
+    the memory of the first one's input.
+    """
+    import numpy as np
+    from openvino import opset1, opset3
+
+    zero = opset1.constant(np.int64(0))
+    smallest = opset1.reduce_min(opset3.shape_of(source, "i64"), opset1.constant(np.array([0], np.int64)), False)
+    return opset1.select(opset1.greater_equal(smallest, zero), source, source)
 
 
 def _bounded(dim: Any) -> bool:  # noqa: ANN401
@@ -247,9 +271,10 @@ def _short(error: Exception) -> str:
 class OpenVinoSession:
     """A compiled `model.xml` with one request."""
 
-    def __init__(self, compiled: Any) -> None:  # noqa: ANN401
-        self._inputs = {port.get_any_name(): index for index, port in enumerate(compiled.inputs)}
-        self._outputs = [port.get_any_name() for port in compiled.outputs]
+    def __init__(self, compiled: Any, signature: Signature) -> None:  # noqa: ANN401
+        # By place: where OpenVINO drops an operator that changes nothing, a port also gets that operator's name.
+        self._inputs = {tensor.name: index for index, tensor in enumerate(signature.inputs)}
+        self._outputs = [tensor.name for tensor in signature.outputs]
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         devices = "+".join(compiled.get_property("EXECUTION_DEVICES"))
         self._compute = f"{COMPUTE.get(precision, precision)}, {devices}"
@@ -267,7 +292,7 @@ class OpenVinoSession:
         self._request = None
 
 
-def open_session(folder: Path, signature: Signature) -> OpenVinoSession:  # noqa: ARG001 - the file has the names
+def open_session(folder: Path, signature: Signature) -> OpenVinoSession:
     """Compile `folder/model.xml` for the CPU with the native backend's defaults: no hints, no automatic batching.
 
     Raises:
@@ -278,6 +303,6 @@ def open_session(folder: Path, signature: Signature) -> OpenVinoSession:  # noqa
     try:
         core = openvino.Core()
         model = core.read_model(os.fspath(folder / FILENAME))
-        return OpenVinoSession(core.compile_model(model, "CPU", {"ALLOW_AUTO_BATCHING": False}))
+        return OpenVinoSession(core.compile_model(model, "CPU", {"ALLOW_AUTO_BATCHING": False}), signature)
     except Exception as error:
         raise BuildError(f"OpenVINO {_version()} does not compile the model: {_short(error)}", remedy=REMOVE) from error
