@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from builder.assemble import (
     Staged,
@@ -17,7 +15,7 @@ from builder.assemble import (
     possible_folders,
     timings_of,
 )
-from builder.cache import Cache, default_cache, disk_error, open_cache
+from builder.cache import DISK_ERRORS, Cache, default_cache, disk_error, open_cache
 from builder.errors import EXIT_OK, BuildError, GateError
 from builder.findings import Finding, has_errors
 from builder.judge import (
@@ -39,8 +37,6 @@ from builder.spec import RepoSpec
 from builder.swap import staging, swap
 from builder.verify import LiveVerdict
 from builder.work import Export, work_key
-
-DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from builder.errors import MachineError
 CACHE_VARIABLE: Final = "BUILD_REPO_CACHE"
 TAG: Final = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of build-repo; removing it loses only time.\n"
 LOCK: Final = "lock"
+DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What the operating system says when a disk is full, read-only or broken."""
 
 
 @dataclass(frozen=True, slots=True)

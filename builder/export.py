@@ -47,8 +47,8 @@ class _Reference:
     samples: str
 
 
-def run_export(work: Export, out: Path) -> None:
-    """Write the export of one source into `out`.
+def run_export(work: Export, out: Path, *, isolated: bool = False) -> None:
+    """Write the export of one source into `out`; `isolated` says that this process has no network.
 
     Raises:
         SpecError: the spec, the samples or the model's file do not fit together.
@@ -74,10 +74,18 @@ def run_export(work: Export, out: Path) -> None:
         ir_version=model.ir_version,
         batch=_with_node(reference.batch, path, reference.requests),
         samples=reference.samples,
-        notes=(*notes, *warnings, *reference.notes),
+        notes=(*_code_notes(work, isolated=isolated), *notes, *warnings, *reference.notes),
         parameters=source.parameters,
     )
     write_record(out / EXPORT_FILE, report)
+
+
+def _code_notes(work: Export, *, isolated: bool) -> tuple[str, ...]:
+    """The opt-in is said again where the file's code could reach the network."""
+    if not work.source.allow_pickle:
+        return ()
+    reach = "without network" if isolated else "WITH the network: this host or --jobs 0 does not isolate it"
+    return (f"allow_pickle: the file's own code ran when it was opened, {reach}",)
 
 
 def _check_onnx(path: Path, route: str) -> tuple[str, ...]:

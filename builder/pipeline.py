@@ -165,7 +165,17 @@ def _run_child(run: _Run, key: str, work: Work) -> Outcome:
     out, record, log = (run.folder / f"{key}{suffix}" for suffix in ("", ".json", ".log"))
     out.mkdir()
     write_record(record, work)
-    command = [sys.executable, "-P", "-m", "builder.step", str(record), str(out), str(run.cache.root)]
+    command = [
+        sys.executable,
+        "-P",
+        "-X",
+        "faulthandler",
+        "-m",
+        "builder.step",
+        str(record),
+        str(out),
+        str(run.cache.root),
+    ]
     code, answer = run.children.run(command, log)
     error = _error(code, answer, log, run)
     if error is None:
@@ -202,9 +212,16 @@ def _error(code: int, answer: bytes, log: Path, run: _Run) -> BuildRepoError | N
     if told:
         return told
     how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-    tail = " | ".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LOG_TAIL_LINES:])
+    tail = " | ".join(_last_words(log.read_text(encoding="utf-8", errors="replace")))
     more = " (out of memory is the usual reason)" if -code == signal.SIGKILL else ""
     return BuildError(f"the process {how}{more}. Its last words: {tail or 'none'}", remedy="see the log, or replay it")
+
+
+def _last_words(text: str) -> list[str]:
+    """The log's end; of a crash the reason and the innermost frames."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    crash = next((place for place, line in enumerate(lines) if line.startswith("Fatal Python error:")), None)
+    return lines[-LOG_TAIL_LINES:] if crash is None else lines[crash : crash + LOG_TAIL_LINES]
 
 
 def _signal_name(number: int) -> str:

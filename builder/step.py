@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from builder.cache import Cache, disk_error
+from builder.cache import DISK_ERRORS, Cache, disk_error
 from builder.errors import EXIT_BUG, EXIT_INTERRUPTED, BuildError, BuildRepoError, error_to_json
+from builder.isolation import leave_network
 from builder.log import set_up_logging
 from builder.processes import PARENT_VARIABLE
 from builder.records import read_record
@@ -24,27 +25,27 @@ from builder.work import Convert, Export, Measure, Work
 ARGUMENTS: Final = 4
 
 
-def run_work(work: Work, out: Path, cache: Cache) -> None:
-    """Make the result of one work in `out`, in this process.
+def run_work(work: Work, out: Path, cache: Cache, *, isolated: bool = False) -> None:
+    """Make the result of one work in `out`, in this process; `isolated` says that it has left the network.
 
     Raises:
         BuildRepoError: the work could not be finished.
     """
     try:
-        _dispatch(work, out, cache)
+        _dispatch(work, out, cache, isolated=isolated)
     except OSError as error:
-        if error.errno is None:
+        if error.errno not in DISK_ERRORS:
             raise
         raise disk_error(error, Path(error.filename or out)) from error
     except MemoryError as error:
         raise BuildError("out of memory", remedy="close other programs, or use --jobs 1") from error
 
 
-def _dispatch(work: Work, out: Path, cache: Cache) -> None:
+def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
     if isinstance(work, Export):
         from builder.export import run_export
 
-        run_export(work, out)
+        run_export(work, out, isolated=isolated)
     elif isinstance(work, Convert):
         from builder.convert import run_convert
 
@@ -74,12 +75,20 @@ def main(arguments: list[str]) -> int:
     os.dup2(2, 1)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        run_work(read_work(work_file), out, Cache(root))
+        work = read_work(work_file)
+        opens_code = isinstance(work, Export) and work.source.allow_pickle
+        run_work(work, out, Cache(root), isolated=opens_code and leave_network())
     except BuildRepoError as error:
         traceback.print_exc()
         answer.write(json.dumps(error_to_json(error)))
         answer.flush()
         return error.exit_code
+    except SystemExit as error:
+        traceback.print_exc()
+        said = f"the model's own code ended the process: SystemExit({error.code!r})"
+        answer.write(json.dumps(error_to_json(BuildError(said, remedy="remove the exit; the log says where it is"))))
+        answer.flush()
+        return BuildError.exit_code
     except Exception as error:
         traceback.print_exc()
         said = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,8 @@ def serve(
         auto_complete=not all_listed(repository),
         arguments=tuple(arguments or ()),
     )
+    # A shell script's `serve REPO &` starts with SIGINT ignored; this server ends on it all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with (
             light_copy(repository, None) as (copy, unchecked),

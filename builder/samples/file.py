@@ -55,7 +55,10 @@ def read_samples(path: Path, labels: str | None, inputs: Sequence[Tensor]) -> Sa
         counts[labels or "labels"] = len(label_array)
     if len(set(counts.values())) != 1 or not all(counts.values()):
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise SpecError(f"samples {path.name}: the arrays must have the same number of rows, at least one; got {shown}")
+        raise SpecError(
+            f"samples {path.name}: the arrays must have the same number of rows, at least one; got {shown}",
+            remedy="give every array, the labels too, one entry for each sample",
+        )
     return SampleRows(arrays, label_array, next(iter(counts.values())), tuple(notes))
 
 

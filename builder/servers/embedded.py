@@ -213,7 +213,8 @@ def _wait_ready(started: _Started, repository: Path, options: ServeOptions, port
             msg = f"the embedded server was not ready after {options.ready_timeout_s:g} s{log_tail(started.log)}"
             raise ServeError(msg, remedy="a large model may need longer")
         time.sleep(POLL_S)
-    failures = failures_of(repository, index, started.log)
+    explicit = any("explicit" in argument for argument in options.arguments)
+    failures = failures_of(repository, index, started.log, explicit=explicit)
     if failures:
         raise _load_error(failures, len({entry["name"] for entry in index} | {f.model for f in failures}), started.log)
 
@@ -230,7 +231,7 @@ def _raise_ended(started: _Started) -> None:
 def _load_error(failures: tuple[Failure, ...], models: int, log: Path) -> ServeError:
     listed = "\n".join(f"  {failure.model}: {failure.reason}" for failure in failures)
     msg = f"{len(failures)} of {models} models did not load:\n{listed}{log_tail(log, failures)}"
-    return ServeError(msg, remedy="mend the models' configurations or files; build-repo validate looks at all of them")
+    return ServeError(msg, remedy="mend the models' configurations or files")
 
 
 def _alive_check(started: _Started, address: str) -> Callable[[], None]:

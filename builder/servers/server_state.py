@@ -47,10 +47,11 @@ def read_index(address: str) -> list[dict[str, str]] | None:
     return None
 
 
-def failures_of(repository: Path, index: list[dict[str, str]], log: Path) -> tuple[Failure, ...]:
-    """Every model of the repository that is not ready, with its reason."""
-    explicit = bool(index) and not any("state" in entry for entry in index)
-    if explicit:
+def failures_of(
+    repository: Path, index: list[dict[str, str]], log: Path, *, explicit: bool = False
+) -> tuple[Failure, ...]:
+    """Every model of the repository that is not ready, with its reason; none with explicit model control."""
+    if explicit and not any("state" in entry for entry in index):
         return ()
     failures = [
         Failure(entry["name"], clean_reason(entry.get("reason") or "no reason given"))

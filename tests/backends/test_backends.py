@@ -116,6 +116,35 @@ def test_odd_names_and_outputs_without_a_node_of_their_own(word, tmp_path):
 
 
 @pytest.mark.parametrize("word", CPU)
+def test_an_input_that_is_also_an_output_keeps_its_own_memory(word, tmp_path):
+    ports = signature(["x:float32:batch,3"], ["same:float32:batch,3", "y:float32:batch,3"])
+    one = helper.make_tensor("v", TensorProto.FLOAT, [], [1.0])
+    nodes = [
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Constant", [], ["one"], value=one),
+        helper.make_node("Add", ["x", "one"], ["y"]),
+    ]
+    write_graph(tmp_path / "export" / "model.onnx", ports, nodes)
+    backend, out, _ = converted(word, tmp_path, ports)
+    for seed in range(5):
+        session = backend.open_session(out, ports)
+        for rows in np.random.default_rng(seed).integers(1, 6, 60):
+            x = np.random.default_rng(int(rows)).standard_normal((rows, 3)).astype(np.float32)
+            np.testing.assert_array_equal(session.run({"x": x})["same"], x)
+        session.close()
+
+
+@pytest.mark.parametrize("word", CPU)
+def test_a_port_that_an_operator_without_effect_shares_is_found(word, tmp_path):
+    ports = signature(["x:float32:batch,3"], ["y:float32:batch,3", "many:bool:batch,3"])
+    nodes = [helper.make_node("Mul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
+    nodes.append(helper.make_node("Greater", ["a", "w"], ["many"]))
+    write_graph(tmp_path / "export" / "model.onnx", ports, nodes, {"w": np.ones(3, np.float32)})
+    inputs = random_inputs(ports, 2)
+    np.testing.assert_array_equal(run(word, tmp_path, ports, inputs)["y"], np.maximum(inputs["x"], 0))
+
+
+@pytest.mark.parametrize("word", CPU)
 def test_an_unused_input_stays(word, tmp_path):
     ports = signature(["x:float32:batch,3", "unused:int64:batch"], ["y:float32:batch,3"])
     write_graph(tmp_path / "export" / "model.onnx", ports, [helper.make_node("Relu", ["x"], ["y"])])

@@ -49,6 +49,15 @@ def test_a_model_that_is_not_in_the_index_is_explained_by_the_log(tmp_path: Path
     }
 
 
+def test_a_folder_without_a_state_is_only_right_with_explicit_control(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("", encoding="utf-8")
+    (tmp_path / "repository" / "nested").mkdir(parents=True)
+    index = [{"name": "nested"}]
+    assert [failure.model for failure in failures_of(tmp_path / "repository", index, log)] == ["nested"]
+    assert failures_of(tmp_path / "repository", index, log, explicit=True) == ()
+
+
 def test_the_place_in_our_backend_is_no_part_of_the_reason() -> None:
     raised = "TritonModelException: the model expects 2 dimensions\n\nAt:\n  /tmp/model.py(112): initialize\n"
     assert clean_reason(f"Internal: {raised}") == "the model expects 2 dimensions"

@@ -143,7 +143,7 @@ def ports_of(request: ConfigRequest) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_golden(case: str) -> None:
-    """`UPDATE_GOLDEN=1 pytest tests/test_triton_config.py` writes them anew: read the diff."""
+    """`UPDATE_GOLDEN=1 pytest tests/triton_config` writes them anew: read the diff."""
     text = render_config(CASES[case]).text
     file = GOLDEN / f"{case}.pbtxt"
     if os.environ.get("UPDATE_GOLDEN"):
