@@ -189,11 +189,12 @@ def _portable_finding(finding: Finding) -> Finding:
     return replace(finding, remedy=finding.remedy.split("log: ", 1)[0].rstrip("; "))
 
 
-def timings_of(state: ModelState) -> dict[str, TargetTimings]:
-    """Target → what depends on the clock."""
+def timings_of(state: ModelState, before: Mapping[str, TargetTimings]) -> dict[str, TargetTimings]:
+    """Target → what depends on the clock; a target from the cache keeps the seconds that building it took."""
+    took = {name: timing.seconds for name, timing in before.items()}
     return {
         str(target.target): TargetTimings(
-            seconds=round(target.seconds, 3),
+            seconds=round(target.seconds, 3) or took.get(str(target.target), 0.0),
             latency=target.measurement.latency,
             peak_memory_bytes=target.measurement.peak_memory_bytes,
         )

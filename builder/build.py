@@ -16,7 +16,8 @@ from builder.assemble import (
     timings_of,
 )
 from builder.cache import DISK_ERRORS, Cache, default_cache, disk_error, open_cache
-from builder.errors import EXIT_OK, BuildError, GateError
+from builder.errors import EXIT_OK, BuildError, GateError, SpecError
+from builder.export import CODE_RAN
 from builder.findings import Finding, has_errors
 from builder.judge import (
     ModelState,
@@ -64,6 +65,11 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
     plan = make_plan(spec, defer=options.defer, strict=options.strict)
     folders = possible_folders(spec)
     cache = default_cache()
+    if options.output.resolve().is_relative_to(cache.root):
+        raise SpecError(
+            f"{options.output} lies in the cache {cache.root}, which may be removed at any time",
+            remedy="give another output with -o DIR",
+        )
     open_cache(cache)
     with _disk_errors(options.output), staging(options.output) as place:
         manifest = read_manifest(place.output)
@@ -74,6 +80,7 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
         run.findings += _signature_findings(run)
         run.findings += filter(None, map(deferral_finding, states))
         run.findings += _kept_findings(run)
+        run.findings += _note_findings(run)
         swapped = settle(run) and _finish(run)
     findings = _all_findings(run)
     return BuildResult(
@@ -133,12 +140,13 @@ def _signature_findings(run: Building) -> Iterator[Finding]:
 def _finish(run: Building) -> bool:
     """Carry over what this build does not touch, write the manifest, and swap; False when nothing changed."""
     kept_models, kept_timings = _kept(run)
+    before = run.manifest.run.timings if run.manifest else {}
     _carry_over(run, kept_models)
     manifest = make_manifest(
         run.spec,
         run.options.command,
         kept_models | {state.spec.name: _record(run, state) for state in run.states},
-        kept_timings | {state.spec.name: timings_of(state) for state in run.states},
+        kept_timings | {state.spec.name: timings_of(state, before.get(state.spec.name, {})) for state in run.states},
     )
     if run.manifest is not None and _same(run, manifest):
         return False
@@ -156,6 +164,13 @@ def _same(run: Building, manifest: Manifest) -> bool:
     from builder.repository import same_content
 
     return same_content(run.place.staged, run.place.output)
+
+
+def _note_findings(run: Building) -> Iterator[Finding]:
+    """What the export has to say: the route taken, what was stripped, whether a file's own code ran."""
+    for state in run.states:
+        for note in state.report.notes if state.report else ():
+            yield Finding("warning" if CODE_RAN in note else "info", "export.note", note, model=state.spec.name)
 
 
 def _kept_findings(run: Building) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ LONGEST_LOCATION: Final = 127
 
 
 def path_digest(path: Path) -> str:
-    """SHA-256 of a file, with the data files an ONNX model points to, or of all files of a folder.
+    """SHA-256 of a file with the files that belong to it (ONNX data, a checkpoint's parts), or of a folder's files.
 
     Raises:
         SpecError: there is no such file or folder.
@@ -29,8 +29,15 @@ def path_digest(path: Path) -> str:
         return _files_digest(path, sorted(file for file in path.rglob("*") if file.is_file()))
     if not path.is_file():
         raise SpecError(f"no such file: {path}", remedy="check the path; it is relative to the spec file")
-    data = data_files(path)
+    data = (*data_files(path), *_checkpoint_files(path))
     return _files_digest(path.parent, [path, *data]) if data else _file_digest(path)
+
+
+def _checkpoint_files(path: Path) -> tuple[Path, ...]:
+    """A TensorFlow checkpoint is named by its index; the graph and the values lie in files of the same prefix."""
+    if path.suffix != ".index":
+        return ()
+    return tuple(sorted(file for file in path.parent.glob(f"{path.stem}.*") if file.is_file() and file != path))
 
 
 def data_files(path: Path) -> tuple[Path, ...]:

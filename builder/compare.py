@@ -25,6 +25,8 @@ NEGLIGIBLE: Final = 1e-3
 """Share of an output's largest magnitude below which a whole request is noise: its direction (cosine) says nothing."""
 BLOCK: Final = 1 << 18
 """Elements turned into float64 at a time: a comparison of large outputs must not need several times their memory."""
+NEAR: Final = 20.0
+"""How many times a gate (the default one, where the user's is tighter) an error may be for loosening to be sensible."""
 SATURATED: Final = 6e4
 """A finite value as good as an infinity: nearly the largest float16."""
 
@@ -255,11 +257,17 @@ def _broken(error: OutputError, gates: Gates) -> Iterator[tuple[str, str, str]]:
         yield "equal", text, "choose another target, or a higher precision (fp32), for this model"
     if not error.max_relative <= gates.max_relative_error:
         text = f"{name}: largest error {_relative_text(error)}, allowed {gates.max_relative_error:.3g}"
-        cure = f"choose a higher precision, or allow it in the spec: accuracy: {{max_relative_error: {_roomy(error)}}}"
+        cure = _cure(
+            error.max_relative <= NEAR * max(gates.max_relative_error, defaults.MAX_RELATIVE_ERROR),
+            f"max_relative_error: {_roomy(error)}",
+        )
         yield "error", text, cure
     if not error.cosine >= gates.min_cosine:
         text = f"{name}: cosine similarity {error.cosine:.6f}, required {gates.min_cosine:g}"
-        cure = f"choose a higher precision, or allow it in the spec: accuracy: {{min_cosine: {_below(error.cosine)}}}"
+        cure = _cure(
+            1 - error.cosine <= NEAR * (1 - min(gates.min_cosine, defaults.MIN_COSINE)),
+            f"min_cosine: {_below(error.cosine)}",
+        )
         yield "cosine", text, cure
 
 
@@ -278,6 +286,13 @@ def _relative_text(error: OutputError) -> str:
     if math.isinf(error.max_relative):
         return f"{error.max_absolute:.3g} where the source gives only zeros"
     return f"{error.max_relative:.3g} of the output's largest magnitude ({error.max_absolute:.3g} absolute)"
+
+
+def _cure(near: bool, word: str) -> str:
+    """A gate is only worth loosening near it; far from it the answer is wrong."""
+    if near:
+        return f"choose a higher precision, or allow it in the spec: accuracy: {{{word}}}"
+    return "the answer is wrong, not imprecise: remove the target, choose a higher precision, or give real samples"
 
 
 def _roomy(error: OutputError) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
     Arrays = Mapping[str, Array]
 
+CODE_RAN: Final = "allow_pickle: the file's own code ran"
 SAME_ANSWER: Final = 1e-5
 """Largest relative difference between two answers to one request: threads may add in another order."""
 
@@ -85,7 +86,7 @@ def _code_notes(work: Export, *, isolated: bool) -> tuple[str, ...]:
     if not work.source.allow_pickle:
         return ()
     reach = "without network" if isolated else "WITH the network: this host or --jobs 0 does not isolate it"
-    return (f"allow_pickle: the file's own code ran when it was opened, {reach}",)
+    return (f"{CODE_RAN} when it was opened, {reach}",)
 
 
 def _check_onnx(path: Path, route: str) -> tuple[str, ...]:

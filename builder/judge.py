@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from builder.cache import Cache
 from builder.compare import Gates, accuracy_findings
-from builder.errors import BuildError, BuildRepoError
+from builder.errors import BuildError, BuildRepoError, SpecError
 from builder.findings import Finding, has_errors
 from builder.manifest import Status
 from builder.measurement import (
@@ -123,7 +123,7 @@ def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Out
 
 def _failure(model: ModelSpec, plan: TargetPlan, error: BuildRepoError, outcome: Outcome | None = None) -> Finding:
     parts = [error.remedy] if error.remedy else []
-    if outcome and outcome.log:
+    if outcome and outcome.log and not isinstance(error, SpecError):
         parts.append(f"log: {outcome.log}; replay: {outcome.replay}")
     return Finding("error", "target.failed", error.message, "; ".join(parts), model.name, str(plan.target))
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from builder.cache import Cache, disk_error, publish, session
+from builder.convert import refusal_of
 from builder.errors import BuildError, BuildRepoError, MachineError, SpecError, error_from_json
 from builder.processes import Children
 from builder.progress import Event, Progress
 from builder.records import write_record
 from builder.step import run_work
-from builder.work import Measure, Work, work_needs
+from builder.work import Convert, Measure, Work, work_needs
 
 LOG_TAIL_LINES: Final = 6
 FULL_DISK_BYTES: Final = 4 * 1024 * 1024
@@ -137,6 +138,10 @@ def _start_ready(run: _Run, pool: ThreadPoolExecutor) -> None:
 
 def _run_one(run: _Run, key: str, work: Work) -> Outcome:
     label = run.labels[key]
+    refusal = refusal_of(work, run.cache.folder("export", work.export)) if isinstance(work, Convert) else None
+    if refusal is not None:
+        run.progress(Event("failed", label, refusal.message))
+        return Outcome("failed", error=refusal)
     run.progress(Event("start", label))
     started = time.monotonic()
     try:

@@ -39,7 +39,7 @@ def _directory(path: Path) -> SpecError:
     names = sorted(child.name for child in path.iterdir())
     holds = f"it holds {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" if names else "it is empty"
     what = f"a directory that is no model ({holds})"
-    return SpecError(f"{path.name} is {what}", remedy=f"name the model's file; {ACCEPTED}")
+    return SpecError(f"{path.name or path} is {what}", remedy=f"name the model's file; {ACCEPTED}")
 
 
 def _seen(path: Path) -> str:

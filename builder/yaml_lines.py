@@ -57,7 +57,8 @@ def parse_yaml(text: str) -> tuple[Any, Lines]:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        msg = f"line {line}: {error.problem or error.context}"
+        said = error.problem or error.context or "no YAML"
+        msg = f"line {line}: {said}{' (indent with spaces, not tabs)' if repr(chr(9)) in said else ''}"
         raise YamlError(msg) from error
     except (yaml.YAMLError, RecursionError) as error:
         msg = f"line 1: {str(error).splitlines()[0]}"

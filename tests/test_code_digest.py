@@ -57,3 +57,11 @@ def test_external_data_is_part_of_the_digest(tmp_path):
     first = path_digest(path)
     (tmp_path / "w.bin").write_bytes(np.zeros(12, np.float32).tobytes())
     assert path_digest(path) != first
+
+
+def test_a_checkpoint_is_all_files_of_its_prefix(tmp_path):
+    for name in ("m.ckpt.index", "m.ckpt.meta", "m.ckpt.data-00000-of-00001"):
+        (tmp_path / name).write_bytes(name.encode())
+    before = path_digest(tmp_path / "m.ckpt.index")
+    (tmp_path / "m.ckpt.meta").write_bytes(b"other")
+    assert path_digest(tmp_path / "m.ckpt.index") != before

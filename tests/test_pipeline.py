@@ -53,7 +53,7 @@ def test_what_exists_is_not_made_again(tmp_path: Path, jobs: int) -> None:
 
 
 def test_a_failed_work_fails_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
-    plan = plan_of(tiny_models.doubles(tmp_path / "d.onnx"), "openvino:fp32", "onnxruntime:fp32")
+    plan = plan_of(tiny_models.determinant(tmp_path / "d.onnx"), "openvino:fp32", "onnxruntime:fp32")
     made, _ = run(plan, tmp_path / "cache")
     status = {label: outcome.status for label, outcome in made.items()}
     assert status == {
@@ -66,7 +66,7 @@ def test_a_failed_work_fails_what_needs_it_and_nothing_else(tmp_path: Path) -> N
     failed = made["convert openvino:fp32"]
     assert isinstance(failed.error, BuildError)
     assert failed.log is not None
-    assert "TYPE_FP64" in failed.log.read_text(encoding="utf-8")
+    assert "Det" in failed.log.read_text(encoding="utf-8")
     assert "builder.step" in failed.replay
     again, _ = run(plan, tmp_path / "cache")
     assert again["convert openvino:fp32"].status == "failed"
@@ -137,6 +137,16 @@ def test_stopping_ends_every_child_and_lets_no_other_start(tmp_path: Path) -> No
     assert alive == [], "a child's own children go with it"
     with pytest.raises(BuildError, match="interrupted"):
         children.run(command, tmp_path / "log")
+
+
+def test_a_signature_that_the_backend_refuses_starts_no_process(tmp_path: Path) -> None:
+    plan = plan_of(tiny_models.doubles(tmp_path / "d.onnx"), "openvino:fp32", "onnxruntime:fp32")
+    made, events = run(plan, tmp_path / "cache")
+    refused = made["convert openvino:fp32"]
+    assert refused.status == "failed"
+    assert "TYPE_FP64" in str(refused.error)
+    assert refused.log is None
+    assert ("start", "convert openvino:fp32") not in [(event.kind, event.label) for event in events]
 
 
 def test_a_child_whose_parent_is_already_gone_does_nothing(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ def mixing(path: Path) -> Path:
     return write_graph(path, ports, nodes, {"axis": np.asarray([0], np.int64)})
 
 
+def determinant(path: Path) -> Path:
+    """An operator that OpenVINO does not have."""
+    from onnx import helper
+
+    ports = signature(["x:float32:batch,3,3"], ["y:float32:batch"])
+    return write_graph(path, ports, [helper.make_node("Det", ["x"], ["y"])])
+
+
 def doubles(path: Path) -> Path:
     """float64, which Triton's openvino backend does not have."""
     from onnx import helper

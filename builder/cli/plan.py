@@ -80,7 +80,7 @@ def _work(work: Work, label: str, cache: Any, old: dict[str, Any]) -> dict[str, 
     if not cached:
         before = old.get(work.kind)
         fields = list(changed_fields(before, portable(to_json(work)))) if before else []
-        why = "; ".join(fields) or ("removed from the cache" if before else "new")
+        why = "; ".join(fields) or ("not in this cache" if before else "new")
     return {"work": label, "key": key, "cached": cached, "why": why}
 
 

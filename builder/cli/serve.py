@@ -27,12 +27,14 @@ def serve(
     metrics_port: int = typer.Option(8002, min=0, max=65535, help="0 chooses a free one."),
 ) -> None:
     """Serve a repository with a real Triton, in the foreground, until SIGTERM or Ctrl-C."""
+    from builder.check_repository import folders_of
     from builder.manifest import all_listed
     from builder.servers import ServeOptions, server_module
     from builder.verify import light_copy
 
     if not repository.is_dir():
         raise SpecError(f"{repository}: no such folder", remedy="build-repo build MODEL -o REPO makes a repository")
+    folders_of(repository, None)
     options = ServeOptions(
         release=triton or release_of(repository),
         http_port=http_port,

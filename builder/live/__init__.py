@@ -52,7 +52,7 @@ def check_live(endpoint: Endpoint, subject: LiveSubject, gates: Gates, *, model:
     if alone.complete and subject.requests:
         crowd = check_crowd(task, alone.complete, pace_s)
     conditions = alone.conditions + crowd.conditions
-    findings = alone.findings + crowd.findings + _verdict(conditions, gates, model, subject.target)
+    findings = alone.findings + crowd.findings + _verdict(conditions, gates, model, subject)
     return LiveResult(
         model=model,
         target=subject.target,
@@ -164,7 +164,7 @@ def _ports(tensors: tuple[Tensor, ...]) -> str:
 
 
 def _verdict(
-    conditions: tuple[LiveCondition, ...], gates: Gates, model: str, target: str | None
+    conditions: tuple[LiveCondition, ...], gates: Gates, model: str, subject: LiveSubject
 ) -> tuple[Finding, ...]:
     """The gates' word on each way of sending; the same complaint under several of them is one finding."""
     groups: dict[tuple[str, str], list[tuple[OutputError, ...]]] = {}
@@ -174,17 +174,18 @@ def _verdict(
     seen: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for way, outputs in groups.items():
         for error in merge_errors(outputs):
-            for finding in accuracy_findings([error], gates, model=model, target=target, check_prefix="live."):
+            for finding in accuracy_findings([error], gates, model=model, target=subject.target, check_prefix="live."):
                 first.setdefault((finding.check, error.name), finding)
                 seen.setdefault((finding.check, error.name), []).append(way)
-    return tuple(_placed(finding, seen[key]) for key, finding in first.items())
+    return tuple(_placed(finding, seen[key], batched=subject.batch_proven) for key, finding in first.items())
 
 
-def _placed(finding: Finding, ways: list[tuple[str, str]]) -> Finding:
+def _placed(finding: Finding, ways: list[tuple[str, str]], *, batched: bool) -> Finding:
     """Say where the difference showed; only in a crowd means that users change each other's answers."""
     spelled = " and ".join(dict.fromkeys(SPELLED[protocol] for _, protocol in ways))
     if any(mode == "sequential" for mode, _ in ways):
         return replace(finding, message=f"{finding.message} (over {spelled})")
     text = f"{finding.message} (over {spelled}, only when several clients send at once; alone the answers are right)"
-    remedy = "requests of different users change each other's answers: set batching: {max_batch_size: 0} in the spec"
+    remedy = "requests of different users change each other's answers: "
+    remedy += "set batching: {max_batch_size: 0} in the spec" if batched else "remove this target from the spec"
     return replace(finding, message=text, remedy=remedy)

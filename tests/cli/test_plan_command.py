@@ -54,7 +54,7 @@ def test_another_release_is_named_as_the_reason(here: Path) -> None:
 def test_what_was_built_and_is_gone_from_the_cache_is_said(here: Path) -> None:
     assert build(*ARGUMENTS, cwd=here).code == 0
     found = plan(*ARGUMENTS, cwd=here, cache=here / "another")
-    assert {work["why"] for work in found.values()} == {"removed from the cache"}
+    assert {work["why"] for work in found.values()} == {"not in this cache"}
 
 
 def test_the_defaults_are_printed(here: Path) -> None:
