@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,6 +28,13 @@ def torch_kind(path: Path) -> Kind | None:
     """What kind of PyTorch file this is; None where it is none."""
     if not path.is_file():
         return None
+    status = path.stat()
+    return _kind(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _kind(path: Path, *identity: int) -> Kind | None:  # noqa: ARG001 - a changed file is another question
+    """Several rows ask about the same file, and reading a pickle's names takes a while."""
     with path.open("rb") as stream:
         head = stream.read(16)
     if head[:2] == b"PK":
