@@ -13,6 +13,7 @@ import typer
 
 from builder import defaults
 from builder.cli.failures import json_on_failure
+from builder.cli.options import AsJson, Defer, Inputs, Models, Name, Samples, Serve, Strict, Targets, Triton
 from builder.cli.request import load_request
 from builder.cli.show import console, human_size, print_findings, print_json, progress_display
 
@@ -33,21 +34,21 @@ class CheckWord(StrEnum):
 
 @app.command()
 def build(
-    models: list[Path] = typer.Argument(..., metavar="SPEC|MODEL", help="A spec file, or model files and folders."),
+    models: Models,
     output: Path = typer.Option(Path(defaults.OUTPUT), "-o", "--output", help="The repository to make or replace."),
-    targets: str = typer.Option(None, help="BACKEND:PRECISION,… for every model."),
-    triton: str = typer.Option(None, help="The Triton release that the repository is for, as YY.MM."),
-    name: str = typer.Option(None, help="The model's name; its file name when left out."),
-    inputs: list[str] = typer.Option([], "--input", help="NAME:DTYPE:D1,D2,… where the file does not tell."),
-    samples: Path = typer.Option(None, help="Real inputs: an .npz with one array per input."),
-    serve: str = typer.Option(None, help="best, all, or BACKEND:PRECISION."),
-    strict: bool = typer.Option(False, "--strict", help="Every target must pass."),
+    targets: Targets = None,
+    triton: Triton = None,
+    name: Name = None,
+    inputs: Inputs = [],  # noqa: B006 - typer copies it
+    samples: Samples = None,
+    serve: Serve = None,
+    strict: Strict = False,
     prune: bool = typer.Option(False, "--prune", help="Remove models of ours that the spec no longer has."),
     check: CheckWord = typer.Option(None, help="Live where the embedded runtime is installed, else offline."),
-    defer: bool = typer.Option(False, "--defer", help="Record targets that need a GPU for a later build."),
+    defer: Defer = False,
     jobs: int = typer.Option(defaults.JOBS, min=0, help="Works at once; 0 runs them in this process."),
     fail_fast: bool = typer.Option(False, "--fail-fast", help="Stop at the first failure."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+    as_json: AsJson = False,
 ) -> None:
     """Convert, measure, configure, check against a real Triton, and only then replace the repository."""
     with json_on_failure(output) if as_json else nullcontext():

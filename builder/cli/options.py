@@ -6,13 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from builder import defaults
 from builder.errors import SpecError
 
 if TYPE_CHECKING:
     from builder.servers import Endpoint
+
+
+Models = Annotated[list[Path], typer.Argument(metavar="SPEC|MODEL", help="A spec file, or model files and folders.")]
+Targets = Annotated[str | None, typer.Option(help="BACKEND:PRECISION,… for every model.")]
+Triton = Annotated[str | None, typer.Option(help="The Triton release that the repository is for, as YY.MM.")]
+Name = Annotated[str | None, typer.Option(help="The model's name; its file name when left out.")]
+Inputs = Annotated[list[str], typer.Option("--input", help="NAME:DTYPE:D1,D2,… where the file does not tell.")]
+Samples = Annotated[Path | None, typer.Option(help="Real inputs: an .npz with one array per input.")]
+Serve = Annotated[str | None, typer.Option(help="best, all, or BACKEND:PRECISION.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Every target must pass.")]
+Defer = Annotated[bool, typer.Option("--defer", help="Record targets that need a GPU for a later build.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 class Engine(StrEnum):

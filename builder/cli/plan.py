@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from builder import defaults
+from builder.cli.options import AsJson, Defer, Inputs, Models, Name, Samples, Serve, Strict, Targets, Triton
 from builder.cli.request import load_request
 from builder.cli.show import console, print_json
 
@@ -19,17 +20,17 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def plan(
-    models: list[Path] = typer.Argument(..., metavar="SPEC|MODEL", help="A spec file, or model files and folders."),
+    models: Models,
     output: Path = typer.Option(Path(defaults.OUTPUT), "-o", "--output", help="The repository it is compared with."),
-    targets: str = typer.Option(None, help="BACKEND:PRECISION,… for every model."),
-    triton: str = typer.Option(None, help="The Triton release that the repository is for, as YY.MM."),
-    name: str = typer.Option(None, help="The model's name; its file name when left out."),
-    inputs: list[str] = typer.Option([], "--input", help="NAME:DTYPE:D1,D2,… where the file does not tell."),
-    samples: Path = typer.Option(None, help="Real inputs: an .npz with one array per input."),
-    serve: str = typer.Option(None, help="best, all, or BACKEND:PRECISION."),
-    strict: bool = typer.Option(False, "--strict", help="Every target must pass."),
-    defer: bool = typer.Option(False, "--defer", help="Record targets that need a GPU for a later build."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
+    targets: Targets = None,
+    triton: Triton = None,
+    name: Name = None,
+    inputs: Inputs = [],  # noqa: B006 - typer copies it
+    samples: Samples = None,
+    serve: Serve = None,
+    strict: Strict = False,
+    defer: Defer = False,
+    as_json: AsJson = False,
 ) -> None:
     """What a build would do, what is cached, and why not; changes nothing."""
     from builder.cache import default_cache
