@@ -15,7 +15,7 @@ import pytest
 import tiny_models
 from command_line import assert_sound, build, snapshot, start
 
-KILLS = 25
+KILLS = int(os.environ.get("KILLS", "25"))
 CHECKED_EVERY = 6
 """After every so many kills a whole build follows."""
 ARGUMENTS = ("m.onnx", "-o", "repo", "--targets", "onnxruntime:fp32", "--check", "none")
