@@ -8,7 +8,7 @@ making the folder `<cache>/<kind>/<key>/` exist. A work never holds a machine pa
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from builder.records import canonical, to_json
@@ -144,9 +144,3 @@ def work_needs(work: Work) -> tuple[tuple[str, str], ...]:
     if isinstance(work, Convert):
         return (("export", work.export),)
     return (("export", work.export), ("convert", work.convert))
-
-
-def relabelled(work: Work, **changes: Any) -> Work:  # noqa: ANN401
-    """A copy with other fields, for tests of keys."""
-    known = {field.name for field in fields(work)}
-    return replace(work, **{key: value for key, value in changes.items() if key in known})

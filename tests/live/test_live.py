@@ -19,7 +19,6 @@ from builder import records
 from builder.compare import Gates
 from builder.errors import ServeError
 from builder.live import LiveResult, LiveSubject, check_live
-from builder.live.metadata_samples import metadata_samples
 from builder.runtime import Runtime
 from builder.samples import Request
 from builder.servers import Endpoint, ServeOptions
@@ -205,13 +204,3 @@ def model_processes() -> set[int]:
 
 def _is_stub(process: psutil.Process) -> bool:
     return any("triton_python_backend_stub" in word for word in process.cmdline()[:1])
-
-
-def test_random_requests_from_metadata(endpoint: Endpoint) -> None:
-    for model, rows in (("linear", 1), ("texts", 0), ("scalar", 0)):
-        signature, requests = metadata_samples(endpoint, model)
-        assert requests
-        assert all(set(request.inputs) == {tensor.name for tensor in signature.inputs} for request in requests)
-        assert all(request.rows == rows for request in requests)
-    with pytest.raises(ServeError, match="nobody"):
-        metadata_samples(endpoint, "nobody")
