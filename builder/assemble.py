@@ -169,7 +169,7 @@ def model_record(state: ModelState, staged: Sequence[Staged], live: Mapping[str,
 def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
     measured = target.measurement
     numbers = measured and Numbers(measured.outputs, measured.batch, measured.compute, measured.metric, measured.notes)
-    every: tuple[Work, ...] = (state.plan.export, target.plan.convert, target.plan.measure)
+    every: tuple[Work, ...] = (state.plan.export, target.plan.prepare, target.plan.convert, target.plan.measure)
     works: dict[str, dict[str, Any]] = {work.kind: portable(to_json(work)) for work in every}
     return TargetRecord(
         target=target.target,

@@ -37,7 +37,7 @@ from builder.settle import Building, BuildOptions, settle
 from builder.spec import RepoSpec
 from builder.swap import staging, swap
 from builder.verify import LiveVerdict
-from builder.work import Export, work_key
+from builder.work import Export, Prepare, Work, work_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,17 @@ def work_labels(plan: Plan) -> dict[str, str]:
     labels: dict[str, str] = {}
     for model in plan.models:
         for work in model.works:
-            what = "export" if isinstance(work, Export) else f"{work.target} {work.kind}"
-            labels.setdefault(work_key(work), f"{model.spec.name} {what}")
+            labels.setdefault(work_key(work), f"{model.spec.name} {work_label(work)}")
     return labels
+
+
+def work_label(work: Work) -> str:
+    """`export`, `prepare int8 (onnx)`, `openvino:int8 convert`."""
+    if isinstance(work, Export):
+        return "export"
+    if isinstance(work, Prepare):
+        return f"prepare {work.precision} ({work.dialect})"
+    return f"{work.target} {work.kind}"
 
 
 def _signature_findings(run: Building) -> Iterator[Finding]:

@@ -1,10 +1,12 @@
-"""`model.onnx` of an export → the files of one target, and the ports they declare."""
+"""The ONNX model of an export, prepared or as it is → the files of one target, and the ports they declare."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from builder.backends import backend_module
+from builder.backends import Conversion, backend_module
+from builder.cache import Cache
 from builder.digests import folder_digests
 from builder.errors import BuildError
 from builder.measurement import CONVERT_FILE, EXPORT_FILE, ONNX_FILE, ConvertReport, ExportReport
@@ -12,18 +14,26 @@ from builder.records import read_record, write_record
 from builder.work import Convert
 
 
-def run_convert(work: Convert, export: Path, out: Path) -> None:
+def run_convert(work: Convert, cache: Cache, out: Path) -> None:
     """Write the target's files and `convert.json` into `out`.
 
     Raises:
         BuildError: the backend cannot serve the signature, or its converter refuses the model.
     """
-    report = read_record(ExportReport, export / EXPORT_FILE)
+    export = cache.folder("export", work.export)
     refusal = refusal_of(work, export)
     if refusal is not None:
         raise refusal
-    backend = backend_module(work.target.backend)
-    ports = backend.convert(export / ONNX_FILE, report.signature, work.target.precision, work.release, out)
+    job = Conversion(
+        model=(cache.folder("prepare", work.prepare) if work.prepare else export) / ONNX_FILE,
+        export=export,
+        signature=read_record(ExportReport, export / EXPORT_FILE).signature,
+        precision=work.target.precision,
+        release=work.release,
+        options=json.loads(work.options),
+        shared=cache.root / "shared",
+    )
+    ports = backend_module(work.target.backend).convert(job, out)
     files = folder_digests(out)
     size = sum((out / name).stat().st_size for name in files)
     write_record(out / CONVERT_FILE, ConvertReport(ports, files, size))

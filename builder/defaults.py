@@ -10,11 +10,23 @@ SERVE: Final = "best"
 MAX_BATCH_SIZE: Final = 8
 INSTANCE_COUNT: Final = 1
 VERSIONS_KEPT: Final = 2
+SEQUENCE_STRATEGY: Final = "oldest"
+SEQUENCES: Final = 1024
+"""Sequences that an instance takes at once; the next ones wait."""
+SEQUENCE_IDLE_US: Final = 5_000_000
+"""A sequence without requests for so long is ended; Triton's own default is one second."""
 JOBS: Final = 2
 
 MAX_RELATIVE_ERROR: Final = 0.02
 """Largest error allowed, as a share of the output's largest magnitude."""
 MIN_COSINE: Final = 0.999
+
+OPTIMIZE: Final = "auto"
+CALIBRATOR: Final = "minmax"
+CALIBRATION_SAMPLES: Final = 300
+"""At most; never more than half of the rows, so that accuracy is judged on others."""
+SEARCH_BUDGET_S: Final = 120.0
+"""Seconds that may go into finding the nodes that must stay in fp32."""
 
 SAMPLE_SEED: Final = 0
 ODD_BATCH: Final = 3

@@ -65,7 +65,7 @@ def _target(word: str, signature: Signature | None) -> TargetView:
     backend = backend_module(word)
     refusal = backend.refuses(signature, RELEASE) if signature else None
     missing = backend.missing()
-    return TargetView(word, backend.PRECISIONS, refusal or "", missing[0] if missing else "")
+    return TargetView(word, tuple(backend.GRAPHS), refusal or "", missing[0] if missing else "")
 
 
 def _releases(description: Description) -> tuple[str, ...] | None:

@@ -86,7 +86,7 @@ def judge_model(plan: ModelPlan, outcomes: Mapping[str, Outcome], cache: Cache) 
 def gates_of(model: ModelSpec) -> Gates:
     """The spec's gates."""
     accuracy = model.accuracy
-    return Gates(**accuracy.model_dump()) if accuracy else Gates()
+    return Gates(**accuracy.model_dump(exclude={"search_budget_s"})) if accuracy else Gates()
 
 
 def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Outcome], cache: Cache) -> TargetState:

@@ -5,13 +5,14 @@ Numbers only. What they mean is decided from `measurement.json` later, so a chan
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from builder.backends import Session, backend_module
+from builder.backends import Session, Settings, backend_module
 from builder.compare import compare_outputs, merge_errors, output_scales
 from builder.errors import BuildError
 from builder.measurement import (
@@ -59,7 +60,8 @@ def run_measure(work: Measure, export: Path, convert: Path, out: Path) -> None:
     """
     report = read_record(ExportReport, export / EXPORT_FILE)
     requests = load_requests(export / REFERENCE_FILE, report.signature)
-    session = backend_module(work.target.backend).open_session(convert, report.signature)
+    settings = Settings(work.target.precision, json.loads(work.options))
+    session = backend_module(work.target.backend).open_session(convert, report.signature, settings)
     try:
         measurement = _measure(work, session, report, requests)
     finally:
@@ -84,6 +86,7 @@ def _measure(work: Measure, session: Session, report: ExportReport, requests: Se
         compute=session.compute,
         metric=metric,
         notes=tuple(_notes(session.compute, report, requests)),
+        precision=session.precision_proof(),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from builder.tensors import Signature
+from builder.tensors import Signature, Tensor
 
 EXPORT_FILE = "export.json"
 REFERENCE_FILE = "reference.npz"
 ONNX_FILE = "model.onnx"
+CALIBRATION_FILE = "calibration.npz"
+PREPARE_FILE = "prepare.json"
 CONVERT_FILE = "convert.json"
 MEASUREMENT_FILE = "measurement.json"
 
@@ -30,6 +32,39 @@ class BatchProof:
 
 
 @dataclass(frozen=True, slots=True)
+class Sequencing:
+    """How a model is asked in sequences: state inputs paired with the outputs that give the next one, and control
+    kinds (`start`) paired with the inputs that Triton sets.
+    """
+
+    states: tuple[tuple[str, str], ...]
+    controls: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def inner_inputs(self) -> frozenset[str]:
+        """Inputs that no client sends."""
+        return frozenset((*(name for name, _ in self.states), *(name for _, name in self.controls)))
+
+    @property
+    def inner_outputs(self) -> frozenset[str]:
+        """Outputs that no client gets."""
+        return frozenset(name for _, name in self.states)
+
+
+def served_signature(signature: Signature, sequence: Sequencing | None) -> Signature:
+    """What a client sees: the source's signature without states and controls."""
+    if sequence is None:
+        return signature
+
+    def without(tensors: tuple[Tensor, ...], names: frozenset[str]) -> tuple[Tensor, ...]:
+        return tuple(tensor for tensor in tensors if tensor.name not in names)
+
+    return Signature(
+        without(signature.inputs, sequence.inner_inputs), without(signature.outputs, sequence.inner_outputs)
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ExportReport:
     """`export.json`: what came out of the source and how.
 
@@ -45,6 +80,63 @@ class ExportReport:
     samples: str
     notes: tuple[str, ...] = ()
     parameters: int | None = None
+    applicable: tuple[str, ...] = ()
+    """Graph transforms that find something to do here, by a look at the graph alone."""
+    sequence: Sequencing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransformReport:
+    """One graph transform, judged on its own: what it did, and why it was kept or left out.
+
+    Latencies are medians of one run on this machine, in milliseconds; `max_relative` is the largest change of an
+    output over that output's largest magnitude.
+    """
+
+    name: str
+    kept: bool
+    reason: str
+    nodes_before: int
+    nodes_after: int
+    bytes_before: int
+    bytes_after: int
+    median_ms_before: float | None = None
+    median_ms_after: float | None = None
+    max_relative: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptNode:
+    """An ONNX node that stays in fp32 within a graph of lower precision.
+
+    `gain` is by how much the worst error over its gate falls by keeping it (dimensionless; infinite for an overflow).
+    """
+
+    name: str
+    operator: str
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationReport:
+    """How int8 was made: the mode that was chosen and, for static, the calibrator and its rows."""
+
+    mode: str
+    calibrator: str | None
+    rows: int
+    quantized_nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareReport:
+    """`prepare.json`: what became of the exported graph."""
+
+    precision: str
+    dialect: str
+    transforms: tuple[TransformReport, ...] = ()
+    quantization: QuantizationReport | None = None
+    kept_fp32: tuple[KeptNode, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +181,20 @@ class TaskMetric:
 
 
 @dataclass(frozen=True, slots=True)
+class PrecisionProof:
+    """What an artefact really stores and computes in, read from the opened artefact.
+
+    `compute` pairs a type (`int8`, `fp16`, `bf16`, `fp32`) with its share of the heavy operators' work (convolutions
+    and matrix products), `weights` with its share of the weights' elements; shares add up to 1, and are empty where
+    there is nothing of the kind. `source` says what was read: `ONNX graph`, `OpenVINO execution graph`.
+    """
+
+    compute: tuple[tuple[str, float], ...]
+    weights: tuple[tuple[str, float], ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """Time of one run at a batch size (0: the model has no batch axis; one sample request), in milliseconds."""
 
@@ -110,3 +216,4 @@ class Measurement:
     compute: str
     metric: TaskMetric | None = None
     notes: tuple[str, ...] = ()
+    precision: PrecisionProof | None = None

@@ -18,11 +18,12 @@ from typing import Final, Literal
 from builder.cache import Cache, disk_error, publish, session
 from builder.convert import refusal_of
 from builder.errors import BuildError, BuildRepoError, MachineError, SpecError, error_from_json
+from builder.prepare import has_nothing_to_do, pass_through
 from builder.processes import Children
 from builder.progress import Event, Progress
 from builder.records import write_record
 from builder.step import run_work
-from builder.work import Convert, Measure, Work, work_needs
+from builder.work import Convert, Measure, Prepare, Work, work_needs
 
 LOG_TAIL_LINES: Final = 6
 FULL_DISK_BYTES: Final = 4 * 1024 * 1024
@@ -67,7 +68,7 @@ def run_works(  # noqa: PLR0913 - the options of a build
 ) -> dict[str, Outcome]:
     """Make every work exist; `works` is in an order in which each follows what it needs.
 
-    `jobs` 0 runs in this process. A measurement runs alone, so that its latencies mean something.
+    `jobs` 0 runs in this process. A work that measures runs alone, so that its latencies mean something.
 
     Raises:
         MachineError: the disk is full or cannot be written: nothing later could succeed either.
@@ -128,7 +129,7 @@ def _start_ready(run: _Run, pool: ThreadPoolExecutor) -> None:
     for key, work in list(run.todo.items()):
         if not all(run.cache.has(kind, need) for kind, need in work_needs(work)):
             continue
-        alone = isinstance(work, Measure) or any(isinstance(other, Measure) for other in run.running.values())
+        alone = any(isinstance(one, (Measure, Prepare)) for one in (work, *run.running.values()))
         if run.running and (alone or len(run.running) >= max(run.jobs, 1)):
             continue
         future = pool.submit(_run_one, run, key, run.todo.pop(key))
@@ -142,6 +143,8 @@ def _run_one(run: _Run, key: str, work: Work) -> Outcome:
     if refusal is not None:
         run.progress(Event("failed", label, refusal.message))
         return Outcome("failed", error=refusal)
+    if isinstance(work, Prepare) and has_nothing_to_do(work, run.cache):
+        return _pass_through(run, key, work)
     run.progress(Event("start", label))
     started = time.monotonic()
     try:
@@ -152,6 +155,18 @@ def _run_one(run: _Run, key: str, work: Work) -> Outcome:
     detail = outcome.error.message if outcome.error else ""
     run.progress(Event("failed" if outcome.error else "done", label, detail, seconds))
     return replace(outcome, seconds=seconds)
+
+
+def _pass_through(run: _Run, key: str, work: Prepare) -> Outcome:
+    """A model that stays as it was exported needs no process of its own."""
+    out = run.folder / key
+    try:
+        out.mkdir()
+        pass_through(work, run.cache, out)
+        publish(out, run.cache.folder(work.kind, key))
+    except OSError as error:
+        return Outcome("failed", error=disk_error(error, run.folder))
+    return Outcome("built")
 
 
 def _run_in_process(run: _Run, key: str, work: Work) -> Outcome:

@@ -10,16 +10,30 @@ from pathlib import Path
 from builder import defaults
 from builder.backends import backend_module
 from builder.code_digest import callable_digest, path_digest, pickled_code_digest
-from builder.errors import MachineError
+from builder.errors import MachineError, SpecError
 from builder.libraries import code_digest, library_versions
 from builder.machine import machine_facts
 from builder.releases import get_release
 from builder.sources import require, source_module
-from builder.spec import ModelSpec, RepoSpec
+from builder.spec import AccuracySpec, ModelSpec, QuantizationSpec, RepoSpec
 from builder.tensors import Tensor
-from builder.work import Convert, Export, Measure, SamplesRef, SourceRef, Target, Work, parse_target, work_key
+from builder.work import (
+    Convert,
+    Export,
+    Measure,
+    Prepare,
+    Quantization,
+    SamplesRef,
+    Search,
+    SourceRef,
+    Target,
+    Work,
+    parse_target,
+    work_key,
+)
 
 EXPORT_LIBRARIES = ("onnx", "onnxruntime", "numpy")
+PREPARE_LIBRARIES = ("onnx", "onnxruntime", "numpy", "onnxslim", "onnxoptimizer")
 MEASURE_LIBRARIES = ("numpy",)
 
 
@@ -28,6 +42,7 @@ class TargetPlan:
     """One target of one model. Where this machine cannot build it, `missing` says what is lacking and what to do."""
 
     target: Target
+    prepare: Prepare
     convert: Convert
     measure: Measure
     missing: tuple[str, str] | None = None
@@ -36,7 +51,7 @@ class TargetPlan:
     @property
     def works(self) -> tuple[Work, ...]:
         """In order; none where the target is not built here."""
-        return () if self.missing or self.deferred else (self.convert, self.measure)
+        return () if self.missing or self.deferred else (self.prepare, self.convert, self.measure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +93,10 @@ def make_plan(spec: RepoSpec, *, defer: bool = False, strict: bool = False) -> P
 
 
 def _plan_model(model: ModelSpec, release: str, *, defer: bool, strict: bool) -> ModelPlan:
+    _require_real_samples(model)
     export = _export(model, release)
     targets = tuple(
-        _plan_target(parse_target(text), work_key(export), release, defer=defer) for text in model.targets or ()
+        _plan_target(model, export, parse_target(text), release, defer=defer) for text in model.targets or ()
     )
     for plan in targets:
         if plan.missing and _needed(plan, model, targets, strict=strict):
@@ -96,26 +112,79 @@ def _needed(plan: TargetPlan, model: ModelSpec, targets: tuple[TargetPlan, ...],
     return asked or not others or backend_module(plan.target.backend).DEFERS
 
 
-def _plan_target(target: Target, export: str, release: str, *, defer: bool) -> TargetPlan:
+def _plan_target(model: ModelSpec, export: Export, target: Target, release: str, *, defer: bool) -> TargetPlan:
     backend = backend_module(target.backend)
     missing = backend.missing()
     deferred = defer and missing is not None and backend.DEFERS
+    prepare = _prepare(model, export, backend.GRAPHS[target.precision], backend.DIALECT)
     convert = Convert(
-        export=export,
+        export=work_key(export),
+        prepare=work_key(prepare),
         target=target,
         release=release,
+        options=_options(model, target.backend),
         libraries=library_versions(backend.LIBRARIES),
         code=code_digest(),
     )
     measure = Measure(
-        export=export,
+        export=work_key(export),
         convert=work_key(convert),
         target=target,
+        options=convert.options,
         machine=machine_facts(),
         libraries=library_versions((*backend.LIBRARIES, *MEASURE_LIBRARIES)),
         code=code_digest(),
     )
-    return TargetPlan(target, convert, measure, None if deferred else missing, deferred)
+    return TargetPlan(target, prepare, convert, measure, None if deferred else missing, deferred)
+
+
+def _prepare(model: ModelSpec, export: Export, precision: str, dialect: str) -> Prepare:
+    """What of the spec decides the graph, and nothing else: targets that need the same graph share the work."""
+    lower = precision != "fp32"
+    return Prepare(
+        export=work_key(export),
+        precision=precision,
+        dialect=dialect,
+        optimize=model.optimize == "auto",
+        quantization=_quantization(model) if precision == "int8" else None,
+        search=_search(model) if lower else None,
+        opset=export.opset,
+        ir_version=export.ir_version,
+        machine=machine_facts(),
+        libraries=library_versions(PREPARE_LIBRARIES),
+        code=code_digest(),
+    )
+
+
+def _quantization(model: ModelSpec) -> Quantization:
+    spec = model.quantization or QuantizationSpec()
+    return Quantization(spec.mode, spec.calibrator, spec.per_channel)
+
+
+def _search(model: ModelSpec) -> Search:
+    spec = model.accuracy or AccuracySpec()
+    return Search(spec.model_dump(exclude={"search_budget_s"}), spec.search_budget_s)
+
+
+def _options(model: ModelSpec, backend: str) -> str:
+    """The words of the spec that one backend alone understands, as canonical JSON."""
+    return json.dumps({}, sort_keys=True)
+
+
+def _require_real_samples(model: ModelSpec) -> None:
+    """Ranges measured on random numbers would make an int8 model that is wrong on real ones.
+
+    Raises:
+        SpecError: a target needs calibration, and the spec has no samples.
+    """
+    spec = model.quantization or QuantizationSpec()
+    asked = [text for text in model.targets or () if parse_target(text).precision == "int8"]
+    if asked and model.samples is None and spec.mode != "dynamic":
+        raise SpecError(
+            f"{model.name}: {', '.join(asked)} needs real samples to calibrate with, and the spec has none",
+            remedy="give real inputs with samples: {path: samples.npz} (or --samples FILE.npz), one array for each "
+            "input; a transformer can do without: quantization: {mode: dynamic}",
+        )
 
 
 def _export(model: ModelSpec, release: str) -> Export:
@@ -162,11 +231,18 @@ def _source(model: ModelSpec) -> SourceRef:
 
 def _samples(model: ModelSpec) -> SamplesRef:
     batch = (model.batching.max_batch_size if model.batching else None) or defaults.MAX_BATCH_SIZE
+    quantized = any(parse_target(text).precision == "int8" for text in model.targets or ())
+    calibration = (model.quantization or QuantizationSpec()).samples if quantized else 0
     if model.samples is None:
         return SamplesRef(path=None, digest="", labels=None, seed=defaults.SAMPLE_SEED, max_batch_size=batch)
     path = model.samples.path
     return SamplesRef(
-        path=str(path), digest=path_digest(path), labels=model.samples.labels, seed=0, max_batch_size=batch
+        path=str(path),
+        digest=path_digest(path),
+        labels=model.samples.labels,
+        seed=defaults.SAMPLE_SEED,
+        max_batch_size=batch,
+        calibration=calibration,
     )
 
 

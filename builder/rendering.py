@@ -7,10 +7,12 @@ same bytes again.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder.backends import Settings, backend_module
 from builder.cache import Cache, publish, session
 from builder.digests import file_digest, folder_digests
 from builder.findings import Finding
@@ -84,11 +86,11 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
     if asked.target.converted is None:
         msg = f"{asked.folder}: {asked.target.target} was never converted"
         raise ValueError(msg)
-    spec = asked.state.spec
+    spec, target = asked.state.spec, asked.target.target
     requests = _warmup_samples(spec, asked.report, asked.samples)
     request = ConfigRequest(
         name=asked.folder,
-        backend=asked.target.target.backend,
+        backend=target.backend,
         release=asked.release,
         signature=asked.report.signature,
         ports=asked.target.converted.ports,
@@ -97,6 +99,9 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
         instances=spec.instances or InstancesSpec(),
         label_files=dict([asked.label_file]) if asked.label_file else {},
         warmup=warmup_from_samples(asked.report.signature, requests, len(requests)),
+        settings=backend_module(target.backend).config_fields(
+            Settings(target.precision, json.loads(asked.target.plan.convert.options))
+        ),
         overrides=spec.config,
     )
     rendered = render_config(request)

@@ -15,6 +15,8 @@ from builder import defaults
 from builder.tensors import BY_NUMPY
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+ZERO = "zero"
+"""A state that starts with zeros."""
 LONGEST_NAME = 200
 """A folder's name holds 255 bytes, and `serve: all` puts the target behind a model's."""
 
@@ -112,6 +114,9 @@ class SamplesSpec(Part):
 
     path: Path = Field(strict=False)
     labels: str | None = Field(None, description="The array that holds one class number a row")
+    sequence_id: str | None = Field(
+        None, description="With sequence: the array that says which sequence a row is a step of, in order"
+    )
 
 
 class AccuracySpec(Part):
@@ -121,6 +126,20 @@ class AccuracySpec(Part):
     min_cosine: float = Field(defaults.MIN_COSINE, ge=-1, le=1)
     metric: Literal["top1"] | None = None
     max_drop: float | None = Field(None, ge=0, le=1)
+    search_budget_s: float = Field(
+        defaults.SEARCH_BUDGET_S, ge=0, description="Seconds to look for the nodes that must stay in fp32; 0: none"
+    )
+
+
+class QuantizationSpec(Part):
+    """How int8 is made of the model."""
+
+    mode: Literal["auto", "static", "dynamic"] = Field(
+        "auto", description="static measures ranges on samples; dynamic suits transformers; auto looks at the graph"
+    )
+    calibrator: Literal["minmax", "entropy", "percentile"] = defaults.CALIBRATOR
+    samples: int = Field(defaults.CALIBRATION_SAMPLES, ge=1, description="At most so many rows calibrate")
+    per_channel: bool = True
 
 
 class BatchingSpec(Part):
@@ -150,6 +169,47 @@ class InstancesSpec(Part):
     kind: Literal["auto", "cpu", "gpu"] = "auto"
 
 
+class StateSpec(Part):
+    """An input that takes the state, and the output that gives the next one."""
+
+    input: str = Field(min_length=1)
+    output: str = Field(min_length=1)
+    initial: str = Field(ZERO, min_length=1, description="zero, or an .npy file with the first value of a sequence")
+
+
+class SequenceSpec(Part):
+    """Triton's sequence batcher with implicit state: the server keeps what the model needs of earlier requests."""
+
+    states: tuple[StateSpec, ...] = Field(strict=False, min_length=1)
+    controls: dict[Literal["start", "end", "ready", "corrid"], str] = Field(
+        default_factory=dict, description="Inputs of the model that Triton sets: where a sequence starts and ends …"
+    )
+    strategy: Literal["oldest", "direct"] = Field(
+        defaults.SEQUENCE_STRATEGY,  # type: ignore[arg-type]
+        description="oldest: batches of whichever sequences wait; direct: a fixed place in the batch for each",
+    )
+    max_candidate_sequences: int | None = Field(None, ge=1, description="oldest: sequences that an instance takes")
+    max_idle_us: int = Field(defaults.SEQUENCE_IDLE_US, ge=1, description="A sequence silent for longer is ended")
+
+    @model_validator(mode="after")
+    def _fits(self) -> SequenceSpec:
+        if self.strategy == "direct" and self.max_candidate_sequences is not None:
+            msg = "max_candidate_sequences belongs to strategy oldest; direct takes as many as max_batch_size"
+            raise ValueError(msg)
+        for word in ("input", "output"):
+            names = [getattr(state, word) for state in self.states]
+            double = next((name for name in names if names.count(name) > 1), None)
+            if double is not None:
+                msg = f"{word} {double!r} belongs to two states"
+                raise ValueError(msg)
+        inputs = [*(state.input for state in self.states), *self.controls.values()]
+        double = next((name for name in inputs if inputs.count(name) > 1), None)
+        if double is not None:
+            msg = f"input {double!r} has two parts to play"
+            raise ValueError(msg)
+        return self
+
+
 class WarmupSpec(Part):
     """Requests that Triton runs at load, made from the samples."""
 
@@ -174,8 +234,13 @@ class ModelSpec(Part):
     targets: tuple[str, ...] | None = Field(None, strict=False)
     serve: str | None = Field(None, description="best, all, or one target")
     accuracy: AccuracySpec | None = None
+    optimize: Literal["auto", "none"] | None = Field(
+        None, description="auto: graph transforms that were measured to help; none: the graph as exported"
+    )
+    quantization: QuantizationSpec | None = None
     batching: BatchingSpec | None = None
     instances: InstancesSpec | None = None
+    sequence: SequenceSpec | None = None
     warmup: WarmupSpec | None = None
     versions: VersionsSpec | None = None
     config: dict[str, Any] = Field(default_factory=dict, description="Fields of Triton's ModelConfig, in its names")
@@ -196,6 +261,8 @@ class DefaultsSpec(Part):
     targets: tuple[str, ...] = Field(defaults.TARGETS, strict=False)
     serve: str = defaults.SERVE
     accuracy: AccuracySpec = AccuracySpec()
+    optimize: Literal["auto", "none"] = defaults.OPTIMIZE
+    quantization: QuantizationSpec = QuantizationSpec()
     batching: BatchingSpec = BatchingSpec()
     instances: InstancesSpec = InstancesSpec()
     versions: VersionsSpec = VersionsSpec()

@@ -182,7 +182,7 @@ def _target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> 
         if target.backend not in BACKENDS:
             yield Problem((*where, index), f"no backend {target.backend!r}{_nearest(target.backend, list(BACKENDS))}")
             continue
-        precisions = backend_module(target.backend).PRECISIONS
+        precisions = backend_module(target.backend).GRAPHS
         if target.precision not in precisions:
             yield Problem(
                 (*where, index),
@@ -256,6 +256,8 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             "targets": tuple(str(parse_target(text)) for text in model.targets or given.targets),
             "serve": _serve_word(model.serve or given.serve),
             "accuracy": model.accuracy or given.accuracy,
+            "optimize": model.optimize or given.optimize,
+            "quantization": model.quantization or given.quantization,
             "batching": model.batching or given.batching,
             "instances": model.instances or given.instances,
             "versions": model.versions or given.versions,

@@ -20,7 +20,7 @@ from builder.isolation import leave_network
 from builder.log import set_up_logging
 from builder.processes import PARENT_VARIABLE
 from builder.records import read_record
-from builder.work import Convert, Export, Measure, Work
+from builder.work import Convert, Export, Measure, Prepare, Work
 
 ARGUMENTS: Final = 4
 
@@ -46,10 +46,14 @@ def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
         from builder.export import run_export
 
         run_export(work, out, isolated=isolated)
+    elif isinstance(work, Prepare):
+        from builder.prepare import run_prepare
+
+        run_prepare(work, cache, out)
     elif isinstance(work, Convert):
         from builder.convert import run_convert
 
-        run_convert(work, cache.folder("export", work.export), out)
+        run_convert(work, cache, out)
     elif isinstance(work, Measure):
         from builder.measure import run_measure
 
@@ -58,7 +62,7 @@ def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
 
 def read_work(path: Path) -> Work:
     """Read a work record, whichever kind it is."""
-    kinds: dict[str, type[Work]] = {"export": Export, "convert": Convert, "measure": Measure}
+    kinds: dict[str, type[Work]] = {"export": Export, "prepare": Prepare, "convert": Convert, "measure": Measure}
     kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
     return read_record(kinds[kind], path)
 

@@ -71,6 +71,45 @@ class SamplesRef:
     labels: str | None
     seed: int
     max_batch_size: int
+    calibration: int = 0
+    """At most so many rows are kept apart for calibration; the answers are judged on the others."""
+    sequence_id: str | None = None
+    """The array that says which sequence a row belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How int8 is made: `mode` auto, static or dynamic; `calibrator` minmax, entropy or percentile."""
+
+    mode: str
+    calibrator: str
+    per_channel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The gates that a lower precision must meet, and the seconds that finding fp32 nodes for it may take."""
+
+    gates: dict[str, Any]
+    budget_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateRef:
+    """An input that takes a state and the output that gives the next; the file at `path` holds the first (else 0)."""
+
+    input: str
+    output: str
+    path: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRef:
+    """A model that is asked in sequences; `controls` pairs a kind (`start`) with the input that Triton sets."""
+
+    states: tuple[StateRef, ...]
+    controls: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +128,45 @@ class Export:
     ir_version: int
     libraries: dict[str, str]
     code: str
+    sequence: SequenceRef | None = None
     kind: Literal["export"] = "export"
 
 
 @dataclass(frozen=True, slots=True)
-class Convert:
-    """`model.onnx` of an export → the target's files and `ports.json`."""
+class Prepare:
+    """`model.onnx` of an export → `model.onnx` in a precision, optimised, and `prepare.json`.
+
+    `dialect` is `onnx` (standard operators, for every backend) or `onnxruntime` (its own fused ones too). The machine
+    is in the key, since transforms are kept by what they measured. `quantization` belongs to int8 alone, `search` to
+    every precision below fp32.
+    """
 
     export: str
+    precision: str
+    dialect: str
+    optimize: bool
+    quantization: Quantization | None
+    search: Search | None
+    opset: int
+    ir_version: int
+    machine: dict[str, str]
+    libraries: dict[str, str]
+    code: str
+    kind: Literal["prepare"] = "prepare"
+
+
+@dataclass(frozen=True, slots=True)
+class Convert:
+    """The prepared (else the exported) model → the target's files and `convert.json`.
+
+    `options` is what the spec says for this backend, as canonical JSON.
+    """
+
+    export: str
+    prepare: str | None
     target: Target
     release: str
+    options: str
     libraries: dict[str, str]
     code: str
     kind: Literal["convert"] = "convert"
@@ -111,13 +179,14 @@ class Measure:
     export: str
     convert: str
     target: Target
+    options: str
     machine: dict[str, str]
     libraries: dict[str, str]
     code: str
     kind: Literal["measure"] = "measure"
 
 
-Work = Export | Convert | Measure
+Work = Export | Prepare | Convert | Measure
 
 NOT_IN_KEY = ("path", "import_root")
 """Fields that say where to read; the digest beside them says what was read."""
@@ -141,6 +210,8 @@ def work_needs(work: Work) -> tuple[tuple[str, str], ...]:
     """(kind, key) of the works that must exist before this one."""
     if isinstance(work, Export):
         return ()
-    if isinstance(work, Convert):
+    if isinstance(work, Prepare):
         return (("export", work.export),)
+    if isinstance(work, Convert):
+        return (("export", work.export), *((("prepare", work.prepare),) if work.prepare else ()))
     return (("export", work.export), ("convert", work.convert))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from builder.backends import Conversion
 from builder.measurement import EXPORT_FILE, ONNX_FILE, REFERENCE_FILE, BatchProof, ExportReport
 from builder.records import write_record
 from builder.samples import Request, save_requests
@@ -68,6 +69,11 @@ def write_export(
     proof = BatchProof(proven, sizes) if proven else BatchProof(proven=False, reason="not tried")
     write_record(folder / EXPORT_FILE, ExportReport(ports, "copy", 18, 9, proof, "random, seed 0"))
     return folder
+
+
+def conversion(export: Path, ports: Signature, precision: str = "fp32", **options: Any) -> Conversion:
+    """What a backend is given to convert `export/model.onnx`, with the spec's words for it."""
+    return Conversion(export / ONNX_FILE, export, ports, precision, "26.07", options, export.parent / "shared")
 
 
 def plain_answers(folder: Path, inputs: Mapping[str, np.ndarray], ports: Signature) -> dict[str, np.ndarray]:

@@ -119,7 +119,7 @@ def test_every_backend_stands_in_the_table_of_targets() -> None:
     for word, row in rows.items():
         backend = backend_module(word)
         targets = re.findall(r"`([^`]+)`", row[headings.index("targets")])
-        assert targets == [f"{word}:{precision}" for precision in backend.PRECISIONS]
+        assert targets == [f"{word}:{precision}" for precision in backend.GRAPHS]
         assert row[headings.index("extra")].strip("`") == backend.EXTRA or (not backend.EXTRA and "none" in row)
 
 
@@ -157,7 +157,7 @@ def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
 
 def test_the_ways_to_add_a_row_name_what_the_protocols_ask_for() -> None:
     steps = text(ARCHITECTURE).partition("## Adding a row")[2].partition("\n## ")[0]
-    for name in ("LIBRARIES", "EXTRA", "recognise", "describe", "load", "PRECISIONS", "FILENAME", "DEFERS", "missing",
+    for name in ("LIBRARIES", "EXTRA", "recognise", "describe", "load", "GRAPHS", "FILENAME", "DEFERS", "missing",
                  "refuses", "convert", "open_session", "SOURCES", "BACKENDS", "CHECKS", "SERVERS"):  # fmt: skip
         assert f"`{name}`" in steps
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
-from small_graphs import plain_answers, random_inputs, requests_for, signature, write_export, write_graph
+from small_graphs import conversion, plain_answers, random_inputs, requests_for, signature, write_export, write_graph
 
 from builder.backends import backend_module
 from builder.errors import BuildError
@@ -43,8 +43,8 @@ def measured(export: Path, ports: Signature, target: str = "onnxruntime:fp32") -
     convert, out = export.parent / "convert", export.parent / "measure"
     convert.mkdir()
     out.mkdir()
-    backend_module(goal.backend).convert(export / "model.onnx", ports, goal.precision, "26.07", convert)
-    run_measure(Measure("e", "c", goal, {}, {}, ""), export, convert, out)
+    backend_module(goal.backend).convert(conversion(export, ports, goal.precision), convert)
+    run_measure(Measure("e", "c", goal, "{}", {}, {}, ""), export, convert, out)
     return read_record(Measurement, out / MEASUREMENT_FILE)
 
 

@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused_with_its_place(kind: type, data: Any, says
 
 
 def test_a_work_is_read_by_its_kind() -> None:
-    work = Convert("e", Target("onnxruntime", "fp32"), "26.07", {"onnx": "1"}, "c")
+    work = Convert("e", None, Target("onnxruntime", "fp32"), "26.07", "{}", {"onnx": "1"}, "c")
     assert from_json(Work, to_json(work)) == work
 
 

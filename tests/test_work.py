@@ -14,7 +14,10 @@ from builder.work import (
     Convert,
     Export,
     Measure,
+    Prepare,
+    Quantization,
     SamplesRef,
+    Search,
     SourceRef,
     Target,
     Work,
@@ -35,9 +38,22 @@ EXPORT = Export(
     libraries={"onnx": "1.0"},
     code="c",
 )
-CONVERT = Convert("e", TARGET, "26.07", {"onnxruntime": "1"}, "c")
-MEASURE = Measure("e", "v", TARGET, {"cpu": "z", "cores": "2"}, {"numpy": "2"}, "c")
-WORKS = (EXPORT, CONVERT, MEASURE)
+PREPARE = Prepare(
+    export="e",
+    precision="int8",
+    dialect="onnx",
+    optimize=True,
+    quantization=Quantization("static", "minmax", per_channel=True),
+    search=Search({"min_cosine": 0.9}, 60.0),
+    opset=21,
+    ir_version=10,
+    machine={"cpu": "z"},
+    libraries={"onnx": "1.0"},
+    code="c",
+)
+CONVERT = Convert("e", "p", TARGET, "26.07", "{}", {"onnxruntime": "1"}, "c")
+MEASURE = Measure("e", "v", TARGET, "{}", {"cpu": "z", "cores": "2"}, {"numpy": "2"}, "c")
+WORKS = (EXPORT, PREPARE, CONVERT, MEASURE)
 
 
 def variants(value: Any) -> list[Any]:
@@ -105,7 +121,9 @@ def test_a_work_survives_json_with_its_key(work: Work) -> None:
 
 def test_needs_name_kind_and_key() -> None:
     assert work_needs(EXPORT) == ()
-    assert work_needs(CONVERT) == (("export", "e"),)
+    assert work_needs(PREPARE) == (("export", "e"),)
+    assert work_needs(CONVERT) == (("export", "e"), ("prepare", "p"))
+    assert work_needs(dataclasses.replace(CONVERT, prepare=None)) == (("export", "e"),)
     assert work_needs(MEASURE) == (("export", "e"), ("convert", "v"))
 
 

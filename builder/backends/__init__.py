@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from builder.measurement import PrecisionProof
 from builder.tensors import Signature
 
 if TYPE_CHECKING:
@@ -14,6 +16,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a backend converts.
+
+    `model` is the file to convert: the prepared ONNX in the precision of `GRAPHS`, or the export's own. `export` is
+    the export's folder (samples, reference, other formats of the source), `options` what the spec says for this
+    backend, `shared` a folder that outlives the work, for caches such as timings.
+    """
+
+    model: Path
+    export: Path
+    signature: Signature
+    precision: str
+    release: str
+    options: Mapping[str, Any]
+    shared: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an artefact runs: the target's precision, and what the spec says for this backend."""
+
+    precision: str = "fp32"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Session(Protocol):
@@ -25,13 +53,19 @@ class Session(Protocol):
 
     def run(self, inputs: Arrays) -> Arrays: ...
 
+    def precision_proof(self) -> PrecisionProof | None:
+        """Which types the artefact really stores and computes in; None where nothing can tell."""
+
     def close(self) -> None: ...
 
 
 class Backend(Protocol):
     """A module of this folder."""
 
-    PRECISIONS: tuple[str, ...]
+    GRAPHS: Mapping[str, str]
+    """Precision of a target → precision of the ONNX graph it is converted from."""
+    DIALECT: str
+    """The operators it takes: `onnx`, or `onnxruntime` with that library's own."""
     LIBRARIES: tuple[str, ...]
     """Distributions whose versions decide the artefact and the measurement."""
     EXTRA: str
@@ -50,11 +84,14 @@ class Backend(Protocol):
     def refuses(self, signature: Signature, release: str) -> str | None:
         """Why the native backend cannot serve this signature, in its words; None when it can."""
 
-    def convert(self, onnx_path: Path, signature: Signature, precision: str, release: str, out: Path) -> Signature:
+    def convert(self, job: Conversion, out: Path) -> Signature:
         """Write `out/FILENAME` (and what belongs to it); returns the ports as the artefact itself declares them."""
 
-    def open_session(self, folder: Path, signature: Signature) -> Session:
-        """Load `folder/FILENAME`; `signature` is the source's (names and order)."""
+    def open_session(self, folder: Path, signature: Signature, settings: Settings) -> Session:
+        """Load `folder/FILENAME` as Triton will with `config_fields`; `signature` is the source's (names and order)."""
+
+    def config_fields(self, settings: Settings) -> Mapping[str, Any]:
+        """Fields of ModelConfig, in Triton's names, that make the server run the artefact as it was measured."""
 
 
 BACKENDS: Final[dict[str, str]] = {

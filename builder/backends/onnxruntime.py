@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from builder.backends import Conversion, Settings
 from builder.errors import BuildError
-from builder.measurement import EXPORT_FILE, ONNX_FILE, REFERENCE_FILE
+from builder.measurement import PrecisionProof
+from builder.onnx_tools.files import link_model
 from builder.tensors import BY_NUMPY, Dim, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
-PRECISIONS = ("fp32",)
+GRAPHS = {"fp32": "fp32"}
+DIALECT = "onnxruntime"
 LIBRARIES = ("onnxruntime",)
 EXTRA = ""
 FILENAME = "model.onnx"
@@ -30,9 +32,6 @@ DEFERS = False
 BF16_SINCE: Final = "26.03"
 """The first release whose backend takes bfloat16 inputs and outputs."""
 BF16_ONNX: Final = 16
-
-OWN_FILES: Final = (ONNX_FILE, EXPORT_FILE, REFERENCE_FILE)
-"""What an export without external data consists of."""
 
 TYPES: Final = {
     "tensor(bool)": "bool",
@@ -52,6 +51,11 @@ def missing() -> tuple[str, str] | None:
     return None
 
 
+def config_fields(settings: Settings) -> dict[str, Any]:  # noqa: ARG001 - the Protocol
+    """Nothing: the file holds it all."""
+    return {}
+
+
 def refuses(signature: Signature, release: str) -> str | None:
     """bfloat16 is the only type of ours that some releases do not take."""
     for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
@@ -64,52 +68,20 @@ def refuses(signature: Signature, release: str) -> str | None:
     return None
 
 
-def convert(
-    onnx_path: Path,
-    signature: Signature,
-    precision: str,  # noqa: ARG001 - the file is served as it is
-    release: str,  # noqa: ARG001
-    out: Path,
-) -> Signature:
-    """Link the export's file and its external data; the ports are what onnxruntime makes of them.
+def convert(job: Conversion, out: Path) -> Signature:
+    """Link the file and its external data: it is served as it is. The ports are what onnxruntime makes of them.
 
     Raises:
         BuildError: onnxruntime does not load the model, or its names or types are not the source's.
     """
-    _link(onnx_path, out / FILENAME)
-    for location in _external_files(onnx_path):
-        target = out / location
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _link(onnx_path.parent / location, target)
+    link_model(job.model, out / FILENAME)
     session = _load(out / FILENAME)
     ports = Signature(
-        _ports(session.get_inputs(), signature.inputs, "inputs"),
-        _ports(session.get_outputs(), signature.outputs, "outputs"),
+        _ports(session.get_inputs(), job.signature.inputs, "inputs"),
+        _ports(session.get_outputs(), job.signature.outputs, "outputs"),
     )
     del session
     return ports
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link where both lie on one file system (artefacts never change), else a copy."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _external_files(path: Path) -> tuple[str, ...]:
-    """Files that hold weights beside the model, as the model names them.
-
-    Raises:
-        SpecError: a name leads out of the model's folder, or a file is missing.
-    """
-    if not any(entry.is_dir() or entry.name not in OWN_FILES for entry in path.parent.iterdir()):
-        return ()  # parsing a large model only to learn this would double the memory
-
-    from builder.onnx_tools.reading import data_pieces, read_onnx
-
-    return tuple(sorted({piece.location for piece in data_pieces(read_onnx(path), path)}))
 
 
 def _ports(declared: Any, wanted: tuple[Tensor, ...], side: str) -> tuple[Tensor, ...]:  # noqa: ANN401
@@ -179,11 +151,14 @@ class OnnxRuntimeSession:
             return _run_bfloat16(self._session, self._outputs, inputs)
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
+    def precision_proof(self) -> PrecisionProof | None:
+        return None
+
     def close(self) -> None:
         self._session = None
 
 
-def open_session(folder: Path, signature: Signature) -> OnnxRuntimeSession:
+def open_session(folder: Path, signature: Signature, settings: Settings) -> OnnxRuntimeSession:  # noqa: ARG001 - the Protocol
     """Load `folder/model.onnx`.
 
     Raises:

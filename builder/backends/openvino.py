@@ -10,7 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from builder.backends import Conversion, Settings
 from builder.errors import BuildError
+from builder.frameworks.openvino.execution import precision_proof
+from builder.measurement import PrecisionProof
 from builder.tensors import BY_NUMPY, BY_OPENVINO, Dim, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
-PRECISIONS = ("fp32", "fp16")
+GRAPHS = {"fp32": "fp32", "fp16": "fp32", "bf16": "fp32"}
+"""OpenVINO itself stores the weights in halves for fp16, and computes in bfloat16 when told to."""
+DIALECT = "onnx"
 LIBRARIES = ("openvino",)
 EXTRA = "openvino"
 FILENAME = "model.xml"
@@ -40,6 +45,11 @@ def missing() -> tuple[str, str] | None:
     return None
 
 
+def config_fields(settings: Settings) -> dict[str, Any]:
+    """The only word that Triton's backend has for a precision; without it the CPU's own default is taken."""
+    return {"parameters": {"HINT_BF16": {"string_value": "YES"}}} if settings.precision == "bf16" else {}
+
+
 def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 - the same in every release
     """Types the native backend lacks, scalars, and an output that is an input under the same name."""
     inputs = {tensor.name for tensor in signature.inputs}
@@ -55,13 +65,7 @@ def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 -
     return None
 
 
-def convert(
-    onnx_path: Path,
-    signature: Signature,
-    precision: str,
-    release: str,  # noqa: ARG001 - one IR for all releases
-    out: Path,
-) -> Signature:
+def convert(job: Conversion, out: Path) -> Signature:
     """Write the IR with the source's names, order and types; the ports are read back from the file.
 
     Raises:
@@ -70,10 +74,10 @@ def convert(
     import openvino
 
     try:
-        model = _named(openvino.convert_model(os.fspath(onnx_path)), signature)
+        model = _named(openvino.convert_model(os.fspath(job.model)), job.signature)
         # The file's own place would make equal artefacts differ.
         model.set_rt_info("model.onnx", ["conversion_parameters", "input_model"])
-        openvino.save_model(model, os.fspath(out / FILENAME), compress_to_fp16=precision == "fp16")
+        openvino.save_model(model, os.fspath(out / FILENAME), compress_to_fp16=job.precision == "fp16")
         del model
         _number_layers(out / FILENAME)
         written = openvino.Core().read_model(os.fspath(out / FILENAME))
@@ -81,9 +85,9 @@ def convert(
         raise
     except Exception as error:
         raise BuildError(f"OpenVINO {_version()} does not take the model: {_short(error)}", remedy=REMOVE) from error
-    if precision == "fp16":
+    if job.precision == "fp16":
         _require_fp16(written)
-    return _ports(written, signature)
+    return _ports(written, job.signature)
 
 
 def _number_layers(path: Path) -> None:
@@ -271,7 +275,7 @@ def _short(error: Exception) -> str:
 class OpenVinoSession:
     """A compiled `model.xml` with one request."""
 
-    def __init__(self, compiled: Any, signature: Signature) -> None:  # noqa: ANN401
+    def __init__(self, compiled: Any, path: Path, signature: Signature) -> None:  # noqa: ANN401
         # By place: where OpenVINO drops an operator that changes nothing, a port also gets that operator's name.
         self._inputs = {tensor.name: index for index, tensor in enumerate(signature.inputs)}
         self._outputs = [tensor.name for tensor in signature.outputs]
@@ -279,6 +283,8 @@ class OpenVinoSession:
         devices = "+".join(compiled.get_property("EXECUTION_DEVICES"))
         self._compute = f"{COMPUTE.get(precision, precision)}, {devices}"
         self._request = compiled.create_infer_request()
+        self._compiled = compiled
+        self._path = path
 
     @property
     def compute(self) -> str:
@@ -288,12 +294,17 @@ class OpenVinoSession:
         results = self._request.infer({self._inputs[name]: array for name, array in inputs.items()}, share_inputs=True)
         return {name: results[index] for index, name in enumerate(self._outputs)}
 
+    def precision_proof(self) -> PrecisionProof:
+        import openvino
+
+        return precision_proof(self._compiled, openvino.Core().read_model(os.fspath(self._path)))
+
     def close(self) -> None:
-        self._request = None
+        self._request = self._compiled = None
 
 
-def open_session(folder: Path, signature: Signature) -> OpenVinoSession:
-    """Compile `folder/model.xml` for the CPU with the native backend's defaults: no hints, no automatic batching.
+def open_session(folder: Path, signature: Signature, settings: Settings) -> OpenVinoSession:
+    """Compile `folder/model.xml` for the CPU as the native backend does: no automatic batching, bfloat16 if asked.
 
     Raises:
         BuildError: OpenVINO refuses it.
@@ -303,6 +314,8 @@ def open_session(folder: Path, signature: Signature) -> OpenVinoSession:
     try:
         core = openvino.Core()
         model = core.read_model(os.fspath(folder / FILENAME))
-        return OpenVinoSession(core.compile_model(model, "CPU", {"ALLOW_AUTO_BATCHING": False}), signature)
+        hints = {"INFERENCE_PRECISION_HINT": "bf16"} if settings.precision == "bf16" else {}
+        compiled = core.compile_model(model, "CPU", {"ALLOW_AUTO_BATCHING": False, **hints})
+        return OpenVinoSession(compiled, folder / FILENAME, signature)
     except Exception as error:
         raise BuildError(f"OpenVINO {_version()} does not compile the model: {_short(error)}", remedy=REMOVE) from error

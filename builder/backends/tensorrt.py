@@ -6,11 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from builder.backends import Conversion, Settings
 from builder.errors import BuildError, MachineError
 from builder.machine import has_nvidia_gpu
 from builder.tensors import BY_NUMPY, Signature, Tensor
 
-PRECISIONS = ("fp32",)
+GRAPHS = {"fp32": "fp32"}
+DIALECT = "onnx"
 LIBRARIES = ("tensorrt",)
 EXTRA = ""
 FILENAME = "model.plan"
@@ -32,6 +34,11 @@ def missing() -> tuple[str, str] | None:
     return "TensorRT engines cannot be measured by this version of build-repo", CHOICES
 
 
+def config_fields(settings: Settings) -> dict[str, Any]:  # noqa: ARG001 - the Protocol
+    """Nothing: the engine holds it all."""
+    return {}
+
+
 def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 - the same in every release
     """The types that TensorRT has."""
     for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
@@ -42,13 +49,7 @@ def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 -
     return None
 
 
-def convert(
-    onnx_path: Path,
-    signature: Signature,
-    precision: str,  # noqa: ARG001 - one precision so far: strongly typed, as the ONNX file says
-    release: str,  # noqa: ARG001
-    out: Path,
-) -> Signature:
+def convert(job: Conversion, out: Path) -> Signature:
     """Parse, build and write the plan.
 
     Raises:
@@ -59,8 +60,8 @@ def convert(
         raise MachineError("the Python package tensorrt is not installed", remedy=f"pip install tensorrt; or {CHOICES}")
     import tensorrt
 
-    (out / FILENAME).write_bytes(build_plan(tensorrt, onnx_path, signature))
-    return signature
+    (out / FILENAME).write_bytes(build_plan(tensorrt, job.model, job.signature))
+    return job.signature
 
 
 def build_plan(library: Any, onnx_path: Path, signature: Signature) -> bytes:  # noqa: ANN401
@@ -119,7 +120,7 @@ def _sized(tensor: Tensor, signature: Signature, *, smallest: bool) -> tuple[int
     return tuple(size(axis, dim) for axis, dim in enumerate(tensor.shape))
 
 
-def open_session(folder: Path, signature: Signature) -> NoReturn:  # noqa: ARG001 - the row's Protocol
+def open_session(folder: Path, signature: Signature, settings: Settings) -> NoReturn:  # noqa: ARG001 - the Protocol
     """Engines are not run in process yet: that needs a GPU to be proven on.
 
     Raises:

@@ -70,7 +70,7 @@ def _backends() -> Iterator[Row]:
         if lack:
             yield Row(name, ok=False, detail=lack[0], remedy=lack[1], needed=word == "onnxruntime")
         else:
-            yield Row(name, ok=True, detail=f"{', '.join(backend.PRECISIONS)} with {versions}")
+            yield Row(name, ok=True, detail=f"{', '.join(backend.GRAPHS)} with {versions}")
 
 
 def _sources() -> Iterator[Row]:

@@ -53,7 +53,8 @@ class ConfigRequest:
     """Everything that decides a `config.pbtxt`.
 
     `signature` is the source's, `ports` the artefact's own. `label_files` maps an output to a file in the model's
-    folder. `overrides` are ModelConfig fields in Triton's names.
+    folder. `settings` and `overrides` are ModelConfig fields in Triton's names: what the backend needs to run the
+    artefact as it was measured, and what the user says.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ConfigRequest:
     label_files: Mapping[str, str] = field(default_factory=dict)
     warmup: tuple[WarmupRequest, ...] = ()
     default_model_filename: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -106,7 +108,8 @@ def render_config(request: ConfigRequest) -> ConfigText:
         config["dynamic_batching"] = _dynamic_batching(request)
     if request.warmup:
         config["model_warmup"] = [warmup_entry(item, max_batch_size=max_batch_size) for item in request.warmup]
-    config = apply_overrides(config, dict(request.overrides), request.release)
+    for fields in (request.settings, request.overrides):
+        config = apply_overrides(config, dict(fields), request.release)
     text = config_to_text(config, template=request.backend, release=request.release)
     return ConfigText(text, batch_findings + group_findings)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from small_graphs import random_inputs, signature, write_graph
+from small_graphs import conversion, random_inputs, signature, write_graph
 
-from builder.backends import BACKENDS, Backend, backend_module
+from builder.backends import BACKENDS, Backend, Settings, backend_module
 from builder.errors import BuildError, MachineError
 from builder.machine import has_nvidia_gpu
 from builder.tensors import Signature
@@ -35,12 +35,12 @@ def converted(word: str, tmp_path: Path, ports: Signature, precision: str = "fp3
     out = tmp_path / f"{word}-{precision}-{len(list(tmp_path.iterdir()))}"
     out.mkdir()
     assert backend.refuses(ports, RELEASE) is None
-    return backend, out, backend.convert(tmp_path / "export" / "model.onnx", ports, precision, RELEASE, out)
+    return backend, out, backend.convert(conversion(tmp_path / "export", ports, precision), out)
 
 
 def run(word: str, tmp_path: Path, ports: Signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     backend, out, _ = converted(word, tmp_path, ports)
-    session = backend.open_session(out, ports)
+    session = backend.open_session(out, ports, Settings())
     try:
         return dict(session.run(inputs))
     finally:
@@ -56,7 +56,7 @@ def linear(tmp_path: Path, weights: np.ndarray | None = None) -> Path:
 @pytest.mark.parametrize("word", BACKENDS)
 def test_every_row_keeps_the_protocol(word):
     backend = backend_module(word)
-    assert "fp32" in backend.PRECISIONS
+    assert "fp32" in backend.GRAPHS
     assert backend.FILENAME.startswith("model.")
     assert all(isinstance(name, str) for name in backend.LIBRARIES)
     assert backend.refuses(LINEAR, RELEASE) is None
@@ -69,7 +69,7 @@ def test_a_model_keeps_its_ports_and_answers(word, tmp_path):
     path = linear(tmp_path)
     backend, out, ports = converted(word, tmp_path, LINEAR)
     assert ports == LINEAR
-    session = backend.open_session(out, LINEAR)
+    session = backend.open_session(out, LINEAR, Settings())
     inputs = random_inputs(LINEAR, 3)
     weights = np.random.default_rng(1).standard_normal((16, 4)).astype(np.float32)
     np.testing.assert_allclose(session.run(inputs)["y"], inputs["x"] @ weights, rtol=2e-2, atol=2e-2)
@@ -127,7 +127,7 @@ def test_an_input_that_is_also_an_output_keeps_its_own_memory(word, tmp_path):
     write_graph(tmp_path / "export" / "model.onnx", ports, nodes)
     backend, out, _ = converted(word, tmp_path, ports)
     for seed in range(5):
-        session = backend.open_session(out, ports)
+        session = backend.open_session(out, ports, Settings())
         for rows in np.random.default_rng(seed).integers(1, 6, 60):
             x = np.random.default_rng(int(rows)).standard_normal((rows, 3)).astype(np.float32)
             np.testing.assert_array_equal(session.run({"x": x})["same"], x)
@@ -312,7 +312,7 @@ def test_tensorrt_without_a_gpu_names_the_choices(tmp_path):
     assert "NVIDIA GPU" in what
     assert all(word in remedy for word in ("remove the tensorrt target", "--defer", "machine with an NVIDIA GPU"))
     with pytest.raises(MachineError):
-        backend.convert(tmp_path / "model.onnx", LINEAR, "fp32", RELEASE, tmp_path)
+        backend.convert(conversion(tmp_path, LINEAR), tmp_path)
 
 
 def test_tensorrt_refuses_types_it_lacks():
@@ -330,3 +330,24 @@ def test_tensorrt_builds_with_the_real_builder(tmp_path):
     broken = write_graph(tmp_path / "broken" / "model.onnx", LINEAR, nodes)
     with pytest.raises(BuildError, match=r"node 'bad' \(Wobble\)"):
         build_plan(library, broken, LINEAR)
+
+
+def test_openvino_in_bf16_is_told_to_the_server_and_proven(tmp_path: Path):
+    write_graph(
+        tmp_path / "export" / "model.onnx",
+        LINEAR,
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"w": np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)},
+    )
+    backend, out, _ = converted("openvino", tmp_path, LINEAR, "bf16")
+    settings = Settings("bf16")
+    assert backend.config_fields(settings) == {"parameters": {"HINT_BF16": {"string_value": "YES"}}}
+    session = backend.open_session(out, LINEAR, settings)
+    proof = session.precision_proof()
+    assert proof is not None
+    assert proof.weights == (("fp32", 1.0),)
+    import openvino
+
+    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert proof.compute == ((("bf16" if able else "fp32"), 1.0),)
+    session.close()

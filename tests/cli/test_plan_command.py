@@ -28,14 +28,19 @@ def plan(*arguments: object, cwd: Path, **more: Any) -> dict[str, dict[str, Any]
 def test_it_changes_nothing(here: Path) -> None:
     before = snapshot(here)
     found = plan(*ARGUMENTS, cwd=here, cache=here / "cache")
-    assert [work["why"] for work in found.values()] == ["new"] * 3
+    assert [work["why"] for work in found.values()] == ["new"] * 4
     assert snapshot(here) == before
 
 
 def test_it_says_what_is_cached_and_why_not(here: Path) -> None:
     assert build(*ARGUMENTS, cwd=here).code == 0
     found = plan(*ARGUMENTS, cwd=here)
-    assert list(found) == ["export", "onnxruntime:fp32 convert", "onnxruntime:fp32 measure"]
+    assert list(found) == [
+        "export",
+        "prepare fp32 (onnxruntime)",
+        "onnxruntime:fp32 convert",
+        "onnxruntime:fp32 measure",
+    ]
     assert all(work["cached"] for work in found.values())
     tiny_models.linear(here / "m.onnx", seed=77)
     changed = plan(*ARGUMENTS, cwd=here)

@@ -1,0 +1,1 @@
+"""What is known of OpenVINO beyond the backend's Protocol."""
