@@ -22,7 +22,12 @@ class Case:
 
 
 def write_junit(path: Path, suite: str, cases: Iterable[Case]) -> None:
-    """Write one test suite; error findings are failures, a case that was not judged is skipped."""
+    """Write one test suite into a file."""
+    write_text(path, junit_text(suite, cases))
+
+
+def junit_text(suite: str, cases: Iterable[Case]) -> str:
+    """One test suite; error findings are failures, a case that was not judged is skipped."""
     every = list(cases)
     root = ET.Element("testsuite", name=suite, tests=str(len(every)))
     failures = 0
@@ -40,7 +45,7 @@ def write_junit(path: Path, suite: str, cases: Iterable[Case]) -> None:
     root.set("failures", str(failures))
     root.set("skipped", str(sum(bool(case.skipped) for case in every)))
     ET.indent(root)
-    write_text(path, ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _printable(text: str) -> str:

@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, str]] = {
     "plan": "What a build would do, what is cached, and why not; changes nothing.",
     "inspect": "Format, inputs, outputs, operators of a model, and which targets take it.",
     "init": "Write a commented spec inferred from model files.",
+    "validate": "Judge any Triton repository offline, with reasons and remedies.",
     "serve": "Serve a repository with a real Triton.",
     "check": "Check the accuracy of served models through tritonclient, HTTP and gRPC.",
     "loadtest": "Load-test served models with Locust.",
@@ -88,12 +89,18 @@ def main(arguments: list[str]) -> int:
         return EXIT_INTERRUPTED
     except (KeyboardInterrupt, Exception) as error:
         code, finding = end(error)
-        if "--json" in arguments:
+        if _wants_json(arguments):
             from builder.cli.show import print_json
 
             print_json(failure_document(finding))
         return code
     return result if isinstance(result, int) else 0
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    """`--json`, or `--format json` of `validate`."""
+    formats = zip(arguments, arguments[1:], strict=False)
+    return "--json" in arguments or "--format=json" in arguments or ("--format", "json") in formats
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

@@ -20,8 +20,13 @@ from builder.cli.show import console, human_size, print_findings, print_json, pr
 if TYPE_CHECKING:
     from builder.build import BuildResult
     from builder.judge import ModelState, TargetState
+    from builder.measurement import Measurement
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+ALMOST_ALL = 0.995
+"""A share that would be shown as 100 %."""
 
 
 class CheckWord(StrEnum):
@@ -142,7 +147,7 @@ def _print_table(result: BuildResult) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "target", "size", "latency", "error", "verdict"):
+    for heading in ("model", "target", "size", "computes in", "latency", "error", "verdict"):
         table.add_column(heading, justify="right" if heading in ("size", "latency", "error") else "left")
     served = {(item.model, item.state.target) for item in result.staged} if result.exit_code == 0 else set()
     for state in result.models:
@@ -159,14 +164,22 @@ def _print_table(result: BuildResult) -> None:
         out.print(f"{where} was not changed", soft_wrap=True)
 
 
-def target_cells(target: TargetState) -> tuple[str, str, str]:
-    """Size, latency and error of a target for a table."""
+def target_cells(target: TargetState) -> tuple[str, str, str, str]:
+    """Size, types it computes in, latency and error of a target for a table."""
     size = human_size(target.converted.size_bytes) if target.converted else "-"
     if target.measurement is None:
-        return size, "-", "-"
+        return size, "-", "-", "-"
     latency = f"{target.latency_ms:.2f} ms" if target.measurement.latency else "-"
     worst = max((output.max_relative for output in target.measurement.outputs), default=0.0)
-    return size, latency, f"{worst:.1e}"
+    return size, _computes_in(target.measurement), latency, f"{worst:.1e}"
+
+
+def _computes_in(measurement: Measurement) -> str:
+    """`int8 98 %`: the type of most of the heavy operators' work; where nothing is heavy, the library's own word."""
+    if measurement.precision is None or not measurement.precision.compute:
+        return measurement.compute.partition(",")[0]
+    word, share = measurement.precision.compute[0]
+    return word if share > ALMOST_ALL else f"{word} {100 * share:.0f} %"
 
 
 def _verdict(target: TargetState) -> str:

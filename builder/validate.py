@@ -1,0 +1,41 @@
+"""Any Triton repository, judged offline as the server would judge it at start-up with its own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder.checks import CheckContext, run_checks
+from builder.errors import SpecError
+from builder.findings import Finding
+from builder.junit import Case
+from builder.releases import get_release
+from builder.scan import scan_repository
+
+
+def validate_repository(repository: Path, release: str) -> tuple[Finding, ...]:
+    """Every finding of every rule, models in the order of their names.
+
+    Raises:
+        SpecError: the release is unknown, or the folder holds no model folder.
+    """
+    get_release(release)
+    if not model_names(repository):
+        raise SpecError(
+            f"{repository} holds no model folder: Triton would start and serve nothing",
+            remedy="give the folder that holds the model folders, not a model folder itself",
+        )
+    found = run_checks(repository, CheckContext(release=release, auto_complete=True))
+    return tuple(sorted(dict.fromkeys(found), key=lambda item: (item.model or "", item.file or "", item.line or 0)))
+
+
+def model_names(repository: Path) -> tuple[str, ...]:
+    """What the server would take for models."""
+    return tuple(model.name for model in scan_repository(repository))
+
+
+def junit_cases(repository: Path, findings: Sequence[Finding]) -> tuple[Case, ...]:
+    """A case for every model, also for those without findings."""
+    names = model_names(repository)
+    every = [*names, *sorted({item.model or "repository" for item in findings} - set(names))]
+    return tuple(Case(name, tuple(item for item in findings if (item.model or "repository") == name)) for name in every)
