@@ -6,6 +6,7 @@ stdout carries results only; stderr carries progress and errors.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import signal
 import sys
@@ -99,8 +100,8 @@ def main(arguments: list[str]) -> int:
 
 def _wants_json(arguments: list[str]) -> bool:
     """`--json`, or `--format json` of `validate`."""
-    formats = zip(arguments, arguments[1:], strict=False)
-    return "--json" in arguments or "--format=json" in arguments or ("--format", "json") in formats
+    pairs = itertools.pairwise(arguments)
+    return "--json" in arguments or "--format=json" in arguments or ("--format", "json") in pairs
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
