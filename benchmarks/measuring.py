@@ -20,6 +20,7 @@ import psutil
 ROOT: Final = Path(__file__).resolve().parent.parent
 PYTHON: Final = sys.executable
 SAMPLE_S: Final = 0.01
+SERVER_PARTS: Final = {"tritonserver": "server", "triton_python_backend_stub": "server's model process"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +103,22 @@ def _watch(pid: int, peaks: dict[str, int], done: threading.Event) -> None:
         for member in family:
             label = labels.get(member) or _label(member, pid)
             if label:
-                labels[member] = label
+                # A model process is a copy of the server before it becomes itself.
+                if label not in SERVER_PARTS.values():
+                    labels[member] = label
                 peaks[label] = max(peaks.get(label, 0), peak_bytes(member))
 
 
 def _label(pid: int, parent: int) -> str:
-    """`parent`, or which work a child runs, read from the record that it was given."""
+    """`parent`, or which work a child runs, read from the record that it was given, or its part in the live check."""
     if pid == parent:
         return "parent"
     from builder.step import read_work
 
     try:
         words = psutil.Process(pid).cmdline()
+        if words and Path(words[0]).name in SERVER_PARTS:
+            return SERVER_PARTS[Path(words[0]).name]
         work = read_work(Path(words[words.index("builder.step") + 1]))
     except (psutil.Error, ValueError, OSError):
         return ""

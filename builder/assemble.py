@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from builder import __version__
 from builder.cache import Cache
-from builder.compare import Gates
 from builder.defaults import VERSIONS_KEPT
 from builder.errors import SpecError
 from builder.findings import Finding
-from builder.judge import ModelState, TargetState, candidates, gates_of
+from builder.judge import ModelState, TargetState, candidates, served_gates
 from builder.manifest import (
     FORMAT,
     Manifest,
@@ -25,14 +24,15 @@ from builder.manifest import (
     TargetRecord,
     TargetTimings,
 )
-from builder.measurement import ExportReport
+from builder.measurement import ExportReport, PrepareReport, served_signature
+from builder.plan import model_gates
 from builder.records import canonical, to_json
 from builder.rendering import FolderRequest, render_folder
-from builder.repository import ModelFolder, stage_model
+from builder.repository import ModelFolder, engines_in, joined_engines, stage_model
 from builder.samples.stored import store_samples
-from builder.spec import ModelSpec, RepoSpec
+from builder.spec import ZERO, ModelSpec, RepoSpec
 from builder.tensors import Signature
-from builder.work import Work, portable, work_key
+from builder.work import Work, parse_target, portable, work_key
 
 LABELS_FILE = "labels.txt"
 
@@ -69,7 +69,7 @@ def possible_folders(spec: RepoSpec) -> dict[str, str]:
     for model in spec.models:
         names = [model.name]
         if model.serve == "all":
-            names += [f"{model.name}_{text.replace(':', '_')}" for text in model.targets or ()]
+            names += [f"{model.name}_{parse_target(text).suffix}" for text in model.targets or ()]
         for name in names:
             if name in owners:
                 raise SpecError(f"the models {owners[name]!r} and {model.name!r} would both be served as {name!r}")
@@ -86,18 +86,20 @@ def stage_state(  # noqa: PLR0913 - where things lie
     samples = store_samples(cache, work_key(state.plan.export), state.report)
     made = []
     for folder, target in served_states(state):
-        model, findings = _model_folder(folder, state, target, state.report, samples, release=release, cache=cache)
-        record = stage_model(staged, current, model, before.get(folder))
+        old = before.get(folder)
+        model, findings = _model_folder(folder, state, target, state.report, samples, old, release=release, cache=cache)
+        record = stage_model(staged, current, model, old)
         made.append(Staged(state.spec.name, record, target, findings))
     return tuple(made)
 
 
-def _model_folder(  # noqa: PLR0913
+def _model_folder(  # noqa: PLR0913, PLR0917 - what a folder is made of
     folder: str,
     state: ModelState,
     target: TargetState,
     report: ExportReport,
     samples: Path,
+    before: ServedRecord | None,
     *,
     release: str,
     cache: Cache,
@@ -106,9 +108,13 @@ def _model_folder(  # noqa: PLR0913
         msg = f"{folder}: {target.target} was never converted"
         raise ValueError(msg)
     spec = state.spec
-    labels = _labels(spec, report.signature)
+    labels = _labels(spec, served_signature(report.signature, report.sequence))
     label_file = (labels[0], LABELS_FILE) if labels else None
-    rendering, extra = render_folder(FolderRequest(folder, state, target, report, samples, label_file, release), cache)
+    recipe = _recipe(target)
+    joined = joined_engines(before, recipe, target.converted.files)
+    engines = engines_in((*target.converted.files, *joined))
+    request = FolderRequest(folder, state, target, report, samples, label_file, release, engines)
+    rendering, extra = render_folder(request, cache)
     if labels:
         extra[LABELS_FILE] = labels[1]
     model = ModelFolder(
@@ -121,8 +127,19 @@ def _model_folder(  # noqa: PLR0913
         samples=samples,
         extra=extra,
         keep=spec.versions.keep if spec.versions else VERSIONS_KEPT,
+        joined=joined,
+        recipe=recipe,
     )
     return model, rendering.findings
+
+
+def _recipe(target: TargetState) -> str:
+    """What an engine is made from, whatever the machine: two of the same recipe may lie in one version."""
+    work = target.plan.convert
+    if not work.device:
+        return ""
+    parts = (work.export, str(work.target), work.release, work.options, work.libraries)
+    return hashlib.sha256(canonical(parts)).hexdigest()[:32]
 
 
 def _labels(spec: ModelSpec, signature: Signature) -> tuple[str, bytes] | None:
@@ -149,16 +166,16 @@ def model_record(state: ModelState, staged: Sequence[Staged], live: Mapping[str,
     if report is None:
         msg = f"{state.spec.name}: nothing was exported"
         raise ValueError(msg)
-    gates: Gates = gates_of(state.spec)
     return ModelRecord(
         name=state.spec.name,
         signature=report.signature,
+        sequence=report.sequence,
         source_format=state.plan.export.source.format,
         source_digest=state.plan.export.source.digest,
         route=report.route,
         samples=report.samples,
         export_key=work_key(state.plan.export),
-        gates=to_json(gates),
+        gates=to_json(model_gates(state.spec, "fp32")),
         targets=tuple(_target_record(state, target) for target in state.targets),
         served=tuple(item.record for item in staged),
         notes=report.notes,
@@ -168,24 +185,41 @@ def model_record(state: ModelState, staged: Sequence[Staged], live: Mapping[str,
 
 def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
     measured = target.measurement
-    numbers = measured and Numbers(measured.outputs, measured.batch, measured.compute, measured.metric, measured.notes)
-    every: tuple[Work, ...] = (state.plan.export, target.plan.prepare, target.plan.convert, target.plan.measure)
-    works: dict[str, dict[str, Any]] = {work.kind: portable(to_json(work)) for work in every}
+    numbers = measured and Numbers(
+        outputs=measured.outputs,
+        batch=measured.batch,
+        compute=measured.compute,
+        metric=measured.metric,
+        notes=measured.notes,
+        precision=measured.precision,
+    )
+    plan = target.plan
+    every: tuple[Work | None, ...] = (state.plan.export, plan.prepare, plan.convert, plan.measure)
+    works: dict[str, dict[str, Any]] = {work.kind: portable(to_json(work)) for work in every if work is not None}
     return TargetRecord(
         target=target.target,
         status="built" if target.status == "cached" else target.status,
-        convert_key=work_key(target.plan.convert),
+        convert_key=work_key(plan.convert),
         size_bytes=target.converted.size_bytes if target.converted else None,
         numbers=numbers or None,
         findings=tuple(_portable_finding(finding) for finding in target.findings),
         works=works,
+        prepare=target.prepared and _without_clock(target.prepared),
+        gates=to_json(served_gates(state, target.target)),
     )
+
+
+def _without_clock(prepared: PrepareReport) -> PrepareReport:
+    """The same, byte for byte, for the same graph: a transform's latencies, and what they decided, stand in `run`."""
+    transforms = (
+        item if item.median_ms_before is None else replace(item, reason="", median_ms_before=None, median_ms_after=None)
+        for item in prepared.transforms
+    )
+    return replace(prepared, transforms=tuple(transforms))
 
 
 def _portable_finding(finding: Finding) -> Finding:
     """Without the log and replay command, which only mean something on the machine of the build."""
-    from dataclasses import replace
-
     return replace(finding, remedy=finding.remedy.split("log: ", 1)[0].rstrip("; "))
 
 
@@ -197,6 +231,7 @@ def timings_of(state: ModelState, before: Mapping[str, TargetTimings]) -> dict[s
             seconds=round(target.seconds, 3) or took.get(str(target.target), 0.0),
             latency=target.measurement.latency,
             peak_memory_bytes=target.measurement.peak_memory_bytes,
+            transforms=target.prepared.transforms if target.prepared else (),
         )
         for target in state.targets
         if target.measurement is not None
@@ -226,4 +261,6 @@ def _portable_spec(spec: RepoSpec) -> object:
         for key in ("samples", "class_names"):
             if model.get(key):
                 model[key] = "given"
+        for state in (model.get("sequence") or {}).get("states", ()):
+            state["initial"] = state["initial"] if state["initial"] == ZERO else "given"
     return data

@@ -28,6 +28,7 @@ from builder.judge import (
     soften,
 )
 from builder.manifest import Manifest, ModelRecord, TargetTimings, read_manifest, write_manifest
+from builder.measurement import served_signature
 from builder.pipeline import Outcome, run_works
 from builder.plan import Plan, make_plan
 from builder.progress import Progress
@@ -37,7 +38,7 @@ from builder.settle import Building, BuildOptions, settle
 from builder.spec import RepoSpec
 from builder.swap import staging, swap
 from builder.verify import LiveVerdict
-from builder.work import Export, Prepare, Work, work_key
+from builder.work import Convert, Export, Prepare, Work, work_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
         outcomes = _run(plan, cache, options, progress)
         states = [soften(judge_model(model, outcomes, cache), strict=options.strict) for model in plan.models]
         run = Building(spec, options, cache, place, manifest, progress, states, [], {}, [])
+        run.findings += _export_findings(states, outcomes)
         run.findings += _signature_findings(run)
         run.findings += filter(None, map(deferral_finding, states))
         run.findings += _kept_findings(run)
@@ -132,7 +134,19 @@ def work_label(work: Work) -> str:
         return "export"
     if isinstance(work, Prepare):
         return f"prepare {work.precision} ({work.dialect})"
+    if isinstance(work, Convert) and work.preflight:
+        return f"{work.target} preflight"
     return f"{work.target} {work.kind}"
+
+
+def _export_findings(states: Sequence[ModelState], outcomes: Mapping[str, Outcome]) -> Iterator[Finding]:
+    """A failed export once for the model; each of its targets has it too, since it keeps them from being built."""
+    for state in states:
+        error = outcomes[work_key(state.plan.export)].error
+        found = (item for target in state.targets for item in target.findings)
+        same = next((item for item in found if error is not None and item.message == error.message), None)
+        if same is not None:
+            yield replace(same, target=None)
 
 
 def _signature_findings(run: Building) -> Iterator[Finding]:
@@ -140,7 +154,9 @@ def _signature_findings(run: Building) -> Iterator[Finding]:
     for state in run.states:
         old = before.get(state.spec.name)
         if old is not None and state.report is not None:
-            finding = signature_finding(state.spec.name, old.signature, state.report.signature)
+            before_served = served_signature(old.signature, old.sequence)
+            now_served = served_signature(state.report.signature, state.report.sequence)
+            finding = signature_finding(state.spec.name, before_served, now_served)
             if finding is not None:
                 yield finding
 

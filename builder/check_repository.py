@@ -71,8 +71,9 @@ def check_repository(
 
 def _check(repository: Path, endpoint: Endpoint, record: ModelRecord, served: ServedRecord) -> LiveResult:
     requests = load_requests(repository / served.folder / SAMPLES_FILE, record.signature)
-    subject = LiveSubject(record.signature, requests, served.batching, str(served.target))
-    return check_live(endpoint, subject, from_json(Gates, record.gates), model=served.folder)
+    subject = LiveSubject(record.signature, requests, served.batching, str(served.target), record.sequence)
+    gates = next((target.gates for target in record.targets if target.target == served.target), {})
+    return check_live(endpoint, subject, from_json(Gates, gates or record.gates), model=served.folder)
 
 
 def _why_not(

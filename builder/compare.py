@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from builder import defaults
 from builder.findings import Finding
 from builder.measurement import OutputError, TaskMetric
+from builder.spec import AccuracySpec
 from builder.tensors import BY_NUMPY, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -27,18 +28,75 @@ BLOCK: Final = 1 << 18
 """Elements turned into float64 at a time: a comparison of large outputs must not need several times their memory."""
 NEAR: Final = 20.0
 """How many times a gate (the default one, where the user's is tighter) an error may be for loosening to be sensible."""
+BEYOND_METRICS: Final = ("shape", "nonfinite")
+"""Faults that no metric excuses."""
+LIVE_ROOM: Final = 1.5
+"""How many times the error in process a live answer may have: rows meet other rows in a batch."""
+LIVE_MISMATCHES: Final = 0.05
 SATURATED: Final = 6e4
 """A finite value as good as an infinity: nearly the largest float16."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """What the served outputs must reach; `metric` and `max_drop` need labelled samples."""
+    """What the served outputs must reach; `metric` and `max_drop` need labelled samples.
+
+    `metric_decides`: where the metric was measured, the bounds on tensors only inform. `max_mismatch_share` is of
+    integer and string outputs, which else must be equal.
+    """
 
     max_relative_error: float = defaults.MAX_RELATIVE_ERROR
     min_cosine: float = defaults.MIN_COSINE
     metric: str | None = None
     max_drop: float | None = None
+    metric_decides: bool = False
+    max_mismatch_share: float = 0.0
+
+
+def gates_of(accuracy: AccuracySpec | None, precision: str, *, labelled: bool) -> Gates:
+    """The gates of a target; `labelled` says that the samples have labels.
+
+    int8 changes every number, and what a user of a classifier asks for is its classes: with labels and without other
+    words, the metric decides on it.
+    """
+    spec = accuracy or AccuracySpec()
+    bounds = spec.max_relative_error is not None or spec.min_cosine is not None
+    int8 = precision == "int8"
+    drop = spec.max_drop
+    if drop is None and int8 and labelled and not bounds:
+        drop = defaults.INT8_MAX_DROP
+    error = defaults.INT8_MAX_RELATIVE_ERROR if int8 else defaults.MAX_RELATIVE_ERROR
+    cosine = defaults.INT8_MIN_COSINE if int8 else defaults.MIN_COSINE
+    return Gates(
+        max_relative_error=error if spec.max_relative_error is None else spec.max_relative_error,
+        min_cosine=cosine if spec.min_cosine is None else spec.min_cosine,
+        metric=spec.metric,
+        max_drop=drop,
+        metric_decides=precision != "fp32" and drop is not None and not bounds,
+    )
+
+
+def live_gates(gates: Gates, errors: Sequence[OutputError], metric: TaskMetric | None) -> Gates:
+    """The gates of single answers: where the metric decided, an answer must be as near as it was in process.
+
+    A metric means nothing for one answer, so its place is taken by the errors that were measured with it.
+    """
+    if not _decides(gates, metric):
+        return gates
+    error = max((item.max_relative for item in errors), default=0.0)
+    distance = max((1 - item.cosine for item in errors), default=0.0)
+    share = max((item.mismatches / item.elements for item in errors if item.elements), default=0.0)
+    return replace(
+        gates,
+        max_relative_error=max(gates.max_relative_error, round(LIVE_ROOM * error, 4)),
+        min_cosine=min(gates.min_cosine, round(1 - LIVE_ROOM * distance, 6)),
+        max_mismatch_share=round(LIVE_ROOM * share + LIVE_MISMATCHES, 4) if share else 0.0,
+        metric_decides=False,
+    )
+
+
+def _decides(gates: Gates, metric: TaskMetric | None) -> bool:
+    return gates.metric_decides and gates.max_drop is not None and metric is not None
 
 
 @dataclass(slots=True)
@@ -232,12 +290,46 @@ def accuracy_findings(  # noqa: PLR0913 - the gates' whole question
     metric: TaskMetric | None = None,
 ) -> tuple[Finding, ...]:
     """What the gates say to the numbers: one error per output and broken gate."""
-    broken = [(check, text, cure) for error in errors for check, text, cure in _broken(error, gates)]
+    decided = _decides(gates, metric)
+    broken = [
+        (check, text, cure)
+        for error in errors
+        for check, text, cure in _broken(error, gates)
+        if not decided or check in BEYOND_METRICS
+    ]
     broken += _broken_metric(metric, gates)
     return tuple(
         Finding("error", f"{check_prefix}accuracy.{check}", text, remedy=cure, model=model, target=target)
         for check, text, cure in broken
     )
+
+
+def worst_excess(errors: Sequence[OutputError], gates: Gates, metric: TaskMetric | None = None) -> float:
+    """The worst error over its gate: at most 1 where all are met; infinite for NaN, wrong forms, unequal integers."""
+    decided = _decides(gates, metric)
+    shares = [share for error in errors for share in _excesses(error, gates, decided=decided)]
+    if metric is not None and gates.max_drop is not None:
+        shares.append(_over(max(0.0, metric.source - metric.target), gates.max_drop))
+    return max(shares, default=0.0)
+
+
+def _excesses(error: OutputError, gates: Gates, *, decided: bool) -> Iterator[float]:
+    if error.problem or error.new_nonfinite:
+        yield math.inf
+        return
+    if decided:
+        return
+    if error.mismatches > gates.max_mismatch_share * error.elements:
+        yield math.inf
+        return
+    yield _over(error.max_relative, gates.max_relative_error)
+    yield _over(1 - error.cosine, 1 - gates.min_cosine)
+
+
+def _over(amount: float, allowed: float) -> float:
+    if math.isnan(amount):
+        return math.inf
+    return amount / allowed if allowed > 0 else (math.inf if amount > 0 else 0.0)
 
 
 def _broken(error: OutputError, gates: Gates) -> Iterator[tuple[str, str, str]]:
@@ -252,7 +344,7 @@ def _broken(error: OutputError, gates: Gates) -> Iterator[tuple[str, str, str]]:
     if error.new_nonfinite:
         text = f"{name}: {error.new_nonfinite} of {error.elements} elements are NaN or Inf where the source's are not"
         yield "nonfinite", text, "choose a target of higher precision (fp32) for this model"
-    if error.mismatches:
+    if error.mismatches > gates.max_mismatch_share * error.elements:
         text = f"{name}: {error.mismatches} of {error.elements} elements differ from the source's; they must be equal"
         yield "equal", text, "choose another target, or a higher precision (fp32), for this model"
     if not error.max_relative <= gates.max_relative_error:

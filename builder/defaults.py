@@ -20,6 +20,11 @@ JOBS: Final = 2
 MAX_RELATIVE_ERROR: Final = 0.02
 """Largest error allowed, as a share of the output's largest magnitude."""
 MIN_COSINE: Final = 0.999
+INT8_MAX_RELATIVE_ERROR: Final = 0.1
+"""256 steps for an activation: an error of one step in every layer adds up to more than 2 % of the largest output."""
+INT8_MIN_COSINE: Final = 0.99
+INT8_MAX_DROP: Final = 0.01
+"""Where the samples are labelled: what int8 may lose of the task metric then decides, instead of the two above."""
 
 OPTIMIZE: Final = "auto"
 CALIBRATOR: Final = "minmax"
@@ -38,3 +43,5 @@ LOAD_DURATION: Final = "30s"
 LOAD_PROTOCOL: Final = "grpc"
 
 OUTPUT: Final = "model_repository"
+ENGINE_CACHE: Final = "/tmp/build-repo-engines"  # noqa: S108 - a folder of the server's machine, which the spec can move
+"""Where ONNX Runtime keeps the TensorRT engines that it builds in the server."""

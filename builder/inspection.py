@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.backends import BACKENDS, backend_module
+from builder.backends import BACKENDS, backend_module, refuses_source
 from builder.code_digest import data_files
 from builder.defaults import RELEASE
-from builder.recognise import recognise
+from builder.recognise import find_model, recognise
 from builder.releases import known_releases
 from builder.sources import Description, source_module
 from builder.tensors import Signature
@@ -45,13 +45,14 @@ def inspect_model(path: Path) -> Inspection:
     Raises:
         SpecError: it is missing, damaged, or no model that build-repo knows.
     """
+    path = find_model(path)
     word = recognise(path)
     description = source_module(word).describe(path)
     return Inspection(
         path=str(path),
         description=description,
         size_bytes=_size(path),
-        targets=tuple(_target(word, description.signature) for word in BACKENDS),
+        targets=tuple(_target(backend, word, description.signature) for backend in BACKENDS),
         releases=_releases(description),
     )
 
@@ -61,9 +62,10 @@ def _size(path: Path) -> int:
     return sum(item.stat().st_size for item in files)
 
 
-def _target(word: str, signature: Signature | None) -> TargetView:
+def _target(word: str, source: str, signature: Signature | None) -> TargetView:
     backend = backend_module(word)
-    refusal = backend.refuses(signature, RELEASE) if signature else None
+    refusal = refuses_source(word, source, source_module(source).FORMATS)
+    refusal = refusal or (backend.refuses(signature, RELEASE) if signature else None)
     missing = backend.missing()
     return TargetView(word, tuple(backend.GRAPHS), refusal or "", missing[0] if missing else "")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from builder.cache import Cache
-from builder.compare import Gates, accuracy_findings
+from builder.compare import Gates, accuracy_findings, live_gates
 from builder.errors import BuildError, BuildRepoError, SpecError
 from builder.findings import Finding, has_errors
 from builder.manifest import Status
@@ -14,15 +15,23 @@ from builder.measurement import (
     CONVERT_FILE,
     EXPORT_FILE,
     MEASUREMENT_FILE,
+    PREFLIGHT_FILE,
+    PREPARE_FILE,
     ConvertReport,
     ExportReport,
     Measurement,
+    PreflightReport,
+    PrepareReport,
 )
 from builder.pipeline import Outcome
-from builder.plan import ModelPlan, TargetPlan
+from builder.plan import ModelPlan, TargetPlan, model_gates
 from builder.records import read_record
 from builder.spec import ModelSpec
 from builder.work import Target, work_key
+
+MIN_SHARE: Final = 0.5
+"""Of the work, or of the weights: less than this in the asked precision is another precision."""
+SHOWN_NODES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,7 @@ class TargetState:
     converted: ConvertReport | None = None
     measurement: Measurement | None = None
     findings: tuple[Finding, ...] = ()
+    prepared: PrepareReport | None = None
 
     @property
     def target(self) -> Target:
@@ -83,25 +93,18 @@ def judge_model(plan: ModelPlan, outcomes: Mapping[str, Outcome], cache: Cache) 
     return ModelState(plan, report, targets)
 
 
-def gates_of(model: ModelSpec) -> Gates:
-    """The spec's gates."""
-    accuracy = model.accuracy
-    return Gates(**accuracy.model_dump(exclude={"search_budget_s"})) if accuracy else Gates()
+def served_gates(state: ModelState, target: Target) -> Gates:
+    """What every served answer of a target must reach."""
+    gates = model_gates(state.spec, target.precision)
+    measured = next((item.measurement for item in state.targets if item.target == target), None)
+    return live_gates(gates, measured.outputs, measured.metric) if measured else gates
 
 
 def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Outcome], cache: Cache) -> TargetState:
+    prepared = _prepared(plan, outcomes, cache)
     if plan.deferred:
-        what = plan.measure.machine.get("cpu", "this machine")
-        note = f"deferred: {plan.target} cannot be built here ({what}); nothing of it is checked or served"
-        finding = Finding(
-            "info",
-            "target.deferred",
-            note,
-            "run the same build on a machine with the GPU",
-            model.name,
-            str(plan.target),
-        )
-        return TargetState(plan, "deferred", findings=(finding,))
+        said = (_deferral(model, plan), *_preflight(model, plan, outcomes, cache))
+        return TargetState(plan, "deferred", findings=said, prepared=prepared)
     if plan.missing:
         what, remedy = plan.missing
         return TargetState(plan, "failed", findings=(_failure(model, plan, BuildError(what, remedy=remedy)),))
@@ -109,23 +112,78 @@ def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Out
     seconds = sum(outcome.seconds for outcome in ended)
     failed = next((outcome for outcome in ended if outcome.error), None)
     if failed is not None and failed.error is not None:
-        return TargetState(plan, "failed", seconds, findings=(_failure(model, plan, failed.error, failed),))
+        failure = _failure(model, plan, failed.error, failed)
+        return TargetState(plan, "failed", seconds, findings=(failure,), prepared=prepared)
     converted = read_record(ConvertReport, cache.folder("convert", work_key(plan.convert)) / CONVERT_FILE)
     measurement = read_record(Measurement, cache.folder("measure", work_key(plan.measure)) / MEASUREMENT_FILE)
     gate = accuracy_findings(
-        measurement.outputs, gates_of(model), model=model.name, target=str(plan.target), metric=measurement.metric
+        measurement.outputs,
+        model_gates(model, plan.target.precision),
+        model=model.name,
+        target=str(plan.target),
+        metric=measurement.metric,
     )
-    said = (*gate, *_batch_findings(model, plan, measurement))
+    gate += _share_findings(model.name, plan.target, measurement)
+    said = (*gate, *_batch_findings(model, plan, measurement), *_prepare_findings(model.name, plan.target, prepared))
     fresh = any(outcome.status == "built" for outcome in ended)
     status: Status = "rejected" if has_errors(gate) else "built" if fresh else "cached"
-    return TargetState(plan, status, seconds, converted, measurement, said)
+    return TargetState(plan, status, seconds, converted, measurement, said, prepared)
+
+
+def _prepared(plan: TargetPlan, outcomes: Mapping[str, Outcome], cache: Cache) -> PrepareReport | None:
+    """What became of the graph; None for a target that is not made of ONNX, or where none was made."""
+    key = work_key(plan.prepare) if plan.prepare else ""
+    outcome = outcomes.get(key)
+    if outcome is None or outcome.error is not None:
+        return None
+    return read_record(PrepareReport, cache.folder("prepare", key) / PREPARE_FILE)
+
+
+def _deferral(model: ModelSpec, plan: TargetPlan) -> Finding:
+    what = plan.measure.machine.get("cpu", "this machine")
+    note = f"deferred: {plan.target} cannot be built here ({what}); nothing of it is checked or served"
+    remedy = "run the same build on a machine with the GPU"
+    return Finding("info", "target.deferred", note, remedy, model.name, str(plan.target))
+
+
+def _preflight(
+    model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Outcome], cache: Cache
+) -> tuple[Finding, ...]:
+    """What trying a deferred conversion without its device showed."""
+    if plan.preflight is None:
+        return ()
+    check, where = f"{plan.target.backend}.preflight", (model.name, str(plan.target))
+    ended = [outcomes[work_key(work)] for work in plan.works]
+    failed = next((outcome for outcome in ended if outcome.error), None)
+    if failed is not None and failed.error is not None:
+        message = f"the pre-flight failed, so the build on the GPU machine very likely will: {failed.error.message}"
+        return (Finding("warning", check, message, _remedy(failed.error, failed), *where),)
+    report = read_record(PreflightReport, cache.folder("convert", work_key(plan.preflight)) / PREFLIGHT_FILE)
+    types = ", ".join(f"{share:.0%} {word}" for word, share in report.precision.compute) or "no heavy layers"
+    message = (
+        f"pre-flight with {report.library}, which is not the engine that will be served: {report.layers} layers parsed "
+        f"and built ({types}), {_profiles(report.profiles)}"
+    )
+    if plan.target.precision == "fp32" or dict(report.precision.compute).get(plan.target.precision, 0.0) >= MIN_SHARE:
+        return (Finding("info", check, message, "", *where),)
+    message = f"{message}; {plan.target.precision} was asked, and the graph is mostly something else"
+    remedy = "look at what kept the nodes out of it, or remove the target: the engine would be rejected"
+    return (Finding("warning", check, message, remedy, *where),)
+
+
+def _profiles(count: int) -> str:
+    return f"{count} optimisation profile{'' if count == 1 else 's'}" if count else "fixed sizes"
 
 
 def _failure(model: ModelSpec, plan: TargetPlan, error: BuildRepoError, outcome: Outcome | None = None) -> Finding:
+    return Finding("error", "target.failed", error.message, _remedy(error, outcome), model.name, str(plan.target))
+
+
+def _remedy(error: BuildRepoError, outcome: Outcome | None) -> str:
     parts = [error.remedy] if error.remedy else []
     if outcome and outcome.log and not isinstance(error, SpecError):
         parts.append(f"log: {outcome.log}; replay: {outcome.replay}")
-    return Finding("error", "target.failed", error.message, "; ".join(parts), model.name, str(plan.target))
+    return "; ".join(parts)
 
 
 def _batch_findings(model: ModelSpec, plan: TargetPlan, measurement: Measurement) -> tuple[Finding, ...]:
@@ -143,6 +201,47 @@ def _batch_findings(model: ModelSpec, plan: TargetPlan, measurement: Measurement
             str(plan.target),
         ),
     )
+
+
+def _share_findings(model: str, target: Target, measurement: Measurement) -> tuple[Finding, ...]:
+    """A target that is mostly not in its precision is not what its name says, however good its answers are.
+
+    On a CPU fp16 is a storage precision: there the weights count, and `compute` says what the work is done in.
+    """
+    proof = measurement.precision
+    if proof is None or target.precision == "fp32":
+        return ()
+    stored = target.precision == "fp16" and "CPU" in measurement.compute
+    what, shares = ("weights' elements", proof.weights) if stored else ("multiply-adds", proof.compute)
+    if dict(shares).get(target.precision, 0.0) >= MIN_SHARE or (not shares and target.precision != "int8"):
+        return ()
+    got = ", ".join(f"{share:.0%} {word}" for word, share in shares) or "nothing: it has no heavy operator"
+    return (
+        Finding(
+            "error",
+            "precision.share",
+            f"{target.precision} was asked, and the model is mostly something else: of its {what} {got} "
+            f"({proof.source}); expected at least {MIN_SHARE:.0%} {target.precision}",
+            f"remove {target} from the targets; or let fewer nodes stay in fp32 with looser gates (accuracy:), or give "
+            "more telling samples",
+            model,
+            str(target),
+        ),
+    )
+
+
+def _prepare_findings(model: str, target: Target, prepared: PrepareReport | None) -> tuple[Finding, ...]:
+    """Which nodes a lower precision left in fp32, and what else making the graph had to say."""
+    if prepared is None:
+        return ()
+    said = [Finding("info", "precision.note", note, model=model, target=str(target)) for note in prepared.notes]
+    kept = prepared.kept_fp32
+    if kept:
+        names = ", ".join(f"{node.name} ({node.operator})" for node in kept[:SHOWN_NODES])
+        more = f" and {len(kept) - SHOWN_NODES} more" if len(kept) > SHOWN_NODES else ""
+        note = f"{len(kept)} nodes stay in fp32 within the {prepared.precision} graph: {names}{more}"
+        said.append(Finding("info", "precision.kept", note, model=model, target=str(target)))
+    return tuple(said)
 
 
 def candidates(state: ModelState) -> tuple[TargetState, ...]:

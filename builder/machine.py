@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
+
+CUDA_DRIVER: Final = "libcuda.so.1"
+MAJOR: Final = 75
+MINOR: Final = 76
+"""`CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR` of the driver's interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The first NVIDIA GPU that a process here sees; `compute_capability` is `9.0`."""
+
+    name: str
+    compute_capability: str
 
 
 @cache
 def machine_facts() -> dict[str, str]:
-    """CPU model, a digest of its instruction sets, and the cores this process may use."""
+    """CPU model, a digest of its instruction sets, the cores this process may use, and the GPU where there is one."""
     model, flags = _cpu()
+    found = gpu()
     return {
         "cpu": model,
         "instruction_sets": hashlib.sha256(flags.encode()).hexdigest()[:16],
         "cores": str(len(os.sched_getaffinity(0))),
-    }
+    } | ({"gpu": found.name} if found else {})
 
 
 def _cpu() -> tuple[str, str]:
@@ -32,6 +49,33 @@ def _cpu() -> tuple[str, str]:
     return found.get("model name", platform.machine()), " ".join(sorted(found.get("flags", "").split()))
 
 
+def gpu_count() -> int:
+    """The devices that the kernel driver shows."""
+    return len(tuple(Path("/dev").glob("nvidia[0-9]*")))
+
+
 def has_nvidia_gpu() -> bool:
     """True when the kernel driver shows a device; no library is loaded."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/proc/driver/nvidia/version").exists()
+    return gpu_count() > 0 or Path("/proc/driver/nvidia/version").exists()
+
+
+@cache
+def gpu() -> Gpu | None:
+    """Asked from the driver's own library, which brings no context up; None without a driver or a GPU."""
+    if not has_nvidia_gpu():
+        return None
+    try:
+        driver = ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return None
+    device, major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    answered = (
+        driver.cuInit(0) == 0
+        and driver.cuDeviceGet(ctypes.byref(device), 0) == 0
+        and driver.cuDeviceGetName(name, len(name), device) == 0
+        and driver.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, device) == 0
+        and driver.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, device) == 0
+    )
+    if not answered:
+        return None
+    return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}")

@@ -11,7 +11,16 @@ from typing import Any, Final, Literal
 
 from builder.errors import SpecError
 from builder.findings import Finding
-from builder.measurement import BatchProof, Latency, OutputError, TaskMetric
+from builder.measurement import (
+    BatchProof,
+    Latency,
+    OutputError,
+    PrecisionProof,
+    PrepareReport,
+    Sequencing,
+    TaskMetric,
+    TransformReport,
+)
 from builder.records import RecordError, read_record, write_record
 from builder.tensors import Signature
 from builder.work import Target
@@ -33,11 +42,15 @@ class Numbers:
     compute: str
     metric: TaskMetric | None = None
     notes: tuple[str, ...] = ()
+    precision: PrecisionProof | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetRecord:
-    """One target of a model; `works` are the records whose digests are the keys."""
+    """One target of a model; `works` are the records whose digests are the keys.
+
+    `prepare` is what became of its graph, without what the clock said; `gates` what each of its answers must reach.
+    """
 
     target: Target
     status: Literal["built", "failed", "deferred", "rejected"]
@@ -46,11 +59,16 @@ class TargetRecord:
     numbers: Numbers | None
     findings: tuple[Finding, ...]
     works: dict[str, dict[str, Any]]
+    prepare: PrepareReport | None = None
+    gates: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedRecord:
-    """One model folder: `files` maps its paths (the version folder's included) to their sha256."""
+    """One model folder: `files` maps its paths (the version folder's included) to their sha256.
+
+    `recipe` is the digest of what an engine was made from, the machine left out; empty where no machine matters.
+    """
 
     folder: str
     target: Target
@@ -58,6 +76,7 @@ class ServedRecord:
     artefact: str
     batching: bool
     files: dict[str, str]
+    recipe: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +95,7 @@ class ModelRecord:
     served: tuple[ServedRecord, ...]
     notes: tuple[str, ...] = ()
     live: dict[str, Any] = field(default_factory=dict)
+    sequence: Sequencing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +105,7 @@ class TargetTimings:
     seconds: float
     latency: tuple[Latency, ...]
     peak_memory_bytes: int | None
+    transforms: tuple[TransformReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

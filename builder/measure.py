@@ -75,14 +75,16 @@ def run_measure(work: Measure, export: Path, convert: Path, out: Path) -> None:
 def _measure(work: Measure, session: Session, report: ExportReport, requests: Sequence[Request]) -> Measurement:
     """`size_bytes` is left to the caller."""
     run = _runner(session, str(work.target))
-    outputs, metric = _accuracy(run, report.signature, requests)
-    batch = _batch(session, report, requests)
+    outputs, metric = accuracy_of(run, report.signature, requests)
+    batch = _batch(session, work.target.precision, report, requests)
+    latency = tuple(_latencies(run, batch, requests))
+    peak = peak_memory_bytes()  # before anything is opened once more to look into it
     return Measurement(
         outputs=outputs,
         batch=batch,
-        latency=tuple(_latencies(run, batch, requests)),
+        latency=latency,
         size_bytes=0,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak,
         compute=session.compute,
         metric=metric,
         notes=tuple(_notes(session.compute, report, requests)),
@@ -105,9 +107,10 @@ def _runner(session: Session, target: str) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def _accuracy(
+def accuracy_of(
     run: Callable[[Arrays], Arrays], signature: Signature, requests: Sequence[Request]
 ) -> tuple[tuple[OutputError, ...], TaskMetric | None]:
+    """Every request's answer against the source's, and the task metric where the requests are labelled."""
     scales = output_scales(signature, [request.outputs for request in requests])
     labelled = bool(requests) and all(request.labels is not None for request in requests)
     kept: list[Arrays] = []
@@ -135,19 +138,22 @@ def _groups(requests: Sequence[Request]) -> Iterator[list[Request]]:
         yield group
 
 
-def _batch(session: Session, report: ExportReport, requests: Sequence[Request]) -> BatchProof:
+def _batch(session: Session, precision: str, report: ExportReport, requests: Sequence[Request]) -> BatchProof:
     if not report.batch.proven or not report.signature.has_batch_axis:
         return replace(report.batch, proven=False)
     sizes = report.batch.sizes or (1,)
     rows = batch_rows(requests, max(sizes))
     if rows is None:
         return BatchProof(proven=False, reason="the samples hold no rows to make batches of")
-    tolerance = TOLERANCE if session.compute.startswith("fp32") else HALF_TOLERANCE
+    exact = precision == "fp32" and session.compute.startswith("fp32")
+    tolerance = TOLERANCE if exact else HALF_TOLERANCE
     return prove_batch(session.run, report.signature, rows, sizes, tolerance=tolerance)
 
 
 def _explained(batch: BatchProof, onnx_path: Path, requests: Sequence[Request]) -> BatchProof:
-    """Name the node where a batch and its rows part, or say that the ONNX model is not at fault."""
+    """Name the node where a batch and its rows part, or say that the ONNX model is not at fault; where there is one."""
+    if not onnx_path.is_file():
+        return batch
     try:
         nodes = (_first_difference(onnx_path, requests, count) for count in (2, max(batch.sizes)))
         node = next((node for node in nodes if node), None)

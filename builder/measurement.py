@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from builder.tensors import Signature, Tensor
 
 EXPORT_FILE = "export.json"
 REFERENCE_FILE = "reference.npz"
 ONNX_FILE = "model.onnx"
+TORCHSCRIPT_FILE = "model.pt"
+FORMAT_FILES = {"onnx": ONNX_FILE, "torchscript": TORCHSCRIPT_FILE}
+"""What an export may write, each where a target needs it and the source can be written so."""
 CALIBRATION_FILE = "calibration.npz"
+CALIBRATION_TABLE = "calibration.json"
 PREPARE_FILE = "prepare.json"
 CONVERT_FILE = "convert.json"
 MEASUREMENT_FILE = "measurement.json"
+PREFLIGHT_FILE = "preflight.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +38,15 @@ class BatchProof:
 
 @dataclass(frozen=True, slots=True)
 class Sequencing:
-    """How a model is asked in sequences: state inputs paired with the outputs that give the next one, and control
-    kinds (`start`) paired with the inputs that Triton sets.
+    """How a model is asked in sequences.
+
+    `states` pairs inputs with the outputs that give the next one, `controls` kinds (`start`) with the inputs that
+    Triton sets. `sizes` are those that axes open in the model have all the same: a state has one shape.
     """
 
     states: tuple[tuple[str, str], ...]
     controls: tuple[tuple[str, str], ...] = ()
+    sizes: tuple[tuple[str, int], ...] = ()
 
     @property
     def inner_inputs(self) -> frozenset[str]:
@@ -68,20 +76,23 @@ def served_signature(signature: Signature, sequence: Sequencing | None) -> Signa
 class ExportReport:
     """`export.json`: what came out of the source and how.
 
-    `route` is `copy`, `dynamo` or `torchscript`; `notes` are sentences for the user; `samples` says where the samples
+    `route` is how the first of its formats was written: `copy`, `dynamo`, `torchscript`, `script`, `trace`, …; `opset`
+    and `ir_version` are None where no ONNX was. `notes` are sentences for the user; `samples` says where the samples
     came from (`samples.npz, 12 rows` or `random, seed 0`).
     """
 
     signature: Signature
     route: str
-    opset: int
-    ir_version: int
+    opset: int | None
+    ir_version: int | None
     batch: BatchProof
     samples: str
     notes: tuple[str, ...] = ()
     parameters: int | None = None
     applicable: tuple[str, ...] = ()
     """Graph transforms that find something to do here, by a look at the graph alone."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Formats that were asked for and that the source cannot be written as, with the reason."""
     sequence: Sequencing | None = None
 
 
@@ -109,7 +120,8 @@ class TransformReport:
 class KeptNode:
     """An ONNX node that stays in fp32 within a graph of lower precision.
 
-    `gain` is by how much the worst error over its gate falls by keeping it (dimensionless; infinite for an overflow).
+    `gain` is by how much the worst error over its gate falls by keeping it (dimensionless; infinite for an overflow,
+    NaN where the time was over before that was asked).
     """
 
     name: str
@@ -192,6 +204,16 @@ class PrecisionProof:
     compute: tuple[tuple[str, float], ...]
     weights: tuple[tuple[str, float], ...]
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightReport:
+    """`preflight.json`: a deferred conversion that was tried without its device; `library` says with what."""
+
+    library: str
+    layers: int
+    profiles: int
+    precision: PrecisionProof
 
 
 @dataclass(frozen=True, slots=True)

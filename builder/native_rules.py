@@ -1,12 +1,14 @@
-"""What Triton's native onnxruntime and openvino backends, and the core before them, refuse to load, in their words.
+"""What Triton's native onnxruntime, openvino and pytorch backends, and the core before them, refuse to load.
 
 Written once for the offline checks and for the embedded server, which copies this one file into another environment:
 standard library only, and longer than other modules for that reason. Read from `onnxruntime.cc`, `openvino.cc`,
-`*_utils.cc` and `model_config_utils.cc`; verdicts tried on the server of 24.10.
+`*_utils.cc`, `model_config_utils.cc`, and of the pytorch backend `pt/model_instance_state.cc` and `libtorch_utils.cc`;
+verdicts of the first two tried on the server of 24.10.
 
 `config` is a ModelConfig as JSON with the proto's field names (dims as integers or strings). `ports` holds the model
 file's own `inputs` and `outputs`: `{"name", "dtype": numpy name or "string", "shape": [-1 where any size goes]}` (a
-shape of None: not known), and optionally `initializers` (names that a request may override). Without ports only the
+shape of None: not known), and optionally `initializers` (names that a request may override). A TorchScript file has
+none of that, but `arguments`: name and TorchScript type of each argument of `forward`. Without ports only the
 configuration itself is judged.
 """
 
@@ -23,6 +25,13 @@ TRITON = {
     "string": "STRING", "object": "STRING", "bfloat16": "BF16",
 }  # fmt: skip
 OPENVINO_TYPES = frozenset(TRITON.values()) - {"FP64", "STRING", "BF16"}
+PYTORCH_TYPES = frozenset(TRITON.values()) - {"UINT16", "UINT32", "UINT64", "STRING", "BF16"}
+"""Strings are lists there, with a rule of their own."""
+PYTORCH_FLAGS = (
+    "DISABLE_OPTIMIZED_EXECUTION", "ENABLE_CACHE_CLEANING", "INFERENCE_MODE", "DISABLE_CUDNN", "ENABLE_TENSOR_FUSER",
+    "ENABLE_WEIGHT_SHARING", "ENABLE_JIT_PROFILING", "ENABLE_JIT_EXECUTOR",
+)  # fmt: skip
+PYTORCH_NUMBERS = ("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT")
 NO_TENSORS = {
     "sequence": "ONNX_TYPE_SEQUENCE", "map": "ONNX_TYPE_MAP", "optional": "ONNX_TYPE_UNKNOWN",
     "sparse": "ONNX_TYPE_SPARSETENSOR",
@@ -30,6 +39,10 @@ NO_TENSORS = {
 ORT_DEFAULT_MAX_BATCH_SIZE = 4
 ORT_BF16_SINCE = "26.03"
 SIDES = (("input", "inputs"), ("output", "outputs"))
+STATELESS = ("openvino",)
+"""Backends without the calls that give states back to the core; onnxruntime, tensorrt and pytorch have them."""
+CORRID_TYPES = ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
+CONTROL_VALUES = {"int32_false_true": "INT32", "fp32_false_true": "FP32", "bool_false_true": "BOOL"}
 
 
 def refusals(  # noqa: PLR0913 - the interface that both environments call
@@ -41,11 +54,13 @@ def refusals(  # noqa: PLR0913 - the interface that both environments call
         if isinstance(completed, str):
             return [completed]
         config = completed
-    found = list(_core(backend, config, gpus))
+    found = [*_core(backend, config, gpus), *_sequence(config), *_states(backend, config, ports)]
     if backend == "openvino":
         found += [*_openvino_parameters(config), *(_openvino(config, ports) if ports else ())]
     elif backend == "onnxruntime":
         found += _onnxruntime(config, ports, release) if ports else ()
+    elif backend == "pytorch":
+        found += _pytorch(config, ports)
     return found
 
 
@@ -142,6 +157,158 @@ def _chunks(dims: list[int]) -> list[int]:
     return counts
 
 
+# Sequences
+
+
+def _sequence(config: Json) -> Iterator[str]:
+    """What the core refuses of `sequence_batching`; controls and sizes first, states when the scheduler is made."""
+    name, batching = config.get("name", ""), config.get("sequence_batching", {})
+    for size in sizes(batching.get("oldest", {}).get("preferred_batch_size")):
+        if size <= 0:
+            yield f"sequence batching preferred batch size must be positive for {name}"
+        elif size > batch_size(config):
+            yield f"sequence batching preferred batch size must be <= max batch size for {name}"
+    if not 0.0 <= float(batching.get("direct", {}).get("minimum_slot_utilization", 0.0)) <= 1.0:
+        yield f"sequence batching minimum slot utilization must be in range (0.0, 1.0] for {name}"
+    yield from _controls(name, batching)
+    seen: set[str] = set()
+    for state in batching.get("state", ()):
+        yield from _initial_state(state, seen)
+
+
+def _controls(name: str, batching: Json) -> Iterator[str]:
+    seen: set[str] = set()
+    for io, control in _control_parts(batching):
+        kind = control.get("kind", "CONTROL_SEQUENCE_START")
+        if not io.get("name"):
+            yield f"sequence batching control tensor must have a name for {name}"
+        if kind in seen:
+            yield f"sequence batching specifies multiple {kind} tensors for {name}"
+        seen.add(kind)
+        if kind == "CONTROL_SEQUENCE_CORRID":
+            if control.get("data_type") not in CORRID_TYPES:
+                yield (
+                    f"unexpected data type for control {kind} for {name}. Allowed data types are TYPE_UINT64, "
+                    "TYPE_INT64, TYPE_UINT32, TYPE_INT32 and TYPE_STRING"
+                )
+            continue
+        given = [word for word in CONTROL_VALUES if control.get(word)]
+        if not given:
+            yield (
+                "sequence batching must specify either 'int32_false_true', 'fp32_false_true' or 'bool_false_true' for "
+                f"{kind} for {name}"
+            )
+        elif len(control[given[0]]) != 2:  # noqa: PLR2004 - false and true
+            yield f"sequence batching control '{given[0]}' must have exactly 2 entries for {kind} for {name}"
+
+
+def _control_parts(batching: Json) -> Iterator[tuple[Json, Json]]:
+    """(input, control) pairs of `control_input`."""
+    for io in batching.get("control_input", ()):
+        for control in io.get("control", ()):
+            yield io, control
+
+
+def _initial_state(state: Json, seen: set[str]) -> Iterator[str]:
+    given, name = state.get("initial_state", ()), state.get("input_name", "")
+    if len(given) > 1:
+        yield (
+            f"initial_state field for state input '{name}' must contain exactly one or zero element. Found "
+            f"'{len(given)}' elements."
+        )
+    if len(given) != 1:
+        return
+    first, dims, wanted = given[0], sizes(given[0].get("dims")), sizes(state.get("dims"))
+    if first.get("data_type") != state.get("data_type"):
+        yield f"The data type used for 'initial_state' field of state '{name}' does not match the state data type."
+    elif not first.get("name"):
+        yield f"Field 'name' must be set when using initial_state for state input '{name}'."
+    elif name in seen:
+        yield f"State input name '{name}' specified more than once."
+    elif len(dims) != len(wanted):
+        yield (
+            "Number of dimensions in 'initial_state' doesn't match the size of 'state' dimensions for state input "
+            f"'{name}'. {len(dims)} != {len(wanted)}"
+        )
+    elif -1 in dims:
+        yield f"'initial_state' field for state input name '{name}' contains variable dimensions."
+    elif any(right not in (-1, left) for left, right in zip(dims, wanted, strict=True)):
+        left, right = next(pair for pair in zip(dims, wanted, strict=True) if pair[1] not in (-1, pair[0]))
+        yield f"'initial_state' dim for input name '{name}' doesn't match 'state' dim description. {left} != {right}"
+    elif not first.get("zero_data") and not first.get("data_file"):
+        yield f"initial_state setting expects state'{name}' to have state_data set"
+    seen.add(name)
+
+
+def _states(backend: str, config: Json, ports: Json) -> Iterator[str]:
+    """States that load and fail at the first request, or are mixed up: refused here, since nothing would work."""
+    states, batch = config.get("sequence_batching", {}).get("state", ()), batch_size(config)
+    if states and backend in STATELESS:
+        yield f"the {backend} backend keeps no state: what the model puts out would never come back to it"
+        return
+    if states and config.get("model_warmup"):
+        yield "model_warmup: a warm-up request belongs to no sequence and has no state, so the model would not load"
+    for state in states:
+        if state.get("use_growable_memory") and not _grows(state, config):
+            yield (
+                f"state input '{state.get('input_name', '')}': 'use_growable_memory' needs "
+                "'use_same_buffer_for_input_output' and KIND_GPU instances: every request would fail"
+            )
+        for side in (side for side, plural in SIDES if plural in ports):
+            name = state.get(f"{side}_name", "")
+            port = find_port(ports, side, name)
+            if port is None:
+                known = ", ".join(sorted(port["name"] for port in ports.get(f"{side}s", ())))
+                yield f"state {side} '{name}' is not among the model's {side}s ({known}): every request would fail"
+                continue
+            given = TRITON.get(port["dtype"], "INVALID")
+            if state.get("data_type", "TYPE_INVALID") != f"TYPE_{given}":
+                yield (
+                    f"state {side} '{name}' is {state.get('data_type', 'TYPE_INVALID')} in the configuration and "
+                    f"TYPE_{given} in the model: every request would fail"
+                )
+            problem = None if port["shape"] is None else _state_dims(state, side, list(port["shape"]), batch)
+            if problem:
+                yield f"state {side} '{name}': {problem}"
+    if pairs_swapped(states):
+        names = ", ".join(f"{state['input_name']} ← {state['output_name']}" for state in states)
+        yield (
+            f"the states {names} would be mixed up: Triton pairs the inputs with the outputs by the alphabetical order "
+            "of their names; rename the outputs so that they sort as their inputs do"
+        )
+
+
+def _grows(state: Json, config: Json) -> bool:
+    kinds = {group.get("kind", "KIND_AUTO") for group in config.get("instance_group", ())}
+    return bool(state.get("use_same_buffer_for_input_output")) and not kinds & {"KIND_CPU", "KIND_MODEL"}
+
+
+def _state_dims(state: Json, side: str, shape: list[int], batch: int) -> str | None:
+    dims = sizes(state.get("dims"))
+    full = [-1, *dims] if batch > 0 else dims
+    pairs = zip(full, shape, strict=False)
+    fits = len(full) == len(shape) and all(-1 in (ours, theirs) or ours == theirs for ours, theirs in pairs)
+    if not fits or (batch > 0 and shape[0] != -1):
+        return f"the model has shape {_text(shape)}, the configuration {_text(full)}: every request would fail"
+    lead = 1 if batch > 0 else 0
+    given: list[Json] = state.get("initial_state") or [{}]
+    first = sizes(given[0].get("dims")) or [1] * len(dims)
+    for ours, theirs, size in zip(dims, shape[lead:], first, strict=False):
+        if side == "input" and ours == -1 and (theirs not in (-1, 1) or size != 1):
+            return (
+                f"a sequence begins with size 1 wherever the dims {_text(dims)} say -1, whatever initial_state says; "
+                "write the size"
+            )
+    return None
+
+
+def pairs_swapped(states: Any) -> bool:  # noqa: ANN401 - a list of states
+    """The core walks two maps sorted by name, one of inputs and one of outputs, and takes equal places for a pair."""
+    ordered = sorted(states, key=lambda state: str(state.get("input_name", "")))
+    outputs = [str(state.get("output_name", "")) for state in ordered]
+    return outputs != sorted(outputs)
+
+
 # ONNX Runtime
 
 
@@ -153,6 +320,7 @@ def _onnxruntime(config: Json, ports: Json, release: str) -> Iterator[str]:
                 yield f"Unsupported ONNX Type '{kind}' for I/O '{port['name']}', expected 'ONNX_TYPE_TENSOR'."
                 return
         if side == "input":
+            yield from _ort_controls(config, ports)
             yield from _input_count(config, ports, _ort_input_count(config))
         for io in config.get(side, ()):
             problem = _ort_tensor(config, ports, side, io, release)
@@ -165,6 +333,26 @@ def _ort_input_count(config: Json) -> int:
     sequence = config.get("sequence_batching", {})
     kinds = {part.get("kind") for io in sequence.get("control_input", ()) for part in io.get("control", ())}
     return count + len(kinds) + len(sequence.get("state", ()))
+
+
+def _ort_controls(config: Json, ports: Json) -> Iterator[str]:
+    head = f"unable to load model '{config.get('name', '')}', sequence control "
+    for io, control in _control_parts(config.get("sequence_batching", {})):
+        name, port = io.get("name", ""), find_port(ports, "input", io.get("name", ""))
+        if port is None:
+            yield f"configuration specified sequence control '{name}', but model does not provide that input"
+            continue
+        dims = (port["shape"] or [])[1 if batch_size(config) > 0 else 0 :]
+        if port["shape"] is not None and dims != [1]:
+            yield f"{head}'{name}' in model has dims {_text(dims)} but dims [1] is expected"
+        wanted = next((kind for word, kind in CONTROL_VALUES.items() if control.get(word)), None)
+        wanted = wanted or str(control.get("data_type", "")).removeprefix("TYPE_")
+        given = TRITON.get(port["dtype"], "<invalid>")
+        if wanted != given:
+            yield (
+                f"{head}'{name}', the model expects data-type {given} but the model configuration specifies data-type "
+                f"TYPE_{wanted}"
+            )
 
 
 def _ort_tensor(  # noqa: PLR0911 - one line a rule
@@ -302,7 +490,118 @@ def _openvino_dims(config: Json, name: str, shape: list[int], dims: list[int], *
     return None if matches else _mismatch(model, name, shape, full, batch)
 
 
-# What both share
+# PyTorch
+
+
+def is_torchscript(config: Json) -> bool:
+    """Whether the pytorch backend would read a TorchScript file, and not an AOTInductor package or Python code."""
+    return config.get("platform", "") != "torch_aoti" and not config.get("runtime")
+
+
+def pytorch_places(names: list[str], arguments: list[str] | None) -> list[int]:
+    """The argument, or without `arguments` the place in the answer, that the backend takes each name for."""
+    if arguments and all(name in arguments for name in names):
+        return [arguments.index(name) for name in names]
+    if all(map(_is_indexed, names)):
+        return [int(name.partition("__")[2] or 0) for name in names]
+    return list(range(len(names)))
+
+
+def pytorch_named_places(config: Json, side: str, arguments: list[str] | None) -> dict[str, int]:
+    """`pytorch_places` by name, also of states and controls, which go by the number in their names."""
+    names = [io["name"] for io in config.get(side, ())]
+    sequence = config.get("sequence_batching", {})
+    others = [state[f"{side}_name"] for state in sequence.get("state", ())]
+    others += [io["name"] for io in sequence.get("control_input", ()) if side == "input"]
+    numbered = {name: int(name.partition("__")[2] or 0) for name in others if _is_indexed(name)}
+    return numbered | dict(zip(names, pytorch_places(names, arguments), strict=True))
+
+
+def _pytorch(config: Json, ports: Json) -> Iterator[str]:
+    """`ports["arguments"]`: name and TorchScript type of each argument of `forward`."""
+    if not is_torchscript(config):
+        return
+    model = config.get("name", "")
+    yield from _pytorch_parameters(config)
+    if "arguments" in ports:
+        yield from _pytorch_arguments(config, ports["arguments"])
+    for side, _ in SIDES:
+        if not config.get(side):
+            yield f"model configuration must contain at least one {side}, none were specified."
+        yield from _pytorch_states(config, ports, side)
+        for io in config.get(side, ()):
+            name, wanted = io.get("name", ""), io.get("data_type", "TYPE_INVALID")
+            if wanted == "TYPE_STRING":
+                if len(_wire_dims(io)) + (batch_size(config) > 0) > 1:
+                    head = f"Triton only supports 1 dimensional List of String as {side} for "
+                    yield f"{head}'{name}' for model '{model}'"
+            elif wanted.removeprefix("TYPE_") not in PYTORCH_TYPES:
+                yield f"unsupported datatype {wanted} for {side} '{name}' for model '{model}'"
+
+
+def _pytorch_parameters(config: Json) -> Iterator[str]:
+    for key, item in config.get("parameters", {}).items():
+        value = str(item.get("string_value", ""))
+        if key in PYTORCH_FLAGS and value.lower() not in ("true", "on", "1", "false", "off", "0"):
+            yield f"failed to convert '{value}' to boolean"
+        elif key in PYTORCH_NUMBERS and not value.removeprefix("-").isdigit():
+            yield f"failed to convert '{value}' to integral number"
+
+
+def _pytorch_arguments(config: Json, arguments: list[Json]) -> Iterator[str]:
+    kinds = [argument["type"].partition("[")[0] for argument in arguments]
+    if kinds == ["Dict"]:
+        return
+    if "Dict" in kinds[1:]:
+        yield (
+            "Multiple inputs of kind DictType were detected. Only a single input of type Dict(str, Tensor) is "
+            "supported."
+        )
+        return
+    for argument, kind in zip(arguments, kinds, strict=True):
+        if kind not in ("Tensor", "List"):
+            yield (
+                f"An input of type '{argument['type']}' was detected in the model. Only a single input of type "
+                "Dict(str, Tensor) or input(s) of type Tensor are supported."
+            )
+            return
+    expected = _ort_input_count(config) + sum(bool(io.get("optional")) for io in config.get("input", ()))
+    if len(arguments) != expected:
+        yield (
+            f"unable to load model '{config.get('name', '')}', configuration expects {expected} inputs, model provides "
+            f"{len(arguments)}"
+        )
+
+
+def _pytorch_states(config: Json, ports: Json, side: str) -> Iterator[str]:
+    """States are found by NAME__INDEX only, and so must be everything beside them."""
+    states = config.get("sequence_batching", {}).get("state", ())
+    if not states:
+        return
+    model = config.get("name", "")
+    arguments = {argument["name"] for argument in ports.get("arguments", ())} if side == "input" else set()
+    names = [io.get("name", "") for io in config.get(side, ())]
+    if (names and all(name in arguments for name in names)) or not all(map(_is_indexed, names)):
+        yield (
+            f"PyTorch model '{model}' is using sequence batching with state but not all inputs and outputs follow the "
+            "<name>__<index> naming convention. "
+        )
+        return
+    for state in states:
+        name = state.get(f"{side}_name", "")
+        if not _is_indexed(name):
+            yield (
+                f"PyTorch model '{model}' is using sequence batching with state but state '{name}' does not follow the "
+                "<name>__<index> naming convention. "
+            )
+
+
+def _is_indexed(name: str) -> bool:
+    _, mark, index = name.partition("__")
+    return bool(mark) and (index.isdigit() or not index)
+
+
+# What all share
 
 
 def auto_completed(backend: str, config: Json, ports: Json) -> Json | str:

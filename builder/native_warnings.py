@@ -15,6 +15,8 @@ from builder.native_rules import (
     auto_completed,
     batch_size,
     find_port,
+    is_torchscript,
+    pytorch_places,
     sizes,
 )
 
@@ -24,15 +26,17 @@ def warnings(backend: str, config: Json, ports: Json, *, auto_complete: bool = F
     if auto_complete:
         completed = auto_completed(backend, config, ports)
         config = config if isinstance(completed, str) else completed
-    found = list(_core_warnings(config))
+    found = list(_core_warnings(backend, config))
     if backend == "openvino":
         found += _openvino_warnings(config, ports)
     elif backend == "onnxruntime":
         found += _onnxruntime_warnings(config, ports)
+    elif backend == "pytorch":
+        found += _pytorch_warnings(config, ports)
     return found
 
 
-def _core_warnings(config: Json) -> Iterator[str]:
+def _core_warnings(backend: str, config: Json) -> Iterator[str]:
     batch = batch_size(config)
     if "dynamic_batching" in config:
         if batch <= 1:
@@ -43,9 +47,31 @@ def _core_warnings(config: Json) -> Iterator[str]:
                 f"preferred_batch_size {preferred} leaves out max_batch_size {batch}: a full queue is cut into batches "
                 f"of at most {max(preferred)}"
             )
+    yield from _sequence_warnings(config)
     for index, group in enumerate(config.get("instance_group", ())):
-        if group.get("kind") == "KIND_MODEL":
+        if group.get("kind") == "KIND_MODEL" and backend != "pytorch":
             yield f"instance group {index} has KIND_MODEL, which onnxruntime and openvino do not use"
+
+
+def _sequence_warnings(config: Json) -> Iterator[str]:
+    batching = config.get("sequence_batching")
+    if batching is None:
+        return
+    controls = [control for io in batching.get("control_input", ()) for control in io.get("control", ())]
+    starts = any(control.get("kind", "CONTROL_SEQUENCE_START") == "CONTROL_SEQUENCE_START" for control in controls)
+    for state in batching.get("state", ()):
+        if not state.get("initial_state") and not starts:
+            yield (
+                f"state input '{state.get('input_name', '')}' has no initial_state and the model is not told where a "
+                "sequence starts: the first request sees whatever lies in memory"
+            )
+    slots = int(batching.get("oldest", {}).get("max_candidate_sequences", 0))
+    if slots <= 0 and batch_size(config) <= 1:
+        yield (
+            f"sequence_batching with max_batch_size {batch_size(config)} takes one sequence at a time on each "
+            "instance: the others wait until it ends or is idle for too long; oldest { max_candidate_sequences: N } "
+            "takes N"
+        )
 
 
 def _onnxruntime_warnings(config: Json, ports: Json) -> Iterator[str]:
@@ -56,6 +82,20 @@ def _onnxruntime_warnings(config: Json, ports: Json) -> Iterator[str]:
                     f"{side} '{port['name']}' is a scalar in the model, yet max_batch_size {batch_size(config)} makes "
                     "every request carry a batch axis: it loads and fails at inference"
                 )
+
+
+def _pytorch_warnings(config: Json, ports: Json) -> Iterator[str]:
+    arguments = [argument["name"] for argument in ports.get("arguments", ())]
+    names = [io.get("name", "") for io in config.get("input", ())]
+    if not arguments or not is_torchscript(config):
+        return
+    places = pytorch_places(names, arguments)
+    shown = ", ".join(f"'{name}' {place}" for name, place in zip(names, places, strict=True))
+    if sorted(places) != list(range(len(names))):
+        yield (
+            f"by the numbers in their names the inputs are the arguments {shown} of forward, which has 0 to "
+            f"{len(arguments) - 1}: every request fails, or makes the server write outside its memory"
+        )
 
 
 def _openvino_warnings(config: Json, ports: Json) -> Iterator[str]:

@@ -13,6 +13,7 @@ from builder.checks import CHECKS, CheckContext, check_module
 from builder.digests import digest_of, file_digest
 from builder.findings import Finding
 from builder.libraries import all_code_digest, library_versions
+from builder.machine import gpu_count
 from builder.records import canonical, read_record, write_record
 from builder.releases import DATA_FILE
 
@@ -41,7 +42,7 @@ def check_offline(
 
 
 def _judge(staged: Path, items: Sequence[Staged], release: str) -> dict[str, tuple[Finding, ...]]:
-    context = CheckContext(release=release)
+    context = CheckContext(release=release, gpus=gpu_count())
     found: dict[str, list[Finding]] = {item.record.folder: [] for item in items}
     targets = {item.record.folder: str(item.record.target) for item in items}
     for word in CHECKS:
@@ -58,6 +59,7 @@ def _key(staged: Path, items: Sequence[Staged], release: str) -> str:
         "sizes": {str(path.relative_to(staged)): path.lstat().st_size for path in staged.rglob("*") if path.is_file()},
         "release": release,
         "releases": file_digest(DATA_FILE),
+        "gpus": gpu_count(),
         "libraries": library_versions(LIBRARIES),
         "code": all_code_digest(),
     }

@@ -22,7 +22,7 @@ from builder.prepare import has_nothing_to_do, pass_through
 from builder.processes import Children
 from builder.progress import Event, Progress
 from builder.records import write_record
-from builder.step import run_work
+from builder.step import opens_code, run_work
 from builder.work import Convert, Measure, Prepare, Work, work_needs
 
 LOG_TAIL_LINES: Final = 6
@@ -68,7 +68,8 @@ def run_works(  # noqa: PLR0913 - the options of a build
 ) -> dict[str, Outcome]:
     """Make every work exist; `works` is in an order in which each follows what it needs.
 
-    `jobs` 0 runs in this process. A work that measures runs alone, so that its latencies mean something.
+    `jobs` 0 runs in this process, but for an export that runs a file's own code: that one needs a process that can
+    leave the network. A work that measures runs alone, so that its latencies mean something.
 
     Raises:
         MachineError: the disk is full or cannot be written: nothing later could succeed either.
@@ -103,12 +104,13 @@ def _drive(run: _Run) -> None:
 
 
 def _take(run: _Run, future: Future[Outcome]) -> None:
-    del run.running[future]
+    work = run.running.pop(future)
     outcome = future.result()
     run.outcomes[run.keys.pop(future)] = outcome
     if isinstance(outcome.error, MachineError):
         raise outcome.error
-    if outcome.error and run.fail_fast:
+    tried = isinstance(work, Convert) and work.preflight
+    if outcome.error and run.fail_fast and not tried:
         for key in run.todo:
             run.outcomes[key] = Outcome("failed", error=BuildError("not started: --fail-fast and another work failed"))
         run.todo.clear()
@@ -129,7 +131,7 @@ def _start_ready(run: _Run, pool: ThreadPoolExecutor) -> None:
     for key, work in list(run.todo.items()):
         if not all(run.cache.has(kind, need) for kind, need in work_needs(work)):
             continue
-        alone = any(isinstance(one, (Measure, Prepare)) for one in (work, *run.running.values()))
+        alone = any(map(_measures, (work, *run.running.values())))
         if run.running and (alone or len(run.running) >= max(run.jobs, 1)):
             continue
         future = pool.submit(_run_one, run, key, run.todo.pop(key))
@@ -137,9 +139,16 @@ def _start_ready(run: _Run, pool: ThreadPoolExecutor) -> None:
         run.keys[future] = key
 
 
+def _measures(work: Work) -> bool:
+    """Whether times decide something in it; building an engine tries kernels on the device."""
+    return isinstance(work, (Measure, Prepare)) or (isinstance(work, Convert) and bool(work.device))
+
+
 def _run_one(run: _Run, key: str, work: Work) -> Outcome:
     label = run.labels[key]
-    refusal = refusal_of(work, run.cache.folder("export", work.export)) if isinstance(work, Convert) else None
+    refusal = None
+    if isinstance(work, (Prepare, Convert)):
+        refusal = refusal_of(work, run.cache.folder("export", work.export))
     if refusal is not None:
         run.progress(Event("failed", label, refusal.message))
         return Outcome("failed", error=refusal)
@@ -148,7 +157,9 @@ def _run_one(run: _Run, key: str, work: Work) -> Outcome:
     run.progress(Event("start", label))
     started = time.monotonic()
     try:
-        outcome = _run_in_process(run, key, work) if run.jobs == 0 else _run_child(run, key, work)
+        outcome = (
+            _run_in_process(run, key, work) if run.jobs == 0 and not opens_code(work) else _run_child(run, key, work)
+        )
     except OSError as error:
         outcome = Outcome("failed", error=disk_error(error, run.folder))
     seconds = time.monotonic() - started

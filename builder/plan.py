@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from builder import defaults
-from builder.backends import backend_module
+from builder.backends import backend_module, device_bound, refuses_source
 from builder.code_digest import callable_digest, path_digest, pickled_code_digest
+from builder.compare import Gates, gates_of
 from builder.errors import MachineError, SpecError
 from builder.libraries import code_digest, library_versions
 from builder.machine import machine_facts
+from builder.measurement import FORMAT_FILES
+from builder.records import to_json
 from builder.releases import get_release
 from builder.sources import require, source_module
-from builder.spec import AccuracySpec, ModelSpec, QuantizationSpec, RepoSpec
+from builder.spec import ZERO, AccuracySpec, BatchingSpec, ModelSpec, QuantizationSpec, RepoSpec, TensorRtSpec
 from builder.tensors import Tensor
 from builder.work import (
     Convert,
@@ -25,7 +29,9 @@ from builder.work import (
     Quantization,
     SamplesRef,
     Search,
+    SequenceRef,
     SourceRef,
+    StateRef,
     Target,
     Work,
     parse_target,
@@ -33,7 +39,7 @@ from builder.work import (
 )
 
 EXPORT_LIBRARIES = ("onnx", "onnxruntime", "numpy")
-PREPARE_LIBRARIES = ("onnx", "onnxruntime", "numpy", "onnxslim", "onnxoptimizer")
+PREPARE_LIBRARIES = ("onnx", "onnxruntime", "numpy", "onnxslim", "sympy")
 MEASURE_LIBRARIES = ("numpy",)
 
 
@@ -42,16 +48,22 @@ class TargetPlan:
     """One target of one model. Where this machine cannot build it, `missing` says what is lacking and what to do."""
 
     target: Target
-    prepare: Prepare
+    prepare: Prepare | None
     convert: Convert
     measure: Measure
     missing: tuple[str, str] | None = None
     deferred: bool = False
+    preflight: Convert | None = None
 
     @property
     def works(self) -> tuple[Work, ...]:
-        """In order; none where the target is not built here."""
-        return () if self.missing or self.deferred else (self.prepare, self.convert, self.measure)
+        """In order; none where the target is not built here, but for the pre-flight of a deferred one."""
+        prepared = (self.prepare,) if self.prepare else ()
+        if self.preflight is not None:
+            return (*prepared, self.preflight)
+        if self.missing or self.deferred:
+            return ()
+        return (*prepared, self.convert, self.measure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,8 @@ def _plan_model(model: ModelSpec, release: str, *, defer: bool, strict: bool) ->
     for plan in targets:
         if plan.missing and _needed(plan, model, targets, strict=strict):
             what, remedy = plan.missing
+            if _cannot_be_written(model, plan.target):
+                raise SpecError(f"{model.name}: {plan.target} cannot be built: {what}", remedy=remedy)
             raise MachineError(f"{model.name}: {plan.target} cannot be built on this machine: {what}", remedy=remedy)
     return ModelPlan(model, export, targets)
 
@@ -112,19 +126,40 @@ def _needed(plan: TargetPlan, model: ModelSpec, targets: tuple[TargetPlan, ...],
     return asked or not others or backend_module(plan.target.backend).DEFERS
 
 
+def _cannot_be_written(model: ModelSpec, target: Target) -> tuple[str, str] | None:
+    """Why the source never becomes what the target is converted from, and the remedy; None where it may."""
+    source = _format(model)
+    reason = refuses_source(target.backend, source, source_module(source).FORMATS)
+    return (reason, f"remove {target} from the targets") if reason else None
+
+
+def _formats(model: ModelSpec) -> tuple[str, ...]:
+    """What the targets need, as far as the source's format has it; ONNX first."""
+    targets = [parse_target(text) for text in model.targets or ()]
+    needed = {backend_module(target.backend).FORMAT for target in targets if not _cannot_be_written(model, target)}
+    return tuple(word for word in FORMAT_FILES if word in needed)
+
+
 def _plan_target(model: ModelSpec, export: Export, target: Target, release: str, *, defer: bool) -> TargetPlan:
     backend = backend_module(target.backend)
-    missing = backend.missing()
+    options = _options(model, target.backend)
+    bound = device_bound(target.backend)
+    missing = _cannot_be_written(model, target) or backend.missing()
+    if missing is None and bound is not None:
+        missing = bound.mismatch(release, json.loads(options))
     deferred = defer and missing is not None and backend.DEFERS
-    prepare = _prepare(model, export, backend.GRAPHS[target.precision], backend.DIALECT)
+    prepare = None
+    if backend.FORMAT == "onnx":
+        prepare = _prepare(model, export, backend.GRAPHS[target.precision], backend.DIALECT)
     convert = Convert(
         export=work_key(export),
-        prepare=work_key(prepare),
+        prepare=work_key(prepare) if prepare else None,
         target=target,
         release=release,
-        options=_options(model, target.backend),
+        options=options,
         libraries=library_versions(backend.LIBRARIES),
         code=code_digest(),
+        device=dict(bound.device_facts()) if bound else {},
     )
     measure = Measure(
         export=work_key(export),
@@ -135,7 +170,11 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
         libraries=library_versions((*backend.LIBRARIES, *MEASURE_LIBRARIES)),
         code=code_digest(),
     )
-    return TargetPlan(target, prepare, convert, measure, None if deferred else missing, deferred)
+    preflight = None
+    if deferred and bound is not None and bound.can_preflight():
+        libraries = library_versions(bound.PREFLIGHT_LIBRARIES)
+        preflight = replace(convert, libraries=libraries, device={}, preflight=True)
+    return TargetPlan(target, prepare, convert, measure, None if deferred else missing, deferred, preflight)
 
 
 def _prepare(model: ModelSpec, export: Export, precision: str, dialect: str) -> Prepare:
@@ -147,7 +186,7 @@ def _prepare(model: ModelSpec, export: Export, precision: str, dialect: str) -> 
         dialect=dialect,
         optimize=model.optimize == "auto",
         quantization=_quantization(model) if precision == "int8" else None,
-        search=_search(model) if lower else None,
+        search=_search(model, precision) if lower else None,
         opset=export.opset,
         ir_version=export.ir_version,
         machine=machine_facts(),
@@ -161,14 +200,31 @@ def _quantization(model: ModelSpec) -> Quantization:
     return Quantization(spec.mode, spec.calibrator, spec.per_channel)
 
 
-def _search(model: ModelSpec) -> Search:
+def _search(model: ModelSpec, precision: str) -> Search:
     spec = model.accuracy or AccuracySpec()
-    return Search(spec.model_dump(exclude={"search_budget_s"}), spec.search_budget_s)
+    return Search(to_json(model_gates(model, precision)), spec.search_budget_s)
+
+
+def model_gates(model: ModelSpec, precision: str) -> Gates:
+    """The spec's gates for a target of that precision."""
+    return gates_of(model.accuracy, precision, labelled=model.samples is not None and model.samples.labels is not None)
 
 
 def _options(model: ModelSpec, backend: str) -> str:
     """The words of the spec that one backend alone understands, as canonical JSON."""
-    return json.dumps({}, sort_keys=True)
+    words: dict[str, Any] = {}
+    if backend.startswith("onnxruntime") and model.onnxruntime is not None:
+        words = model.onnxruntime.model_dump(exclude_defaults=True)
+    if backend == "tensorrt":
+        words = (model.tensorrt or TensorRtSpec()).model_dump(exclude_defaults=True) | _batch_sizes(model)
+    return json.dumps(words, sort_keys=True)
+
+
+def _batch_sizes(model: ModelSpec) -> dict[str, int]:
+    """The largest batch that an engine must take, and the one that it is best at."""
+    batching = model.batching or BatchingSpec()
+    largest = batching.max_batch_size or defaults.MAX_BATCH_SIZE
+    return {"max_batch_size": largest, "best_batch_size": max(batching.preferred, default=largest)}
 
 
 def _require_real_samples(model: ModelSpec) -> None:
@@ -179,6 +235,13 @@ def _require_real_samples(model: ModelSpec) -> None:
     """
     spec = model.quantization or QuantizationSpec()
     asked = [text for text in model.targets or () if parse_target(text).precision == "int8"]
+    static = [text for text in asked if backend_module(parse_target(text).backend).DIALECT != "onnxruntime"]
+    if static and spec.mode == "dynamic":
+        raise SpecError(
+            f"{model.name}: {', '.join(static)} takes static int8 only, not quantization: {{mode: dynamic}}",
+            remedy="leave the mode out: onnxruntime gets dynamic int8 where that suits the model, the others static; "
+            "or remove the target",
+        )
     if asked and model.samples is None and spec.mode != "dynamic":
         raise SpecError(
             f"{model.name}: {', '.join(asked)} needs real samples to calibrate with, and the spec has none",
@@ -199,7 +262,22 @@ def _export(model: ModelSpec, release: str) -> Export:
         ir_version=limits.max_ir,
         libraries=library_versions((*source_module(_format(model)).LIBRARIES, *EXPORT_LIBRARIES)),
         code=code_digest(),
+        sequence=_sequence(model),
+        formats=_formats(model),
     )
+
+
+def _sequence(model: ModelSpec) -> SequenceRef | None:
+    """What the export must know; how the server schedules sequences is decided in the configuration."""
+    if model.sequence is None:
+        return None
+    states = tuple(
+        StateRef(state.input, state.output)
+        if state.initial == ZERO
+        else StateRef(state.input, state.output, state.initial, path_digest(Path(state.initial)))
+        for state in model.sequence.states
+    )
+    return SequenceRef(states, tuple(sorted(model.sequence.controls.items())))
 
 
 def _format(model: ModelSpec) -> str:
@@ -212,27 +290,39 @@ def _format(model: ModelSpec) -> str:
 def _source(model: ModelSpec) -> SourceRef:
     source = model.source
     root = source.import_root or Path.cwd()
-    digest = path_digest(source.path)
-    if source.model:
-        digest += ":" + callable_digest(source.model, root)
-    if source.allow_pickle:
-        digest += ":" + pickled_code_digest(source.path, root)
-    return SourceRef(
+    found = SourceRef(
         format=_format(model),
         path=str(source.path),
-        digest=digest,
+        digest=path_digest(source.path),
         model=source.model,
         args=json.dumps(source.args, sort_keys=True),
         import_root=str(root),
         allow_pickle=source.allow_pickle,
         signature=source.signature,
     )
+    _screen(model, found)
+    if source.model:
+        found = replace(found, digest=f"{found.digest}:{callable_digest(source.model, root)}")
+    if source.allow_pickle:
+        found = replace(found, digest=f"{found.digest}:{pickled_code_digest(source.path, root)}")
+    return found
+
+
+def _screen(model: ModelSpec, source: SourceRef) -> None:
+    """Files whose code the spec does not allow to run are refused before any work."""
+    try:
+        source_module(source.format).screen(source)
+    except SpecError as error:
+        raise SpecError(f"{model.name}: {error.message}", remedy=error.remedy) from error
 
 
 def _samples(model: ModelSpec) -> SamplesRef:
     batch = (model.batching.max_batch_size if model.batching else None) or defaults.MAX_BATCH_SIZE
-    quantized = any(parse_target(text).precision == "int8" for text in model.targets or ())
-    calibration = (model.quantization or QuantizationSpec()).samples if quantized else 0
+    quantization = model.quantization or QuantizationSpec()
+    static = quantization.mode != "dynamic" and any(
+        parse_target(text).precision == "int8" for text in model.targets or ()
+    )
+    calibration = quantization.samples if static else 0
     if model.samples is None:
         return SamplesRef(path=None, digest="", labels=None, seed=defaults.SAMPLE_SEED, max_batch_size=batch)
     path = model.samples.path
@@ -243,6 +333,7 @@ def _samples(model: ModelSpec) -> SamplesRef:
         seed=defaults.SAMPLE_SEED,
         max_batch_size=batch,
         calibration=calibration,
+        sequence_id=model.samples.sequence_id,
     )
 
 

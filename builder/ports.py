@@ -6,6 +6,11 @@ file says. Dims that ONNX Runtime may still infer by folding constants are liste
 
 from __future__ import annotations
 
+import ast
+import pickletools
+import re
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +32,9 @@ class Ports:
 
     A tensor's shape is `()` both for a scalar and for a rank that is not known: the latter are named in `unranked`.
     `unsure` holds (output, axis) of dims that the file leaves open and the runtime may fix. `initializers` may be
-    overridden by a request. `missing_data` names external files that are absent or lie outside the folder.
+    overridden by a request. `missing_data` names external files that are absent or lie outside the folder. `arguments`
+    are name and type of forward's arguments, all that a TorchScript file tells; None for other files, or where an old
+    one does not even tell that.
     """
 
     signature: Signature
@@ -35,10 +42,12 @@ class Ports:
     unsure: tuple[tuple[str, int], ...] = ()
     initializers: tuple[str, ...] = ()
     missing_data: tuple[str, ...] = ()
+    arguments: tuple[tuple[str, str], ...] | None = None
+    is_torchscript: bool = False
 
 
 def read_ports(path: Path) -> Signature:
-    """The inputs and outputs of an ONNX file or an OpenVINO IR.
+    """The inputs and outputs of an ONNX file or an OpenVINO IR; none for a TorchScript file, which does not tell.
 
     Raises:
         SpecError: the file is missing, damaged, or neither.
@@ -57,11 +66,16 @@ def inspect_ports(path: Path) -> Ports:
         raise SpecError(
             f"failed to stat file {path.name}: {error.strerror}", remedy="put the model file there"
         ) from None
+    if start.startswith(b"PK"):
+        return _torchscript(path)
     return _openvino(path) if start.startswith(b"<") else _onnx(path)
 
 
 def ports_json(ports: Ports) -> Json:
     """The form in which `builder.native_rules` takes them."""
+    if ports.is_torchscript:
+        known = ports.arguments
+        return {} if known is None else {"arguments": [{"name": name, "type": kind} for name, kind in known]}
     sides = (("inputs", ports.signature.inputs), ("outputs", ports.signature.outputs))
     table: Json = {
         word: [
@@ -202,6 +216,40 @@ def _openvino_tensor(port: Any) -> Tensor:  # noqa: ANN401 - an XML element
     sizes = [int(dim.text or -1) for dim in port.iterfind("dim")]
     dims = tuple(size if size >= 0 else f"{name}_{axis}" for axis, size in enumerate(sizes))
     return Tensor(name, row.numpy if row else _OTHER_OPENVINO.get(word, word), dims)
+
+
+def _torchscript(path: Path) -> Ports:
+    """The arguments of `forward` as the code in the archive declares them; nothing is unpickled or run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return Ports(Signature((), ()), arguments=_forward_arguments(path, archive), is_torchscript=True)
+    except (zipfile.BadZipFile, OSError, ValueError, SyntaxError, zlib.error) as error:
+        raise _damaged(path, f"{path.name} cannot be read: {error}") from None
+
+
+def _forward_arguments(path: Path, archive: zipfile.ZipFile) -> tuple[tuple[str, str], ...] | None:
+    root = archive.namelist()[0].partition("/")[0]
+    members = set(archive.namelist())
+    if not {f"{root}/constants.pkl", f"{root}/data.pkl"} <= members:
+        if f"{root}/model.json" in members:
+            return None
+        raise _damaged(path, f"{path.name} is no TorchScript archive: torch.jit.save writes those, torch.save does not")
+    with archive.open(f"{root}/data.pkl") as stream:
+        names = (str(value) for code, value, _ in pickletools.genops(stream) if code.name == "GLOBAL")
+        module, _, name = next(names, "").partition(" ")
+    member = f"{root}/code/{module.replace('.', '/')}.py"
+    if member not in members:
+        return None
+    code = archive.read(member).decode("utf-8")
+    body = re.search(rf"^class {re.escape(name)}\(.*?(?=^\S|\Z)", code, re.MULTILINE | re.DOTALL)
+    header = body and re.search(r"^  (def forward\(self.*?\) -> [^\n]*:)\n", body[0], re.MULTILINE | re.DOTALL)
+    if not header:
+        raise _damaged(path, f"Method 'forward' is not defined in {path.name}.")
+    function = ast.parse(f"{header[1]}\n  pass").body[0]
+    declared = function.args.args[1:] if isinstance(function, ast.FunctionDef) else ()
+    return tuple(
+        (argument.arg, ast.unparse(argument.annotation) if argument.annotation else "Tensor") for argument in declared
+    )
 
 
 def _damaged(path: Path, message: str) -> SpecError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
 from builder.frameworks.pytorch.files import archive_names, torch_kind
+from builder.frameworks.tensorflow.bundle import is_index
 from builder.sources import SOURCES, source_module
 
 ACCEPTED: Final = (
@@ -15,6 +17,34 @@ ACCEPTED: Final = (
     "TensorFlow SavedModels, Keras models (.keras, .h5), and TensorFlow checkpoints"
 )
 SHOWN: Final = 3
+ALIKE: Final = 0.8
+"""So alike are two names, of 1, that one may be a slip of the other."""
+
+
+def find_model(path: Path) -> Path:
+    """The file or folder that is meant: the path itself, or the index of the TensorFlow checkpoint that it names.
+
+    Raises:
+        SpecError: nothing there; the nearest names, or what is accepted.
+    """
+    if path.exists():
+        return path
+    index = path.with_name(f"{path.name}.index")
+    if is_index(index):
+        return index
+    raise SpecError(f"no such file or folder: {path}", remedy=_nearest(path))
+
+
+def _nearest(path: Path) -> str:
+    """What may have been meant instead of a path that is not there."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either: check the path"
+    names = sorted(child.name for child in path.parent.iterdir() if not child.name.startswith("."))
+    same = [name for name in names if Path(name).stem == path.stem]
+    near = list(dict.fromkeys([*get_close_matches(path.name, names, SHOWN, ALIKE), *same[:SHOWN]]))
+    if near:
+        return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
+    return f"check the path; {ACCEPTED}"
 
 
 def recognise(path: Path) -> str:
@@ -23,8 +53,7 @@ def recognise(path: Path) -> str:
     Raises:
         SpecError: nothing there, or no model of a known format; says what was seen and what is accepted.
     """
-    if not path.exists():
-        raise SpecError(f"no such file or folder: {path}", remedy="check the path of the source")
+    path = find_model(path)
     if path.is_file() and path.stat().st_size == 0:
         raise SpecError(f"{path.name} is empty", remedy="copy or download the model again")
     for word in SOURCES:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.backends import Settings, backend_module
 from builder.cache import Cache, publish, session
@@ -25,6 +26,9 @@ from builder.resources import resource
 from builder.samples import Request
 from builder.spec import BatchingSpec, InstancesSpec, ModelSpec
 from builder.work import work_key
+
+if TYPE_CHECKING:
+    from builder.triton_config import SequenceRequest
 
 LIBRARIES = ("jinja2", "numpy", "protobuf", "tritonclient")
 RECORD_FILE = "rendering.json"
@@ -42,7 +46,10 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class FolderRequest:
-    """One folder to render; `label_file` is the labelled output and its file's name."""
+    """One folder to render.
+
+    `label_file` is the labelled output and its file's name, `engines` a file for each compute capability.
+    """
 
     folder: str
     state: ModelState
@@ -51,6 +58,7 @@ class FolderRequest:
     samples: Path
     label_file: tuple[str, str] | None
     release: str
+    engines: Mapping[str, str] = field(default_factory=dict)
 
 
 def render_folder(request: FolderRequest, cache: Cache) -> tuple[Rendering, dict[str, bytes]]:
@@ -81,7 +89,14 @@ def _keep(cache: Cache, kept: Path, rendering: Rendering, extra: dict[str, bytes
 
 
 def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
-    from builder.triton_config import ConfigRequest, parse_config, render_config, warmup_files, warmup_from_samples
+    from builder.triton_config import (
+        ConfigRequest,
+        initial_state_files,
+        parse_config,
+        render_config,
+        warmup_files,
+        warmup_from_samples,
+    )
 
     if asked.target.converted is None:
         msg = f"{asked.folder}: {asked.target.target} was never converted"
@@ -102,11 +117,32 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
         settings=backend_module(target.backend).config_fields(
             Settings(target.precision, json.loads(asked.target.plan.convert.options))
         ),
+        cc_model_filenames=asked.engines,
         overrides=spec.config,
+        sequence=_sequence(spec, asked.report, asked.samples),
     )
     rendered = render_config(request)
     batching = int(parse_config(rendered.text).get("max_batch_size", 0)) > 0
-    return Rendering(rendered.text, batching, rendered.findings), warmup_files(request)
+    files = warmup_files(request)
+    if request.sequence is not None:
+        files |= initial_state_files(request.sequence)
+    return Rendering(rendered.text, batching, rendered.findings), files
+
+
+def _sequence(spec: ModelSpec, report: ExportReport, samples: Path) -> SequenceRequest | None:
+    """States start as those of the sample sequences do."""
+    if spec.sequence is None or report.sequence is None:
+        return None
+    from builder.samples import load_requests, sequences_of
+    from builder.triton_config import SequenceRequest
+    from builder.triton_config.warmup import raw_bytes
+
+    first = sequences_of(load_requests(samples, report.signature))[0][0].inputs
+    dtypes = {tensor.name: tensor.dtype for tensor in report.signature.inputs}
+    initial = {name: raw_bytes(first[name], dtypes[name]) for name, _ in report.sequence.states}
+    return SequenceRequest(
+        spec.sequence, report.sequence, {name: content for name, content in initial.items() if any(content)}
+    )
 
 
 def _warmup_samples(spec: ModelSpec, report: ExportReport, samples: Path) -> tuple[Request, ...]:
@@ -119,7 +155,7 @@ def _warmup_samples(spec: ModelSpec, report: ExportReport, samples: Path) -> tup
 
 def _key(request: FolderRequest) -> str:
     """The export decides signature and samples, the conversion the artefact's ports, the code all decisions."""
-    words = {"batching", "instances", "warmup", "config"}
+    words = {"batching", "instances", "warmup", "config", "sequence"}
     parts: dict[str, Any] = {
         "folder": request.folder,
         "export": work_key(request.state.plan.export),
@@ -127,6 +163,7 @@ def _key(request: FolderRequest) -> str:
         "batch_proven": request.target.batch_proven,
         "spec": request.state.spec.model_dump(mode="json", include=words),
         "label_file": request.label_file,
+        "engines": dict(request.engines),
         "release": request.release,
         "releases": file_digest(DATA_FILE),
         "templates": folder_digests(resource("templates") / "config"),

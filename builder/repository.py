@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from builder.work import Target
 
 CONFIG_FILE: Final = "config.pbtxt"
 VERSION: Final = re.compile(r"[1-9][0-9]*")
+ENGINE: Final = re.compile(r"model_sm(\d+)(\d)\.plan")
+"""The TensorRT engine of one compute capability: `model_sm89.plan` is 8.9's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class ModelFolder:
     """What one model folder is made of.
 
     `files` are the artefact's, path → sha256, below `artefact`; `extra` goes beside the config by relative path.
+    `joined` are files of the version that stands which stay in use beside the artefact's: engines of other GPUs, made
+    by the same `recipe`.
     """
 
     folder: str
@@ -37,6 +41,29 @@ class ModelFolder:
     samples: Path | None
     extra: Mapping[str, bytes]
     keep: int
+    joined: Mapping[str, str] = field(default_factory=dict)
+    recipe: str = ""
+
+    @property
+    def every_file(self) -> dict[str, str]:
+        """What the version folder holds, path → sha256."""
+        return dict(sorted({**self.joined, **self.files}.items()))
+
+
+def engines_in(names: Iterable[str]) -> dict[str, str]:
+    """Compute capability → file, of the names of a version folder's files."""
+    found = ((match, name) for name in sorted(names) if (match := ENGINE.fullmatch(name)))
+    return {f"{match[1]}.{match[2]}": name for match, name in found}
+
+
+def joined_engines(before: ServedRecord | None, recipe: str, files: Iterable[str]) -> dict[str, str]:
+    """Engines of other GPUs in the version that stands, file → sha256, where they were made by the same recipe."""
+    if before is None or not recipe or before.recipe != recipe:
+        return {}
+    prefix = f"{before.version}/"
+    held = {name.removeprefix(prefix): value for name, value in before.files.items() if name.startswith(prefix)}
+    others = set(engines_in(held).values()) - set(files)
+    return {name: held[name] for name in sorted(others)}
 
 
 def check_output(output: Path, manifest: Manifest | None, folders: Mapping[str, str]) -> None:
@@ -100,9 +127,9 @@ def versions_in(folder: Path) -> list[int]:
 
 def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedRecord | None) -> ServedRecord:
     """Write one model folder into `staged`; an artefact that did not change keeps its version."""
-    artefact = digest_of(model.files)
+    artefact = digest_of(model.every_file)
     old_folder = current / model.folder
-    version, unchanged = _version(old_folder, before, artefact, model.files)
+    version, unchanged = _version(old_folder, before, artefact, model)
     new_folder = staged / model.folder
     new_folder.mkdir(parents=True)
     older = [number for number in versions_in(old_folder) if number != version]
@@ -111,6 +138,8 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
     if unchanged:
         link_tree(old_folder / str(version), new_folder / str(version))
     else:
+        for name in model.joined:
+            _join(old_folder / str(before.version if before else version) / name, new_folder / str(version) / name)
         _copy_artefact(model.artefact, model.files, new_folder / str(version))
     _write(new_folder / CONFIG_FILE, model.config.encode())
     if model.samples is not None:
@@ -123,15 +152,29 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
         version=version,
         artefact=artefact,
         batching=model.batching,
-        files=_own_files(new_folder, version, model.files),
+        files=_own_files(new_folder, version, model.every_file),
+        recipe=model.recipe,
     )
 
 
-def _version(folder: Path, before: ServedRecord | None, artefact: str, files: Mapping[str, str]) -> tuple[int, bool]:
-    """The version that holds this very artefact, untouched since, and True; else the next number and False."""
+def _join(source: Path, destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    _link(str(source), str(destination))
+
+
+def _version(folder: Path, before: ServedRecord | None, artefact: str, model: ModelFolder) -> tuple[int, bool]:
+    """The version that holds this very artefact, untouched since, and True; else the next number and False.
+
+    A version that only gains the engine of another GPU keeps its number: nothing changes for those that it runs on.
+    """
+    files = model.every_file
     present = versions_in(folder)
+    if before is not None and model.joined and before.version in present:
+        held = folder_digests(folder / str(before.version))
+        if held.items() < files.items():
+            return before.version, False
     known = before is not None and before.artefact == artefact and before.version in present
-    if before is not None and known and folder_digests(folder / str(before.version)) == dict(files):
+    if before is not None and known and folder_digests(folder / str(before.version)) == files:
         return before.version, True
     return max(present, default=0) + 1, False
 

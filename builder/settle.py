@@ -10,7 +10,7 @@ from typing import Literal
 from builder.assemble import Staged, stage_state
 from builder.cache import Cache
 from builder.findings import Finding, has_errors
-from builder.judge import ModelState, gates_of, is_blocked, reject, soften
+from builder.judge import ModelState, is_blocked, reject, served_gates, soften
 from builder.manifest import Manifest
 from builder.offline import check_offline
 from builder.progress import Progress
@@ -141,4 +141,5 @@ def _live_item(run: Building, item: Staged) -> LiveItem:
     if state.report is None:
         msg = f"{state.spec.name}: staged without an export"
         raise ValueError(msg)
-    return LiveItem(item.record, state.spec.name, state.report.signature, gates_of(state.spec))
+    gates = served_gates(state, item.record.target)
+    return LiveItem(item.record, state.spec.name, state.report.signature, gates, state.report.sequence)

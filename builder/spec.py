@@ -120,10 +120,17 @@ class SamplesSpec(Part):
 
 
 class AccuracySpec(Part):
-    """The gates; the default of the product where a word is left out."""
+    """The gates; a bound that is left out has the default of the target's precision.
 
-    max_relative_error: float = Field(defaults.MAX_RELATIVE_ERROR, ge=0)
-    min_cosine: float = Field(defaults.MIN_COSINE, ge=-1, le=1)
+    Below fp32 a `max_drop` alone decides: bounds on tensors hold beside it where they are given.
+    """
+
+    max_relative_error: float | None = Field(
+        None, ge=0, description=f"Default {defaults.MAX_RELATIVE_ERROR}, int8 {defaults.INT8_MAX_RELATIVE_ERROR}"
+    )
+    min_cosine: float | None = Field(
+        None, ge=-1, le=1, description=f"Default {defaults.MIN_COSINE}, int8 {defaults.INT8_MIN_COSINE}"
+    )
     metric: Literal["top1"] | None = None
     max_drop: float | None = Field(None, ge=0, le=1)
     search_budget_s: float = Field(
@@ -169,6 +176,76 @@ class InstancesSpec(Part):
     kind: Literal["auto", "cpu", "gpu"] = "auto"
 
 
+AxisSize = Annotated[int, Field(ge=1, strict=True)]
+AxisSizes = Annotated[tuple[AxisSize, AxisSize, AxisSize], Field(strict=False)]
+
+
+class TensorRtSpec(Part):
+    """How a TensorRT engine is built."""
+
+    workspace_bytes: int | None = Field(
+        None, ge=1, description="Scratch memory that a layer may use; the GPU's if left out"
+    )
+    version_compatible: bool = Field(
+        default=False, description="Loads in later TensorRT versions of the same major one too, if the server allows it"
+    )
+    hardware_compatible: Literal["none", "ampere_plus", "same_compute_capability"] = Field(
+        "none", description="ampere_plus: one engine for every GPU since Ampere; slower than one for each"
+    )
+    tf32: bool = Field(default=True, description="Multiply fp32 in TF32 where the GPU has it")
+    optimization_level: int | None = Field(
+        None, ge=0, le=5, description="How long the builder looks; TensorRT's own is 3"
+    )
+    profiles: tuple[Annotated[dict[str, AxisSizes], Field(min_length=1)], ...] = Field(
+        (), strict=False, description="For each: an axis that is not the batch's → [smallest, best, largest] size"
+    )
+
+    @field_validator("profiles")
+    @classmethod
+    def _sizes_ascend(cls, profiles: tuple[dict[str, AxisSizes], ...]) -> tuple[dict[str, AxisSizes], ...]:
+        for profile in profiles:
+            for axis, sizes in profile.items():
+                if list(sizes) != sorted(sizes):
+                    msg = f"sizes of {axis!r} are {list(sizes)}; write [smallest, best, largest]"
+                    raise ValueError(msg)
+        return profiles
+
+
+class CudaSpec(Part):
+    """ONNX Runtime's CUDA provider."""
+
+    arena: Literal["next_power_of_two", "same_as_requested"] | None = Field(
+        None, description="How its memory grows; next_power_of_two is the library's own choice"
+    )
+    memory_limit_bytes: int | None = Field(None, ge=1)
+    cudnn_search: Literal["exhaustive", "heuristic", "default"] | None = Field(
+        None, description="How a convolution's algorithm is found; exhaustive is the library's own choice"
+    )
+    cpu_fallback: bool = Field(default=True, description="Run on the CPU where there is no GPU; else refuse to")
+
+
+class AcceleratorSpec(Part):
+    """TensorRT inside ONNX Runtime: the server builds engines when it loads, and keeps them."""
+
+    engine_cache: str = Field(
+        defaults.ENGINE_CACHE, min_length=1, description="Folder of the server's machine in which built engines stay"
+    )
+    workspace_bytes: int | None = Field(None, ge=1)
+    min_subgraph_size: int | None = Field(None, ge=1, description="Smaller parts of the graph are left to CUDA")
+
+
+class OnnxRuntimeSpec(Part):
+    """How ONNX Runtime runs the model, when it is measured and in the server."""
+
+    optimization: Literal["all", "extended", "basic", "disabled"] = "all"
+    intra_op_threads: int | None = Field(None, ge=1, description="Threads inside one operator")
+    inter_op_threads: int | None = Field(
+        None, ge=1, description="Operators at a time; makes execution parallel above 1"
+    )
+    cuda: CudaSpec | None = Field(None, description="Run on an NVIDIA GPU; `cuda: {}` takes the library's choices")
+    tensorrt: AcceleratorSpec = AcceleratorSpec()
+
+
 class StateSpec(Part):
     """An input that takes the state, and the output that gives the next one."""
 
@@ -185,7 +262,7 @@ class SequenceSpec(Part):
         default_factory=dict, description="Inputs of the model that Triton sets: where a sequence starts and ends …"
     )
     strategy: Literal["oldest", "direct"] = Field(
-        defaults.SEQUENCE_STRATEGY,  # type: ignore[arg-type]
+        defaults.SEQUENCE_STRATEGY,
         description="oldest: batches of whichever sequences wait; direct: a fixed place in the batch for each",
     )
     max_candidate_sequences: int | None = Field(None, ge=1, description="oldest: sequences that an instance takes")
@@ -241,6 +318,8 @@ class ModelSpec(Part):
     batching: BatchingSpec | None = None
     instances: InstancesSpec | None = None
     sequence: SequenceSpec | None = None
+    onnxruntime: OnnxRuntimeSpec | None = None
+    tensorrt: TensorRtSpec | None = None
     warmup: WarmupSpec | None = None
     versions: VersionsSpec | None = None
     config: dict[str, Any] = Field(default_factory=dict, description="Fields of Triton's ModelConfig, in its names")

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from builder.backends import BACKENDS, backend_module
 from builder.errors import SpecError
-from builder.recognise import recognise
+from builder.recognise import find_model, recognise
 from builder.releases import get_release
 from builder.sources import SOURCES
-from builder.spec import LONGEST_NAME, ModelSpec, RepoSpec, SourceSpec
+from builder.spec import LONGEST_NAME, ZERO, ModelSpec, RepoSpec, SequenceSpec, SourceSpec
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, line_of, parse_yaml, path_text
 
@@ -33,6 +33,7 @@ class Problem:
 
     path: tuple[str | int, ...]
     message: str
+    remedy: str = ""
 
 
 def is_spec(path: Path) -> bool:
@@ -138,8 +139,8 @@ def _spec_error(origin: str, problems: list[Problem], lines: Lines) -> SpecError
         return f"{f'line {line}: ' if line else ''}{path_text(problem.path)}: {problem.message}"
 
     if len(problems) == 1:
-        return SpecError(f"{origin}: {text(problems[0])}")
-    body = "\n".join(f"  {text(problem)}" for problem in problems)
+        return SpecError(f"{origin}: {text(problems[0])}", remedy=problems[0].remedy)
+    body = "\n".join(f"  {text(problem)}{f' ({problem.remedy})' if problem.remedy else ''}" for problem in problems)
     return SpecError(f"{origin}: {len(problems)} errors\n{body}")
 
 
@@ -165,6 +166,7 @@ def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
         if model.serve is not None or not _is_word(spec.defaults.serve):
             yield from _serve_problems(model.serve or spec.defaults.serve, targets, (*here, "serve"))
         yield from _file_problems(model, folder, here)
+        yield from _sequence_problems(model, folder, here)
 
 
 def _is_word(serve: str) -> bool:
@@ -219,14 +221,16 @@ def _source_problems(source: SourceSpec, folder: Path, where: tuple[str | int, .
         return
     if source.format is not None and source.format not in SOURCES:
         yield Problem((*where, "format"), f"no format {source.format!r}{_nearest(source.format, list(SOURCES))}")
-    if not path.exists():
-        yield Problem((*where, "path"), f"{path}: no such file or folder")
-    elif source.format is None:
+    try:
+        found = find_model(path)
+    except SpecError as error:
+        yield Problem((*where, "path"), f"{path}: no such file or folder", error.remedy)
+        return
+    if source.format is None:
         try:
-            recognise(path)
+            recognise(found)
         except SpecError as error:
-            remedy = f". {error.remedy}" if error.remedy else ""
-            yield Problem((*where, "path"), f"{error.message}{remedy}")
+            yield Problem((*where, "path"), error.message, error.remedy)
 
 
 def _file_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -236,11 +240,56 @@ def _file_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...])
         yield Problem((*where, "class_names"), f"{folder / model.class_names}: no such file")
 
 
+def _sequence_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Words that cannot stand beside `sequence`, and files that are not there."""
+    sequence = model.sequence
+    if sequence is None:
+        if model.samples is not None and model.samples.sequence_id is not None:
+            yield Problem((*where, "samples", "sequence_id"), "the model has no sequence: that these could be steps of")
+        return
+    here = (*where, "sequence")
+    for index, state in enumerate(sequence.states):
+        if state.initial != ZERO and not (folder / state.initial).is_file():
+            text = f"{folder / state.initial}: no such file; write zero, or the path of an .npy file"
+            yield Problem((*here, "states", index, "initial"), text)
+    yield from _sequence_names(model, sequence, here)
+    yield from _sequence_conflicts(model, sequence, where)
+
+
+def _sequence_names(model: ModelSpec, sequence: SequenceSpec, here: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Where the spec lists inputs or outputs, those of the sequence are among them."""
+    declared = [tensor.name for tensor in model.inputs]
+    for name in (*(state.input for state in sequence.states), *sequence.controls.values()):
+        if declared and name not in declared:
+            yield Problem(here, f"{name!r} is not among the inputs {', '.join(declared)}")
+    for state in sequence.states:
+        if model.outputs and state.output not in model.outputs:
+            yield Problem(here, f"{state.output!r} is not among the outputs {', '.join(model.outputs)}")
+
+
+def _sequence_conflicts(model: ModelSpec, sequence: SequenceSpec, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    if model.warmup is not None and model.warmup.samples:
+        text = "a warm-up request belongs to no sequence, so Triton gives it no state; leave warmup out"
+        yield Problem((*where, "warmup"), text)
+    if model.batching is not None and not model.batching.dynamic:
+        text = "the sequence batcher takes the place of the dynamic one; to run sequences one by one: max_batch_size: 0"
+        yield Problem((*where, "batching", "dynamic"), text)
+    if model.batching is not None and model.batching.preferred and sequence.strategy == "direct":
+        yield Problem((*where, "batching", "preferred"), "strategy direct has no preferred sizes; use oldest")
+    for word in ("dynamic_batching", "ensemble_scheduling"):
+        if word in model.config:
+            yield Problem((*where, "config", word), "a model has one scheduler, and sequence: asks for another one")
+    given = model.config.get("sequence_batching")
+    for word, name in (("state", "states"), ("control_input", "controls")):
+        if isinstance(given, dict) and word in given:
+            yield Problem((*where, "config", "sequence_batching", word), f"decided by sequence: {{{name}: …}}")
+
+
 def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
     """Every word filled in and every path made absolute, so nothing later asks where the spec file was."""
     given = spec.defaults
     source = model.source
-    path = _absolute(folder / source.path)
+    path = _absolute(find_model(folder / source.path))
     samples = model.samples
     return model.model_copy(
         update={
@@ -253,6 +302,7 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             ),
             "samples": samples and samples.model_copy(update={"path": _absolute(folder / samples.path)}),
             "class_names": model.class_names and _absolute(folder / model.class_names),
+            "sequence": model.sequence and _completed_sequence(model.sequence, folder),
             "targets": tuple(str(parse_target(text)) for text in model.targets or given.targets),
             "serve": _serve_word(model.serve or given.serve),
             "accuracy": model.accuracy or given.accuracy,
@@ -263,6 +313,14 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             "versions": model.versions or given.versions,
         }
     )
+
+
+def _completed_sequence(sequence: SequenceSpec, folder: Path) -> SequenceSpec:
+    states = tuple(
+        state if state.initial == ZERO else state.model_copy(update={"initial": str(_absolute(folder / state.initial))})
+        for state in sequence.states
+    )
+    return sequence.model_copy(update={"states": states})
 
 
 def _absolute(path: Path) -> Path:

@@ -60,6 +60,11 @@ def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
         run_measure(work, cache.folder("export", work.export), cache.folder("convert", work.convert), out)
 
 
+def opens_code(work: Work) -> bool:
+    """True where the spec allows code of a model's file to run."""
+    return isinstance(work, Export) and work.source.allow_pickle
+
+
 def read_work(path: Path) -> Work:
     """Read a work record, whichever kind it is."""
     kinds: dict[str, type[Work]] = {"export": Export, "prepare": Prepare, "convert": Convert, "measure": Measure}
@@ -80,8 +85,7 @@ def main(arguments: list[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     try:
         work = read_work(work_file)
-        opens_code = isinstance(work, Export) and work.source.allow_pickle
-        run_work(work, out, Cache(root), isolated=opens_code and leave_network())
+        run_work(work, out, Cache(root), isolated=opens_code(work) and leave_network())
     except BuildRepoError as error:
         traceback.print_exc()
         answer.write(json.dumps(error_to_json(error)))

@@ -48,6 +48,19 @@ class Statistics:
     batches: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SequenceStep:
+    """The sequence that a request belongs to, and whether it is its first or last one."""
+
+    sequence_id: int | str
+    start: bool
+    end: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """In tritonclient's words."""
+        return {"sequence_id": self.sequence_id, "sequence_start": self.start, "sequence_end": self.end}
+
+
 @dataclass(slots=True)
 class Client:
     """tritonclient of one protocol, bound to one endpoint."""
@@ -58,17 +71,20 @@ class Client:
     headers: dict[str, str] = field(default_factory=dict)
     timeout_s: float = REQUEST_TIMEOUT_S
 
-    def infer(self, model: str, signature: Signature, inputs: Arrays) -> dict[str, Array]:
-        """Send one request and wait for every output of the signature.
+    def infer(
+        self, model: str, signature: Signature, inputs: Arrays, step: SequenceStep | None = None
+    ) -> dict[str, Array]:
+        """Send one request, a `step` where the model keeps states, and wait for every output of the signature.
 
         Raises:
             RequestFailedError: the server refused it, broke the connection or took too long.
         """
         sent = [self._input(tensor, inputs[tensor.name]) for tensor in signature.inputs]
         wanted = [self._output(tensor.name) for tensor in signature.outputs]
-        limit = {"client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
+        more: dict[str, Any] = {"client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
+        more |= step.arguments() if step else {}
         with self._errors(model):
-            result = self.raw.infer(model, sent, outputs=wanted, headers=self.headers, **limit)
+            result = self.raw.infer(model, sent, outputs=wanted, headers=self.headers, **more)
             answers = {tensor.name: result.as_numpy(tensor.name) for tensor in signature.outputs}
         return {name: array for name, array in answers.items() if array is not None}
 

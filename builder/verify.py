@@ -19,6 +19,7 @@ from builder.findings import Finding, has_errors
 from builder.libraries import all_code_digest
 from builder.live.records import LiveResult, LiveSubject
 from builder.manifest import SAMPLES_FILE, ServedRecord
+from builder.measurement import Sequencing
 from builder.progress import Event, Progress
 from builder.records import canonical, read_record, to_json, write_record
 from builder.samples import load_requests
@@ -34,6 +35,7 @@ class LiveItem:
     model: str
     signature: Signature
     gates: Gates
+    sequence: Sequencing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,12 @@ def _load_finding(item: LiveItem, error: ServeError) -> Finding:
 def _verdict(repository: Path, item: LiveItem, endpoint: Endpoint, unchecked: Sequence[str]) -> LiveVerdict:
     folder = item.record.folder
     left = tuple(text for text in unchecked if text.startswith(f"{folder}: "))
-    if not (endpoint.http or endpoint.grpc) or any("no tensorrt backend" in text for text in left):
+    if not (endpoint.http or endpoint.grpc) or any("the embedded server has no" in text for text in left):
         return LiveVerdict((_unchecked_finding(item, left),), None, left)
     from builder.live import check_live
 
     requests = load_requests(repository / folder / SAMPLES_FILE, item.signature)
-    subject = LiveSubject(item.signature, requests, item.record.batching, str(item.record.target))
+    subject = LiveSubject(item.signature, requests, item.record.batching, str(item.record.target), item.sequence)
     result = check_live(endpoint, subject, item.gates, model=folder)
     findings = result.findings if not left else (*result.findings, _unchecked_finding(item, left))
     return LiveVerdict(findings, result, left)
@@ -151,7 +153,7 @@ def serving(
     """
     from builder.servers import server_module
 
-    with light_copy(repository, folders) as (copy, unchecked):
+    with light_copy(repository, folders, release) as (copy, unchecked):
         if not any(copy.iterdir()):
             yield Endpoint(None, None, None), unchecked
             return
@@ -161,14 +163,14 @@ def serving(
 
 
 @contextmanager
-def light_copy(repository: Path, folders: Sequence[str] | None) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def light_copy(repository: Path, folders: Sequence[str] | None, release: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Links to a repository's files with configs that the embedded server knows; the repository is not touched."""
-    from builder.servers.live_copy import live_copy
+    from builder.servers.embedded import lacking, live_copy
 
     scratch = Path(tempfile.mkdtemp(prefix="build-repo-live-"))
     try:
         chosen = repository if folders is None else _chosen(repository, folders, scratch / "chosen")
-        unchecked = live_copy(chosen, scratch / "repository")
+        unchecked = live_copy(chosen, scratch / "repository", lacking(release))
         yield scratch / "repository", unchecked
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

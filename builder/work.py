@@ -8,7 +8,7 @@ making the folder `<cache>/<kind>/<key>/` exist. A work never holds a machine pa
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from builder.records import canonical, to_json
@@ -28,7 +28,7 @@ class Target:
     @property
     def suffix(self) -> str:
         """What `serve: all` puts behind the model's name: `openvino_fp16`."""
-        return f"{self.backend}_{self.precision}"
+        return f"{self.backend.replace('+', '_')}_{self.precision}"
 
 
 def parse_target(text: str) -> Target:
@@ -114,10 +114,11 @@ class SequenceRef:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Source → `model.onnx`, `export.json`, `reference.npz`.
+    """Source → `model.onnx`, `model.pt` or both, `export.json`, `reference.npz`.
 
     `inputs` and `outputs` are what the spec declares (empty: what the source itself says; an output of the spec is
-    only a name). `opset` and `ir_version` are the highest that the release loads.
+    only a name). `opset` and `ir_version` are the highest that the release loads. `formats` are what the targets need,
+    `onnx` or `torchscript`; one that the source cannot be written as fails only the targets that need it.
     """
 
     source: SourceRef
@@ -129,6 +130,7 @@ class Export:
     libraries: dict[str, str]
     code: str
     sequence: SequenceRef | None = None
+    formats: tuple[str, ...] = ("onnx",)
     kind: Literal["export"] = "export"
 
 
@@ -136,9 +138,9 @@ class Export:
 class Prepare:
     """`model.onnx` of an export → `model.onnx` in a precision, optimised, and `prepare.json`.
 
-    `dialect` is `onnx` (standard operators, for every backend) or `onnxruntime` (its own fused ones too). The machine
-    is in the key, since transforms are kept by what they measured. `quantization` belongs to int8 alone, `search` to
-    every precision below fp32.
+    `dialect` is `onnx` (standard operators, for every backend), `onnxruntime` (its own fused ones too) or `tensorrt`
+    (int8 without zero points). The machine is in the key, since transforms are kept by what they measured.
+    `quantization` belongs to int8 alone, `search` to every precision below fp32.
     """
 
     export: str
@@ -159,7 +161,9 @@ class Prepare:
 class Convert:
     """The prepared (else the exported) model → the target's files and `convert.json`.
 
-    `options` is what the spec says for this backend, as canonical JSON.
+    `prepare` is None where the target is not made of ONNX. `options` is what the spec says for this backend, as
+    canonical JSON. `device` is what of the machine decides the artefact, empty where any machine makes the same.
+    With `preflight` the conversion is only tried, without the device, and gives `preflight.json` alone.
     """
 
     export: str
@@ -169,6 +173,8 @@ class Convert:
     options: str
     libraries: dict[str, str]
     code: str
+    device: dict[str, str] = field(default_factory=dict)
+    preflight: bool = False
     kind: Literal["convert"] = "convert"
 
 

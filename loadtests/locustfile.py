@@ -11,10 +11,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 import signal
 import sys
 import time
 from argparse import ArgumentParser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,12 +25,13 @@ import gevent
 import locust.stats
 from locust import User, constant, events, task
 from locust.env import Environment
-from payloads import load_requests, request_inputs, rows_of
+from payloads import PreparedRequest, load_requests, request_inputs, rows_of, sequence_arguments, turned
 from target import Target
 from window import Window, counters
 
 WINDOW = Window()
 NUMBERS = itertools.count()
+SEQUENCE_IDS = itertools.count(1 + secrets.randbelow(1 << 30))
 BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 EXIT_LIMIT_S = 20
 STOP_S = 5
@@ -90,14 +93,17 @@ class TritonUser(User):
         self.number = next(NUMBERS)
         self.client: Any = None
         self.failed = 0
+        self.sequence_ids: dict[str, int] = {}
         target, options = self.environment.triton, self.environment.parsed_options
         try:
             self.client = target.client()
             self.arguments = target.arguments
             self.turns = itertools.cycle(self.prepared(target))
             for model in options.model:
-                first = request_inputs(target.module, self.environment.requests[model][0])
-                self.client.infer(model, first, **self.arguments)
+                first = self.environment.requests[model][0]
+                alone = replace(first, start=True, end=True) if first.in_sequence else first
+                arguments = self.arguments | sequence_arguments(alone, next(SEQUENCE_IDS))
+                self.client.infer(model, request_inputs(target.module, first), **arguments)
         except Exception as error:
             fail(self.environment, str(error) or type(error).__name__)
             gevent.sleep(EXIT_LIMIT_S)
@@ -106,25 +112,30 @@ class TritonUser(User):
         self.interval_s = users / options.rate if options.rate else 0.0
         self.due = time.perf_counter() + (self.number % users) * self.interval_s / users
 
-    def prepared(self, target: Target) -> list[tuple[str, list[Any], int]]:
+    def prepared(self, target: Target) -> list[tuple[str, list[Any], PreparedRequest]]:
         """This user's share of the payloads as tritonclient's inputs, models in turn."""
         users = self.environment.parsed_options.num_users or 1
         lists = []
         for model, requests in self.environment.requests.items():
             size = max(sum(tensor.array.nbytes for tensor in request.tensors) for request in requests)
             count = min(len(requests), max(1, PAYLOAD_BYTES // users // max(1, size)))
-            chosen = [requests[(self.number + step) % len(requests)] for step in range(count)]
-            lists.append([(model, request_inputs(target.module, item), rows_of(item)) for item in chosen])
+            chosen = turned(requests, self.number, count)
+            lists.append([(model, request_inputs(target.module, item), item) for item in chosen])
         longest = max(map(len, lists))
         return [turns[step % len(turns)] for step in range(longest) for turns in lists]
 
     @task
     def infer(self) -> None:
-        model, inputs, rows = next(self.turns)
+        model, inputs, request = next(self.turns)
+        arguments = self.arguments
+        if request.in_sequence:
+            if request.start or model not in self.sequence_ids:
+                self.sequence_ids[model] = next(SEQUENCE_IDS)
+            arguments = arguments | sequence_arguments(request, self.sequence_ids[model])
         started = self.arrival()
         error = None
         try:
-            self.client.infer(model, inputs, **self.arguments)
+            self.client.infer(model, inputs, **arguments)
         except Exception as problem:
             error = problem
         seconds = time.perf_counter() - started
@@ -134,9 +145,9 @@ class TritonUser(User):
             response_time=seconds * 1000,
             response_length=0,
             exception=error,
-            context={"rows": rows},
+            context={"rows": rows_of(request)},
         )
-        WINDOW.add(seconds, rows, error)
+        WINDOW.add(seconds, rows_of(request), error)
         self.failed = self.failed + 1 if error else 0
         if error:
             gevent.sleep(BACK_OFF_S[min(self.failed, len(BACK_OFF_S)) - 1])

@@ -1,14 +1,15 @@
 """Requests for the load test: read from an `.npz`, or made from the server's metadata.
 
 An `.npz` holds either arrays named like the inputs (one request), or `INDEX/INPUT` for several requests with `rows`
-(rows of each, 0: no batch axis). Strings are unicode, bfloat16 its bits as uint16. Requests of more rows than the
-model's max_batch_size are cut.
+(rows of each, 0: no batch axis) and, for a model with states, `sequence` (the sequence that each is a step of, in
+order). Strings are unicode, bfloat16 its bits as uint16. Requests of more rows than the model's max_batch_size are cut.
+A model with a sequence batcher is sent sequences; where the payload knows none, each request is one of a single step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,12 @@ class Port:
 class PreparedRequest:
     tensors: tuple[Port, ...]
     rows: int
+    start: bool | None = None
+    end: bool | None = None
+
+    @property
+    def in_sequence(self) -> bool:
+        return self.start is not None
 
 
 def request_inputs(module: ModuleType, request: PreparedRequest) -> list[Any]:
@@ -41,6 +48,24 @@ def request_inputs(module: ModuleType, request: PreparedRequest) -> list[Any]:
     return inputs
 
 
+def sequence_arguments(request: PreparedRequest, sequence_id: int) -> dict[str, Any]:
+    """What tritonclient is told of the sequence that a request is a step of; nothing where there is none."""
+    if not request.in_sequence:
+        return {}
+    return {"sequence_id": sequence_id, "sequence_start": request.start, "sequence_end": request.end}
+
+
+def turned(requests: Sequence[PreparedRequest], number: int, count: int) -> list[PreparedRequest]:
+    """At most `count` requests, each user beginning at another; of sequences whole ones, and at least one."""
+    starts = [place for place, request in enumerate(requests) if request.start]
+    begin = starts[number % len(starts)] if starts else number % len(requests)
+    ordered = [*requests[begin:], *requests[:begin]]
+    ends = [place + 1 for place, request in enumerate(ordered) if request.end]
+    if ends:
+        count = max([end for end in ends if end <= count], default=ends[0])
+    return ordered[:count]
+
+
 def rows_of(request: PreparedRequest) -> int:
     """What the throughput in rows counts: a request without a batch axis is one."""
     return max(1, request.rows)
@@ -50,18 +75,36 @@ def load_requests(target: Target, client: Any, model: str, payloads: Sequence[st
     """The requests of one model."""
     ports = target.ask(client, "get_model_metadata", model)["inputs"]
     config = target.ask(client, "get_model_config", model)
-    limit = int(config.get("config", config).get("max_batch_size", 0))
+    config = config.get("config", config)
+    limit = int(config.get("max_batch_size", 0))
+    stateful = config.get("sequence_batching") is not None
     file = payload_of(model, payloads)
     if file is None:
-        return made_up(target, client, model, ports, limit)
+        return made_up(target, client, model, ports, limit, stateful=stateful)
     with np.load(file, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     names = {port["name"] for port in ports}
     groups = [(arrays, None)] if names <= set(arrays) else grouped(arrays, names, file)
-    requests = [piece for group, rows in groups for piece in cut(group, rows, ports, limit)]
+    # The sequence batcher takes single rows.
+    pieces = [cut(group, rows, ports, min(limit, 1) if stateful else limit) for group, rows in groups]
+    requests = [piece for group in pieces for piece in group]
     if not requests:
         raise ValueError(f"{file} holds no request")
-    return requests
+    return flagged(requests, arrays.get("sequence")) if stateful else requests
+
+
+def flagged(requests: Sequence[PreparedRequest], numbers: np.ndarray | None) -> list[PreparedRequest]:
+    """Where each sequence starts and ends: its number changes there; without numbers each request is a whole one."""
+    known = list(range(len(requests))) if numbers is None or len(numbers) != len(requests) else numbers.tolist()
+    last = len(known) - 1
+    return [
+        replace(
+            request,
+            start=place == 0 or known[place - 1] != known[place],
+            end=place == last or known[place + 1] != known[place],
+        )
+        for place, request in enumerate(requests)
+    ]
 
 
 def payload_of(model: str, payloads: Sequence[str]) -> str | None:
@@ -122,20 +165,24 @@ def wire(array: np.ndarray, datatype: str) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def made_up(
+def made_up(  # noqa: PLR0913 - what is asked, and of whom
     target: Target,
     client: Any,  # noqa: ANN401
     model: str,
     ports: Sequence[Mapping[str, Any]],
     limit: int,
+    *,
+    stateful: bool,
 ) -> list[PreparedRequest]:
     """Random requests of the first size on the open dimensions that the model answers."""
     refusal = None
     for size in SIZES:
         generator = np.random.default_rng(0)
         requests = [random_request(ports, size, limit, generator) for _ in range(4)]
+        requests = flagged(requests, None) if stateful else requests
+        arguments = {**target.arguments, **sequence_arguments(requests[0], 1)}
         try:
-            client.infer(model, request_inputs(target.module, requests[0]), **target.arguments)
+            client.infer(model, request_inputs(target.module, requests[0]), **arguments)
         except Exception as error:
             refusal = refusal or error
             continue

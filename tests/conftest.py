@@ -28,6 +28,14 @@ def runtime() -> Runtime:
     return install(defaults.RELEASE, progress=print)
 
 
+@pytest.fixture(scope="session")
+def runtime_with_torch(runtime: Runtime) -> Runtime:
+    """The same where it serves the pytorch backend too; set-up installs that."""
+    if "torch" not in runtime.record.packages:
+        pytest.skip("the runtime has no torch: build-repo runtime install --with pytorch")
+    return runtime
+
+
 @pytest.fixture(scope="session", autouse=True)
 def work_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache of works for the whole session, never the user's own."""

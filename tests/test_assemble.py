@@ -91,4 +91,4 @@ def test_the_manifest_holds_no_place_log_or_time(tmp_path: Path) -> None:
         ("built", False),
         ("failed", True),
     ]
-    assert set(read.models["d"].targets[0].works) == {"export", "convert", "measure"}
+    assert set(read.models["d"].targets[0].works) == {"export", "prepare", "convert", "measure"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -10,9 +11,20 @@ import numpy as np
 import pytest
 
 from builder import records
-from builder.compare import BLOCK, Gates, accuracy_findings, compare_outputs, merge_errors, output_scales
+from builder.compare import (
+    BLOCK,
+    Gates,
+    accuracy_findings,
+    compare_outputs,
+    gates_of,
+    live_gates,
+    merge_errors,
+    output_scales,
+    worst_excess,
+)
 from builder.measurement import OutputError, TaskMetric
 from builder.samples import Request
+from builder.spec import AccuracySpec
 from builder.task_metrics import task_metric
 from builder.tensors import Signature, Tensor
 
@@ -202,3 +214,58 @@ def test_task_metric_and_its_gate() -> None:
     assert "1.0000" in finding.message
     assert "0.3333" in finding.message
     assert accuracy_findings([], Gates(metric="top1", max_drop=0.7), model="m", target=None, metric=metric) == ()
+
+
+BOUND = AccuracySpec(min_cosine=0.9)
+DROP = AccuracySpec(metric="top1", max_drop=0.05)
+
+
+@pytest.mark.parametrize(
+    ("spec", "precision", "labelled", "expected"),
+    [
+        (None, "fp32", True, (0.02, 0.999, None, False)),
+        (None, "fp16", True, (0.02, 0.999, None, False)),
+        (None, "int8", False, (0.1, 0.99, None, False)),
+        (None, "int8", True, (0.1, 0.99, 0.01, True)),
+        (DROP, "fp32", True, (0.02, 0.999, 0.05, False)),
+        (DROP, "fp16", True, (0.02, 0.999, 0.05, True)),
+        (DROP, "int8", True, (0.1, 0.99, 0.05, True)),
+        (BOUND, "int8", True, (0.1, 0.9, None, False)),
+        (AccuracySpec(max_drop=0.0, max_relative_error=0.5), "int8", True, (0.5, 0.99, 0.0, False)),
+    ],
+)
+def test_gates_by_precision(spec: Any, precision: str, labelled: bool, expected: Any) -> None:
+    gates = gates_of(spec, precision, labelled=labelled)
+    assert (gates.max_relative_error, gates.min_cosine, gates.max_drop, gates.metric_decides) == expected
+
+
+def test_the_metric_decides_where_it_was_measured() -> None:
+    gates = gates_of(None, "int8", labelled=True)
+    far = OutputError("y", max_relative=0.5, cosine=0.8, mismatches=2, elements=10)
+    kept, lost = TaskMetric("top1", 0.9, 0.895, 200), TaskMetric("top1", 0.9, 0.85, 200)
+
+    def said(error: OutputError, metric: TaskMetric | None) -> list[str]:
+        return [item.check for item in accuracy_findings([error], gates, model="m", target="t", metric=metric)]
+
+    assert said(far, kept) == []
+    assert worst_excess([far], gates, kept) == pytest.approx(0.5)
+    assert said(far, lost) == ["accuracy.metric"]
+    assert worst_excess([far], gates, lost) == pytest.approx(5)
+    assert said(far, None) == ["accuracy.equal", "accuracy.error", "accuracy.cosine"]
+    assert said(replace(far, new_nonfinite=1), kept) == ["accuracy.nonfinite"]
+    assert said(replace(far, problem="shape"), kept) == ["accuracy.shape"]
+
+
+def test_live_answers_must_be_as_near_as_in_process() -> None:
+    """A metric says nothing of one answer, so the errors measured with it take its place."""
+    gates = gates_of(None, "int8", labelled=True)
+    measured = OutputError("y", max_relative=0.2, cosine=0.97, mismatches=1, elements=10)
+    metric = TaskMetric("top1", 0.9, 0.9, 200)
+    live = live_gates(gates, [measured], metric)
+    assert (live.max_relative_error, live.min_cosine, live.max_mismatch_share) == pytest.approx((0.3, 0.955, 0.2))
+    assert checks(replace(measured, mismatches=2), live) == []
+    assert checks(replace(measured, mismatches=3, cosine=0.9), live) == ["accuracy.equal", "accuracy.cosine"]
+    assert live_gates(gates, [measured], None) == gates, "without labels the bounds themselves hold"
+    near = live_gates(gates, [OutputError("y", max_relative=0.01)], metric)
+    assert (near.max_relative_error, near.min_cosine, near.max_mismatch_share) == (0.1, 0.99, 0.0)
+    assert records.from_json(Gates, records.to_json(live)) == live

@@ -14,9 +14,12 @@ from command_line import ROOT, environment, run
 
 from builder.backends import BACKENDS, backend_module
 from builder.sources import SOURCES, source_module
+from builder.spec import RepoSpec
 
 README = ROOT / "README.md"
 SOURCES_PAGE = ROOT / "docs" / "guides" / "sources.md"
+SPEC_PAGE = ROOT / "docs" / "guides" / "spec.md"
+TENSORRT_PAGE = ROOT / "docs" / "guides" / "tensorrt.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 MAKE_TORCH = """
@@ -96,7 +99,7 @@ def table(path: Path, heading: str) -> tuple[dict[str, list[str]], list[str]]:
     """The table whose first column is `heading`: rows by their first word, and the headings."""
     lines = text(path).partition(f"\n| {heading} |")[2].split("\n\n")[0].splitlines()
     headings, _, *rows = (re.split(r"\s*(?<!\\)\|\s*", line.strip().strip("|").strip()) for line in lines)
-    return {re.sub(r"\[?`(\w+)`.*", r"\1", row[0]): row for row in rows}, [heading, *headings]
+    return {re.sub(r"\[?`([\w+]+)`.*", r"\1", row[0]): row for row in rows}, [heading, *headings]
 
 
 @pytest.mark.parametrize("path", [README, SOURCES_PAGE], ids=["readme", "guide"])
@@ -111,6 +114,16 @@ def test_every_format_has_a_section_with_a_spec() -> None:
     sections = re.split(r"^## ", text(SOURCES_PAGE), flags=re.MULTILINE)[1:]
     found = {section.partition("\n")[0]: "```yaml" in section for section in sections}
     assert {word for word, shown in found.items() if shown} == set(SOURCES)
+
+
+def test_every_spec_of_the_guide_to_tensorrt_is_one() -> None:
+    specs = [RepoSpec.model_validate(yaml.safe_load(block)) for block in blocks(TENSORRT_PAGE, "yaml")]
+    assert {bool(model.tensorrt or model.onnxruntime) for spec in specs for model in spec.models} == {True}
+
+
+def test_every_spec_of_the_guide_to_the_spec_is_one() -> None:
+    specs = [RepoSpec.model_validate(yaml.safe_load(block)) for block in blocks(SPEC_PAGE, "yaml")]
+    assert any(model.sequence for spec in specs for model in spec.models)
 
 
 def test_every_backend_stands_in_the_table_of_targets() -> None:

@@ -12,16 +12,25 @@ from builder.findings import Finding
 from builder.judge import (
     ModelState,
     TargetState,
+    _prepare_findings,
+    _share_findings,
     candidates,
     deferral_finding,
-    gates_of,
     is_blocked,
     needed_targets,
     reject,
     soften,
 )
-from builder.measurement import BatchProof, ConvertReport, Latency, Measurement
-from builder.plan import make_plan
+from builder.measurement import (
+    BatchProof,
+    ConvertReport,
+    KeptNode,
+    Latency,
+    Measurement,
+    PrecisionProof,
+    PrepareReport,
+)
+from builder.plan import make_plan, model_gates
 from builder.spec_file import spec_from_models
 from builder.tensors import Signature
 from builder.work import Target
@@ -127,11 +136,62 @@ def test_a_later_check_rejects_the_served_one_and_the_next_is_tried(model: Path)
 
 
 def test_gates_are_the_specs(model: Path) -> None:
-    assert gates_of(state(model, "best", ort=1.0).spec).min_cosine == 0.999
+    assert model_gates(state(model, "best", ort=1.0).spec, "fp32").min_cosine == 0.999
     words = {
         "name": "m",
         "source": {"path": str(model)},
         "accuracy": {"min_cosine": 0.5, "metric": "top1", "max_drop": 0.1},
     }
-    gates = gates_of(spec_from_models([words], {}).models[0])
-    assert (gates.min_cosine, gates.metric, gates.max_drop, gates.max_relative_error) == (0.5, "top1", 0.1, 0.02)
+    gates = model_gates(spec_from_models([words], {}).models[0], "int8")
+    assert (gates.min_cosine, gates.metric, gates.max_drop, gates.max_relative_error) == (0.5, "top1", 0.1, 0.1)
+    assert not gates.metric_decides
+
+
+def proven(compute: dict[str, float], weights: dict[str, float], device: str = "fp32, CPU") -> Measurement:
+    proof = PrecisionProof(tuple(compute.items()), tuple(weights.items()), "ONNX graph")
+    return Measurement((), BatchProof(proven=True), (), 1, 1, device, precision=proof)
+
+
+HALVES, FULLS, INTEGERS = {"fp16": 1.0}, {"fp32": 1.0}, {"int8": 0.99, "fp32": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("target", "measured", "rejected"),
+    [
+        ("openvino:int8", proven({"int8": 0.5, "fp32": 0.5}, INTEGERS), False),
+        ("openvino:int8", proven({"int8": 0.49, "fp32": 0.51}, INTEGERS), True),
+        ("openvino:int8", proven(FULLS, INTEGERS), True),
+        ("openvino:int8", proven({}, FULLS), True),
+        ("openvino:fp16", proven(FULLS, HALVES), False),
+        ("openvino:fp16", proven({"bf16": 1.0}, HALVES, "bf16, CPU"), False),
+        ("openvino:fp16", proven(FULLS, FULLS), True),
+        ("openvino:fp16", proven({}, {}), False),
+        ("tensorrt:fp16", proven(HALVES, HALVES, "fp16, GPU"), False),
+        ("tensorrt:fp16", proven(FULLS, HALVES, "fp32, GPU"), True),
+        ("tensorrt:bf16", proven({"bf16": 0.9, "fp32": 0.1}, {}, "bf16, GPU"), False),
+        ("openvino:fp32", proven({"bf16": 1.0}, HALVES), False),
+    ],
+)
+def test_a_target_mostly_not_in_its_precision_is_an_error(target: str, measured: Measurement, rejected: bool) -> None:
+    """On a CPU fp16 is how the weights are stored; elsewhere, and for int8, it is how the work is done."""
+    found = _share_findings("m", Target(*target.split(":")), measured)
+    assert [(item.severity, item.check) for item in found] == [("error", "precision.share")] * rejected
+
+
+def test_the_finding_says_what_was_asked_what_is_there_and_what_to_do() -> None:
+    measured = proven({"fp32": 0.88, "int8": 0.12}, INTEGERS)
+    (found,) = _share_findings("m", Target("openvino", "int8"), measured)
+    for words in ("int8 was asked", "88% fp32, 12% int8", "ONNX graph", "expected at least 50% int8"):
+        assert words in found.message
+    assert "remove openvino:int8" in found.remedy
+
+
+def test_what_stays_in_fp32_is_said_by_name() -> None:
+    kept = tuple(KeptNode(f"layer{place}", "Mul", 3.0) for place in range(11))
+    report = PrepareReport("fp16", "onnx", kept_fp32=kept, notes=("fewer might do",))
+    note, said = _prepare_findings("m", Target("onnxruntime", "fp16"), report)
+    assert (note.severity, note.check, note.message) == ("info", "precision.note", "fewer might do")
+    assert (said.severity, said.check) == ("info", "precision.kept")
+    assert said.message.startswith("11 nodes stay in fp32 within the fp16 graph: layer0 (Mul), layer1 (Mul), ")
+    assert said.message.endswith("layer7 (Mul) and 3 more")
+    assert _prepare_findings("m", Target("onnxruntime", "fp16"), PrepareReport("fp16", "onnx")) == ()

@@ -314,6 +314,174 @@ def test_a_good_config_has_no_warning(backend: tuple[str, int]) -> None:
     assert warnings(backend[0], make_config(*backend), make_ports()) == []
 
 
+SUM_PORTS: Json = {
+    "inputs": [{"name": name, "dtype": "float32", "shape": [-1, 3]} for name in ("x", "s")],
+    "outputs": [{"name": name, "dtype": "float32", "shape": [-1, 3]} for name in ("y", "t")],
+}
+
+
+def first(**changes: Any) -> Json:
+    return {"name": "zero", "data_type": "TYPE_FP32", "dims": ["3"], "zero_data": True} | changes
+
+
+def state(**changes: Any) -> Json:
+    made: Json = {"input_name": "s", "output_name": "t", "data_type": "TYPE_FP32", "dims": ["3"]}
+    return made | {"initial_state": [first()]} | changes
+
+
+def sequence(*states: Json, **batching: Any) -> Json:
+    scheduler = {} if "direct" in batching else {"oldest": {"max_candidate_sequences": 8}}
+    return {"sequence_batching": {**scheduler, **batching, "state": list(states)}}
+
+
+def sequence_config(changes: Json, batch: int = 8) -> Json:
+    config = make_config("onnxruntime", batch, input=[io("x", "FP32", 3)], output=[io("y", "FP32", 3)])
+    return config | changes
+
+
+def control(name: str, **item: Any) -> list[Json]:
+    return [{"name": name, "control": [item]}]
+
+
+FALSE_TRUE = {"int32_false_true": [0, 1]}
+S, SEQ = "state input 's'", "sequence batching "
+SEQUENCE_ROWS: list[tuple[Json, str | None]] = [
+    (sequence(state()), None),
+    (sequence(state(initial_state=[])), None),
+    (sequence(state(), direct={}), None),
+    # as the server of 24.10 says it
+    (
+        sequence(state(initial_state=[first(), first()])),
+        f"initial_state field for {S} must contain exactly one or zero element. Found '2' elements.",
+    ),
+    (
+        sequence(state(initial_state=[first(data_type="TYPE_FP16")])),
+        "The data type used for 'initial_state' field of state 's' does not match the state data type.",
+    ),
+    (sequence(state(initial_state=[first(name="")])), f"Field 'name' must be set when using initial_state for {S}."),
+    (
+        sequence(state(initial_state=[first(dims=["3", "1"])])),
+        f"Number of dimensions in 'initial_state' doesn't match the size of 'state' dimensions for {S}. 2 != 1",
+    ),
+    (
+        sequence(state(initial_state=[first(dims=["-1"])])),
+        "'initial_state' field for state input name 's' contains variable dimensions.",
+    ),
+    (
+        sequence(state(initial_state=[first(dims=["4"])])),
+        "'initial_state' dim for input name 's' doesn't match 'state' dim description. 4 != 3",
+    ),
+    (sequence(state(initial_state=[first(zero_data=False)])), "initial_state setting expects state's' to have"),
+    (sequence(state(), state(output_name="y")), "State input name 's' specified more than once."),
+    (
+        sequence(state(), oldest={"preferred_batch_size": [16]}),
+        f"{SEQ}preferred batch size must be <= max batch size for NAME",
+    ),
+    (sequence(state(), oldest={"preferred_batch_size": [0]}), f"{SEQ}preferred batch size must be positive for NAME"),
+    (
+        sequence(state(), direct={"minimum_slot_utilization": 2.0}),
+        f"{SEQ}minimum slot utilization must be in range (0.0, 1.0] for NAME",
+    ),
+    (
+        sequence(state(), control_input=control("START")),
+        (
+            f"{SEQ}must specify either 'int32_false_true', 'fp32_false_true' or 'bool_false_true' for "
+            "CONTROL_SEQUENCE_START for NAME"
+        ),
+    ),
+    (
+        sequence(state(), control_input=control("START", int32_false_true=[0, 1, 2])),
+        f"{SEQ}control 'int32_false_true' must have exactly 2 entries for CONTROL_SEQUENCE_START for NAME",
+    ),
+    (
+        sequence(state(), control_input=control("A", **FALSE_TRUE) + control("B", **FALSE_TRUE)),
+        f"{SEQ}specifies multiple CONTROL_SEQUENCE_START tensors for NAME",
+    ),
+    (
+        sequence(state(), control_input=control("C", kind="CONTROL_SEQUENCE_CORRID", data_type="TYPE_FP32")),
+        "unexpected data type for control CONTROL_SEQUENCE_CORRID for NAME. Allowed data types are TYPE_UINT64",
+    ),
+    (
+        sequence(state(), control_input=control("START", **FALSE_TRUE)),
+        "configuration specified sequence control 'START', but model does not provide that input",
+    ),
+    # loads there, and then fails or answers wrongly
+    (sequence(state(input_name="q")), "state input 'q' is not among the model's inputs (s, x)"),
+    (sequence(state(output_name="q")), "state output 'q' is not among the model's outputs (t, y)"),
+    (
+        sequence(state(data_type="TYPE_FP16", initial_state=[])),
+        f"{S} is TYPE_FP16 in the configuration and TYPE_FP32 in the model: every request would fail",
+    ),
+    (
+        sequence(state(dims=["4"], initial_state=[])),
+        f"{S}: the model has shape [-1,3], the configuration [-1,4]: every request would fail",
+    ),
+    (sequence(state(dims=["-1"])), f"{S}: a sequence begins with size 1 wherever the dims [-1] say -1"),
+    (sequence(state(use_growable_memory=True)), f"{S}: 'use_growable_memory' needs"),
+    (sequence(state()) | {"model_warmup": [{"name": "w", "batch_size": 1}]}, "model_warmup: a warm-up request belongs"),
+    # without the state the model has an input too many
+    ({}, "unable to load model 'NAME', configuration expects 1 inputs, model provides 2"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), SEQUENCE_ROWS)
+def test_sequences(changes: Json, reason: str | None) -> None:
+    found = refusals("onnxruntime", sequence_config(changes), SUM_PORTS, auto_complete=False)
+    assert (found[0] if found else "").startswith(reason or "")
+    assert bool(found) == bool(reason)
+
+
+def test_states_that_the_core_pairs_wrongly() -> None:
+    names = {"inputs": ("a", "b", "x"), "outputs": ("u", "v", "y")}
+    ports = {
+        side: [{"name": name, "dtype": "float32", "shape": [-1, 3]} for name in tensors]
+        for side, tensors in names.items()
+    }
+    straight = [state(input_name="a", output_name="u"), state(input_name="b", output_name="v")]
+    swapped = [state(input_name="a", output_name="v"), state(input_name="b", output_name="u")]
+    assert refusals("onnxruntime", sequence_config(sequence(*straight)), ports, auto_complete=False) == []
+    (text,) = refusals("onnxruntime", sequence_config(sequence(*swapped)), ports, auto_complete=False)
+    assert "by the alphabetical order of their names" in text
+
+
+def test_controls_of_another_shape_or_type() -> None:
+    ports = copy.deepcopy(SUM_PORTS)
+    ports["inputs"].append({"name": "START", "dtype": "float32", "shape": [-1]})
+    config = sequence_config(sequence(state(), control_input=control("START", **FALSE_TRUE)))
+    assert refusals("onnxruntime", config, ports, auto_complete=False) == [
+        "unable to load model 'NAME', sequence control 'START' in model has dims [] but dims [1] is expected",
+        (
+            "unable to load model 'NAME', sequence control 'START', the model expects data-type FP32 but the model "
+            "configuration specifies data-type TYPE_INT32"
+        ),
+    ]
+
+
+def test_openvino_keeps_no_state() -> None:
+    config = sequence_config(sequence(state())) | {"backend": "openvino", "max_batch_size": 0}
+    found = refusals("openvino", config, SUM_PORTS, auto_complete=False)
+    assert found[0].startswith("the openvino backend keeps no state")
+
+
+@pytest.mark.parametrize(
+    ("changes", "batch", "word"),
+    [
+        (sequence(state(initial_state=[])), 8, "whatever lies in memory"),
+        (
+            sequence(state(dims=["1", "3"], initial_state=[first(dims=["1", "3"])]), direct={}),
+            0,
+            "one sequence at a time",
+        ),
+    ],
+)
+def test_sequences_that_load_and_go_wrong(changes: Json, batch: int, word: str) -> None:
+    config = sequence_config(changes, batch)
+    config["input"][0]["dims"] = config["output"][0]["dims"] = ["3"] if batch else ["-1", "3"]
+    assert refusals("onnxruntime", config, SUM_PORTS, auto_complete=False) == []
+    (text,) = warnings("onnxruntime", config, SUM_PORTS)
+    assert word in text
+
+
 def test_dtypes_agree_with_the_table() -> None:
     assert {row.numpy: f"TYPE_{native_rules.TRITON[row.numpy]}" for row in DTYPES} == {
         row.numpy: row.triton for row in DTYPES
@@ -327,3 +495,81 @@ def test_imports_only_the_standard_library() -> None:
         name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
     }
     assert {str(module).split(".")[0] for module in modules} <= sys.stdlib_module_names
+
+
+# PyTorch
+
+
+def torch_config(**changes: Any) -> Json:
+    config: Json = {
+        "name": "NAME",
+        "platform": "pytorch_libtorch",
+        "max_batch_size": 8,
+        "input": [io("a", "FP32", 3), io("b", "INT64", 3)],
+        "output": [io("y", "FP32", 3)],
+    }
+    return config | changes
+
+
+def torch_ports(**arguments: str) -> Json:
+    return {"arguments": [{"name": name, "type": kind} for name, kind in arguments.items()]}
+
+
+TWO = torch_ports(a="Tensor", b="Tensor")
+INDEXED = {"state": [{"input_name": "h__2", "output_name": "hn__1", "data_type": "TYPE_FP32", "dims": [1]}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "ports", "words"),
+    [
+        ({}, TWO, None),
+        ({}, {}, None),
+        ({"input": [io("x__1", "FP32", 3), io("x__0", "FP16", 3)]}, TWO, None),
+        ({"input": [io("x", "FP32", 3)]}, torch_ports(inputs="Dict[str, Tensor]"), None),
+        ({"input": [io("x", "FP32", 3)]}, TWO, "configuration expects 1 inputs, model provides 2"),
+        ({}, torch_ports(a="Tensor", rate="int"), "An input of type 'int' was detected in the model."),
+        ({}, torch_ports(a="Tensor", b="Optional[Tensor]"), "An input of type 'Optional[Tensor]' was detected"),
+        ({}, torch_ports(a="Tensor", b="Dict[str, Tensor]"), "Multiple inputs of kind DictType were detected."),
+        ({"output": [io("y", "UINT32", 3)]}, TWO, "unsupported datatype TYPE_UINT32 for output 'y' for model 'NAME'"),
+        ({"output": [io("y", "BF16", 3)]}, TWO, "unsupported datatype TYPE_BF16 for output 'y' for model 'NAME'"),
+        ({"output": [io("y", "STRING", 3)]}, TWO, "1 dimensional List of String as output for 'y'"),
+        ({"output": [io("y", "STRING", 1) | {"reshape": {"shape": []}}]}, TWO, None),
+        ({"output": []}, TWO, "model configuration must contain at least one output, none were specified."),
+        ({"parameters": {"INFERENCE_MODE": {"string_value": "maybe"}}}, TWO, "failed to convert 'maybe' to boolean"),
+        ({"parameters": {"INTER_OP_THREAD_COUNT": {"string_value": "x"}}}, TWO, "to integral number"),
+        ({"sequence_batching": INDEXED}, torch_ports(a="Tensor", b="Tensor", h__2="Tensor"), "state but not all"),
+        ({"platform": "torch_aoti", "output": [io("y", "BF16", 3)]}, {}, None),
+    ],
+)  # fmt: skip
+def test_pytorch_takes_what_libtorch_can_carry(changes: Json, ports: Json, words: str | None) -> None:
+    found = refusals("pytorch", torch_config(**changes), ports, auto_complete=False, release="26.07")
+    if words is None:
+        assert found == []
+    else:
+        assert any(words in text for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "places"),
+    [
+        (["b", "a"], ["a", "b"], [1, 0]),
+        (["x__1", "x__0"], ["a", "b"], [1, 0]),
+        (["x__", "y__1"], ["a", "b"], [0, 1]),
+        (["b", "other"], ["a", "b"], [0, 1]),
+        (["b__1", "other"], ["a", "b"], [0, 1]),
+        (["y__1", "z__0"], None, [1, 0]),
+        (["y__one", "z__0"], None, [0, 1]),
+    ],
+)
+def test_pytorch_goes_by_arguments_then_numbers_then_order(
+    names: list[str], arguments: list[str] | None, places: list[int]
+) -> None:
+    assert native_rules.pytorch_places(names, arguments) == places
+
+
+def test_pytorch_numbers_beyond_the_arguments_are_a_warning() -> None:
+    numbered = torch_config(input=[io("x__0", "FP32", 3), io("x__2", "FP32", 3)])
+    assert refusals("pytorch", numbered, TWO, auto_complete=False) == []
+    (found,) = (text for text in warnings("pytorch", numbered, TWO) if "arguments" in text)
+    assert "'x__2' 2" in found
+    assert not [text for text in warnings("pytorch", torch_config(), TWO) if "arguments" in text]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models
 
-from builder.errors import MachineError
+from builder.errors import MachineError, SpecError
 from builder.plan import Plan, changed_fields, make_plan
 from builder.records import to_json
 from builder.spec_file import spec_from_models
@@ -136,12 +137,17 @@ def test_tensorrt_without_a_gpu_names_the_choices(model: Path) -> None:
         assert choice in error.value.remedy
 
 
-def test_a_deferred_target_has_no_works(model: Path) -> None:
+def test_a_deferred_target_has_no_works_but_its_pre_flight(model: Path) -> None:
     no_gpu()
     made = plan(model, targets=["onnxruntime:fp32", "tensorrt:fp32"], defer=True)
     assert [target.deferred for target in made.models[0].targets] == [False, True]
-    assert {work.kind for work in made.works().values()} == {"export", "prepare", "convert", "measure"}
-    assert len(made.works()) == 4
+    works = made.works()
+    (deferred,) = made.models[0].targets[1:]
+    assert work_key(deferred.convert) not in works
+    assert work_key(deferred.measure) not in works
+    assert (deferred.preflight is not None) == (find_spec("tensorrt_rtx") is not None)
+    if deferred.preflight is not None:
+        assert [work.kind for work in deferred.works] == ["prepare", "convert"]
 
 
 def test_why_a_work_is_not_cached_is_said_in_words() -> None:
@@ -150,3 +156,24 @@ def test_why_a_work_is_not_cached_is_said_in_words() -> None:
     said = list(changed_fields(old, new))
     assert said[0] == f'come: null → "{"x" * 35}…'
     assert said[1:] == ["gone: 1 → null", 'libraries.onnx: "1.0" → "1.1"']
+
+
+def test_a_target_made_of_torchscript_needs_no_onnx(tmp_path: Path) -> None:
+    from script_models import Doubling, save_script
+
+    path = save_script(Doubling(), tmp_path / "m.pt")
+    inputs = [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}]
+    alone = plan(path, targets=["pytorch:fp32"], inputs=inputs)
+    assert [work.kind for work in alone.works().values()] == ["export", "convert", "measure"]
+    assert alone.models[0].export.formats == ("torchscript",)
+    both = plan(path, targets=["pytorch:fp32", "onnxruntime:fp32"], inputs=inputs)
+    assert both.models[0].export.formats == ("onnx", "torchscript")
+    assert plan(path, inputs=inputs).models[0].export.formats == ("onnx",)
+
+
+def test_an_onnx_file_is_no_source_for_torchscript(model: Path) -> None:
+    made = plan(model, targets=["onnxruntime:fp32", "pytorch:fp32"])
+    assert made.models[0].export.formats == ("onnx",)
+    assert [bool(target.missing) for target in made.models[0].targets] == [False, True]
+    with pytest.raises(SpecError, match="can only be written as ONNX"):
+        plan(model, targets=["onnxruntime:fp32", "pytorch:fp32"], serve="pytorch:fp32")

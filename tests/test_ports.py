@@ -191,3 +191,31 @@ def test_openvino_agrees_with_the_library(openvino_ir: Path) -> None:
 def test_openvino_without_its_weights(openvino_ir: Path) -> None:
     openvino_ir.with_suffix(".bin").unlink()
     assert inspect_ports(openvino_ir).missing_data == ("model.bin",)
+
+
+def test_the_arguments_of_a_torchscript_file_without_torch(tmp_path: Path) -> None:
+    from script_models import Doubling, Minus, Numbered, Taking, Words, save_script, torch
+
+    networks = (Doubling(), Minus(), Numbered(), Taking(), Words(), torch.nn.Sequential(torch.nn.Linear(3, 2)))
+    for place, network in enumerate(networks):
+        path = save_script(network, tmp_path / f"{place}.pt")
+        declared = torch.jit.load(str(path)).forward.schema.arguments[1:]
+        wanted = [{"name": item.name, "type": item.type.annotation_str} for item in declared]
+        assert ports_json(inspect_ports(path)) == {"arguments": wanted}
+
+
+def test_a_traced_file_tells_its_arguments_too(tmp_path: Path) -> None:
+    from script_models import Minus, torch
+
+    traced = torch.jit.trace(Minus(), (torch.ones(1, 3), torch.ones(1, 3)))
+    traced.save(str(tmp_path / "model.pt"))
+    arguments = inspect_ports(tmp_path / "model.pt").arguments
+    assert arguments == (("a", "Tensor"), ("b", "Tensor"))
+
+
+def test_what_torch_save_wrote_is_no_torchscript(tmp_path: Path) -> None:
+    from script_models import torch
+
+    torch.save({"weight": torch.ones(2)}, tmp_path / "model.pt")
+    with pytest.raises(SpecError, match=r"model\.pt is no TorchScript archive"):
+        inspect_ports(tmp_path / "model.pt")

@@ -18,6 +18,22 @@ def test_missing_and_empty(tmp_path):
     assert refusal(tmp_path / "empty.onnx") == "empty.onnx is empty"
 
 
+@pytest.mark.parametrize(
+    ("asked", "remedy"),
+    [
+        ("modle.onnx", "did you mean {folder}/model.onnx?"),
+        ("model.pt", "did you mean {folder}/model.onnx?"),
+        ("photos.h5", "check the path; accepted are ONNX files, "),
+        ("nowhere/model.onnx", "there is no folder {folder}/nowhere either: check the path"),
+    ],
+)
+def test_what_may_have_been_meant(tmp_path, asked, remedy):
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(SpecError) as caught:
+        recognise(tmp_path / asked)
+    assert caught.value.remedy.startswith(remedy.format(folder=tmp_path))
+
+
 def test_directories(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()

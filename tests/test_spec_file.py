@@ -250,3 +250,67 @@ def test_any_yaml_is_a_spec_or_a_spec_error(folder: Path, data: dict[str, Any], 
         load(folder, text)
     except SpecError as error:
         assert "models.yaml" in error.message
+
+
+# Sequences
+
+STATES = [{"input": "s", "output": "t"}]
+
+
+def test_the_words_of_a_sequence_are_completed(folder: Path) -> None:
+    (folder / "first.npy").write_bytes(b"")
+    words = {"states": [*STATES, {"input": "r", "output": "u", "initial": "first.npy"}]}
+    sequence = load(folder, model(sequence=words)).models[0].sequence
+    assert sequence is not None
+    assert [state.initial for state in sequence.states] == ["zero", str((folder / "first.npy").resolve())]
+    assert (sequence.strategy, sequence.max_candidate_sequences, sequence.max_idle_us) == ("oldest", None, 5_000_000)
+    assert load(folder, model()).models[0].sequence is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"sequence": {"states": []}}, "sequence.states: Tuple should have at least 1 item"),
+        ({"sequence": {"states": [{"input": "s"}]}}, "the key 'output' is missing"),
+        ({"sequence": {"states": [*STATES, *STATES]}}, "input 's' belongs to two states"),
+        ({"sequence": {"states": STATES, "controls": {"start": "s"}}}, "input 's' has two parts to play"),
+        ({"sequence": {"states": STATES, "controls": {"begin": "b"}}}, "Input should be 'start', 'end', 'ready'"),
+        ({"sequence": {"states": STATES, "strategy": "newest"}}, "Input should be 'oldest' or 'direct'"),
+        (
+            {"sequence": {"states": STATES, "strategy": "direct", "max_candidate_sequences": 3}},
+            "max_candidate_sequences belongs to strategy oldest",
+        ),
+        (
+            {"sequence": {"states": [{**STATES[0], "initial": "nowhere.npy"}]}},
+            "sequence.states[0].initial: nowhere.npy: no such file; write zero, or",
+        ),
+        (
+            {"sequence": {"states": STATES}, "inputs": [{"name": "x", "shape": ["n"]}]},
+            "sequence: 's' is not among the inputs x",
+        ),
+        ({"sequence": {"states": STATES}, "outputs": ["y"]}, "sequence: 't' is not among the outputs y"),
+        (
+            {"sequence": {"states": STATES}, "warmup": {"samples": 1}},
+            "warmup: a warm-up request belongs to no sequence",
+        ),
+        ({"sequence": {"states": STATES}, "batching": {"dynamic": False}}, "the sequence batcher takes the place"),
+        (
+            {"sequence": {"states": STATES, "strategy": "direct"}, "batching": {"preferred": [4]}},
+            "strategy direct has no preferred sizes",
+        ),
+        ({"sequence": {"states": STATES}, "config": {"dynamic_batching": {}}}, "a model has one scheduler"),
+        (
+            {"sequence": {"states": STATES}, "config": {"sequence_batching": {"state": []}}},
+            "config.sequence_batching.state: decided by sequence: {states: …}",
+        ),
+        ({"samples": {"path": "m.onnx", "sequence_id": "id"}}, "the model has no sequence"),
+    ],
+)
+def test_what_cannot_stand_beside_a_sequence(folder: Path, words: dict[str, Any], message: str) -> None:
+    said = refusal(folder, model(**words)).replace(f"{folder}/", "")
+    assert message in said
+
+
+def test_a_sequence_without_conflicts(folder: Path) -> None:
+    words = {"sequence": {"states": STATES}, "config": {"sequence_batching": {"iterative_sequence": True}}}
+    assert load(folder, model(**words, batching={"max_batch_size": 4, "preferred": [2]})).models[0].sequence

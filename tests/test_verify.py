@@ -72,7 +72,7 @@ def test_a_copy_for_the_server_leaves_nothing_and_touches_nothing(repository: Pa
     from command_line import snapshot
 
     before = snapshot(repository)
-    with light_copy(repository, ["m"]) as (copy, unchecked):
+    with light_copy(repository, ["m"], "26.07") as (copy, unchecked):
         place = copy.parent
         assert [path.name for path in copy.iterdir()] == ["m"]
         assert unchecked == ()

@@ -51,7 +51,7 @@ PREPARE = Prepare(
     libraries={"onnx": "1.0"},
     code="c",
 )
-CONVERT = Convert("e", "p", TARGET, "26.07", "{}", {"onnxruntime": "1"}, "c")
+CONVERT = Convert("e", "p", TARGET, "26.07", "{}", {"onnxruntime": "1"}, "c", {"gpu": "h"})
 MEASURE = Measure("e", "v", TARGET, "{}", {"cpu": "z", "cores": "2"}, {"numpy": "2"}, "c")
 WORKS = (EXPORT, PREPARE, CONVERT, MEASURE)
 

@@ -22,6 +22,11 @@ def linear(path: Path, seed: int = 0, weight: np.ndarray | None = None) -> Path:
     return write_graph(path, LINEAR, nodes, {"w": weights(seed) if weight is None else weight})
 
 
+def twice(path: Path) -> Path:
+    """y = x @ 2w."""
+    return linear(path, weight=2 * weights())
+
+
 def wide(path: Path) -> Path:
     """As `linear`, with another signature."""
     from onnx import helper

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from builder.measurement import PrecisionProof
+from builder.measurement import PrecisionProof, PreflightReport
 from builder.tensors import Signature
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Conversion:
     """What a backend converts.
 
-    `model` is the file to convert: the prepared ONNX in the precision of `GRAPHS`, or the export's own. `export` is
+    `model` is the file to convert: the prepared ONNX in the precision of `GRAPHS`, or what the export wrote in the
+    backend's `FORMAT`. `export` is
     the export's folder (samples, reference, other formats of the source), `options` what the spec says for this
     backend, `shared` a folder that outlives the work, for caches such as timings.
     """
@@ -54,7 +55,7 @@ class Session(Protocol):
     def run(self, inputs: Arrays) -> Arrays: ...
 
     def precision_proof(self) -> PrecisionProof | None:
-        """Which types the artefact really stores and computes in; None where nothing can tell."""
+        """Which types the artefact really stores and computes in; None where nothing tells. Nothing runs after it."""
 
     def close(self) -> None: ...
 
@@ -64,8 +65,10 @@ class Backend(Protocol):
 
     GRAPHS: Mapping[str, str]
     """Precision of a target → precision of the ONNX graph it is converted from."""
+    FORMAT: str
+    """What it is converted from: `onnx`, prepared by the precision of `GRAPHS`, or `torchscript` as exported."""
     DIALECT: str
-    """The operators it takes: `onnx`, or `onnxruntime` with that library's own."""
+    """The graph it takes: `onnx`, `onnxruntime` with that library's operators, `tensorrt` with int8 without zero points."""
     LIBRARIES: tuple[str, ...]
     """Distributions whose versions decide the artefact and the measurement."""
     EXTRA: str
@@ -96,11 +99,55 @@ class Backend(Protocol):
 
 BACKENDS: Final[dict[str, str]] = {
     "onnxruntime": "builder.backends.onnxruntime",
+    "onnxruntime+tensorrt": "builder.backends.onnxruntime_tensorrt",
     "openvino": "builder.backends.openvino",
+    "pytorch": "builder.backends.pytorch",
     "tensorrt": "builder.backends.tensorrt",
 }
+
+
+NAMES: Final = {"onnx": "ONNX", "torchscript": "TorchScript"}
+"""Values of `FORMAT`, as people write them."""
 
 
 def backend_module(word: str) -> Backend:
     """The module for a word that the spec has already validated."""
     return cast("Backend", import_module(BACKENDS[word]))
+
+
+class DeviceBound(Protocol):
+    """What a module has beside `Backend`'s when its artefact belongs to a device and to one version of a library."""
+
+    PREFLIGHT_LIBRARIES: tuple[str, ...]
+    """Distributions whose versions decide a pre-flight."""
+
+    def device_facts(self) -> Mapping[str, str]:
+        """What of this machine decides the artefact: it enters the key of the conversion."""
+
+    def mismatch(self, release: str, options: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Why an artefact built here does not load in the release's server, and the remedy; None when it does."""
+
+    def can_preflight(self) -> bool:
+        """Whether a deferred target can be tried here without the device."""
+
+    def preflight(self, job: Conversion) -> PreflightReport:
+        """Try the conversion; nothing that it makes is kept."""
+
+
+DEVICE_BOUND: Final[dict[str, str]] = {"tensorrt": "builder.backends.tensorrt"}
+
+
+def device_bound(word: str) -> DeviceBound | None:
+    """The module once more, where its artefact belongs to a device; None where any machine can build it."""
+    return cast("DeviceBound", import_module(DEVICE_BOUND[word])) if word in DEVICE_BOUND else None
+
+
+def refuses_source(word: str, source: str, formats: Sequence[str]) -> str | None:
+    """Why a backend has nothing to convert, where a source can be written in these formats; None where it has."""
+    needed = backend_module(word).FORMAT
+    if needed in formats:
+        return None
+    return (
+        f"Triton's {word} backend loads {NAMES[needed]}, and a source of the format {source} can only be written as "
+        f"{' or '.join(NAMES[item] for item in formats)}"
+    )

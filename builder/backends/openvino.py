@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
-GRAPHS = {"fp32": "fp32", "fp16": "fp32", "bf16": "fp32"}
+GRAPHS = {"fp32": "fp32", "fp16": "fp32", "bf16": "fp32", "int8": "int8"}
 """OpenVINO itself stores the weights in halves for fp16, and computes in bfloat16 when told to."""
+FORMAT = "onnx"
 DIALECT = "onnx"
 LIBRARIES = ("openvino",)
 EXTRA = "openvino"
@@ -74,7 +75,8 @@ def convert(job: Conversion, out: Path) -> Signature:
     import openvino
 
     try:
-        model = _named(openvino.convert_model(os.fspath(job.model)), job.signature)
+        # Unshared: a weight that is transposed would lie in memory twice, as the mapped file's and as the new one.
+        model = _named(openvino.convert_model(os.fspath(job.model), share_weights=False), job.signature)
         # The file's own place would make equal artefacts differ.
         model.set_rt_info("model.onnx", ["conversion_parameters", "input_model"])
         openvino.save_model(model, os.fspath(out / FILENAME), compress_to_fp16=job.precision == "fp16")

@@ -1,42 +1,71 @@
-"""Triton's tensorrt backend: a plan built with TensorRT on the machine's GPU."""
+"""Triton's tensorrt backend: an engine built with TensorRT on the machine's GPU, strongly typed by its ONNX graph."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from builder.backends import Conversion, Settings
 from builder.errors import BuildError, MachineError
-from builder.machine import has_nvidia_gpu
-from builder.tensors import BY_NUMPY, Signature, Tensor
+from builder.frameworks.tensorrt.library import REAL, STAND_IN
+from builder.frameworks.tensorrt.version_lock import IMAGES, VERSION
+from builder.frameworks.tensorrt.version_lock import mismatch as versions_differ
+from builder.libraries import library_versions
+from builder.machine import gpu, has_nvidia_gpu
+from builder.measurement import PreflightReport
+from builder.tensors import BY_NUMPY, Signature
 
-GRAPHS = {"fp32": "fp32"}
-DIALECT = "onnx"
+if TYPE_CHECKING:
+    from builder.frameworks.tensorrt.runner import EngineSession
+
+GRAPHS = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8": "int8"}
+FORMAT = "onnx"
+DIALECT = "tensorrt"
 LIBRARIES = ("tensorrt",)
-EXTRA = ""
+EXTRA = "tensorrt"
 FILENAME = "model.plan"
 CAN_BATCH = True
 DEFERS = True
+PREFLIGHT_LIBRARIES = ("tensorrt-rtx",)
 
-MAX_BATCH_SIZE: Final = 8
-MAX_OTHER_SIZE: Final = 512
-"""Largest size of a dynamic axis that is not the batch axis, in the engine's optimisation profile."""
 CHOICES: Final = "remove the tensorrt target, add --defer to build it later, or build on a machine with an NVIDIA GPU"
 
 
 def missing() -> tuple[str, str] | None:
-    """A GPU first: without one the package would not help. An engine that nothing has measured is never served."""
+    """A GPU first: without one the packages would not help."""
+    from builder.frameworks.tensorrt.device_memory import REMEDY, available
+
     if not has_nvidia_gpu():
         return "a tensorrt target needs an NVIDIA GPU, and this machine shows none", CHOICES
-    if find_spec("tensorrt") is None:
+    if gpu() is None:
+        return "there is an NVIDIA device, and its driver does not answer", f"check nvidia-smi; or {CHOICES}"
+    if find_spec(REAL) is None:
         return "the Python package tensorrt is not installed", f"pip install tensorrt; or {CHOICES}"
-    return "TensorRT engines cannot be measured by this version of build-repo", CHOICES
+    if available() is None:
+        return "an engine is measured with pycuda or cuda-python, and neither is installed", f"{REMEDY}; or {CHOICES}"
+    return None
 
 
-def config_fields(settings: Settings) -> dict[str, Any]:  # noqa: ARG001 - the Protocol
-    """Nothing: the engine holds it all."""
-    return {}
+def mismatch(release: str, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why an engine built here would not load in the release's server, and the ways out."""
+    installed = library_versions(LIBRARIES)["tensorrt"]
+    return versions_differ(installed, release, os.environ, version_compatible=bool(options.get("version_compatible")))
+
+
+def device_facts() -> dict[str, str]:
+    """What of the machine decides an engine, and what an image says of its TensorRT."""
+    found = gpu()
+    facts = {word: os.environ[word] for word in (*IMAGES, VERSION) if os.environ.get(word)}
+    return facts | ({"gpu": found.name, "compute_capability": found.compute_capability} if found else {})
+
+
+def config_fields(settings: Settings) -> dict[str, Any]:
+    """Every profile of the engine, where there are several: the server takes the closest for each request."""
+    count = len(settings.options.get("profiles", ()))
+    return {"instance_group": [{"profile": [str(number) for number in range(count)]}]} if count > 1 else {}
 
 
 def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 - the same in every release
@@ -50,83 +79,76 @@ def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 -
 
 
 def convert(job: Conversion, out: Path) -> Signature:
-    """Parse, build and write the plan.
+    """Parse, build and write the engine of this machine's GPU.
 
     Raises:
-        MachineError: there is no GPU or no TensorRT.
-        BuildError: TensorRT's parser or builder refuses the model.
+        MachineError: there is no GPU, or no TensorRT.
+        BuildError: its version is not the release's, or its parser or builder refuses the model.
     """
-    if find_spec("tensorrt") is None:
-        raise MachineError("the Python package tensorrt is not installed", remedy=f"pip install tensorrt; or {CHOICES}")
-    import tensorrt
+    lack = missing()
+    if lack is not None:
+        raise MachineError(lack[0], remedy=lack[1])
+    locked = mismatch(job.release, job.options)
+    if locked is not None:
+        raise BuildError(locked[0], remedy=locked[1])
+    from builder.frameworks.tensorrt.conversion import convert_model
+    from builder.frameworks.tensorrt.engine import timing_cache_file
+    from builder.frameworks.tensorrt.library import load
 
-    (out / FILENAME).write_bytes(build_plan(tensorrt, job.model, job.signature))
-    return job.signature
+    library, found = load(REAL), gpu()
+    capability = found.compute_capability if found else ""
+    timings = timing_cache_file(job.shared, library, f"{found.name} {capability}" if found else "")
+    built = convert_model(library, job.model, job.export, job.signature, job.options, cache_file=timings)
+    (out / engine_file(job.options, capability)).write_bytes(built.plan)
+    return built.ports
 
 
-def build_plan(library: Any, onnx_path: Path, signature: Signature) -> bytes:  # noqa: ANN401
-    """The serialised engine; `library` is `tensorrt`, or `tensorrt_rtx` which has the same interface.
+def engine_file(options: Mapping[str, Any], capability: str) -> str:
+    """An engine for one compute capability says so in its name, so that those of other GPUs can lie beside it."""
+    if options.get("hardware_compatible") == "ampere_plus":
+        return FILENAME
+    return f"model_sm{capability.replace('.', '')}.plan"
+
+
+def can_preflight() -> bool:
+    """Whether `tensorrt-rtx` is here: TensorRT's parser and builder, without a GPU."""
+    return find_spec(STAND_IN) is not None
+
+
+def preflight(job: Conversion) -> PreflightReport:
+    """Everything but the real engine, with `tensorrt-rtx`, whose own engine is thrown away.
 
     Raises:
-        BuildError: the parser (every error with its node) or the builder refuses the model.
+        BuildError: its parser (every error with its node) or builder refuses the model.
     """
-    builder = library.Builder(library.Logger(library.Logger.ERROR))
-    # TensorRT 11 is always strongly typed and may drop the flag.
-    strong = getattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if strong is None else 1 << int(strong))
-    parser = library.OnnxParser(network, builder.logger)
-    if not parser.parse_from_file(str(onnx_path)):
-        _refuse_parse(parser)
-    config = builder.create_builder_config()
-    _add_profile(builder, config, signature)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise BuildError(
-            f"TensorRT {library.__version__} parsed the model and could not build an engine for it",
-            remedy="see TensorRT's own lines in the log; or remove the tensorrt target",
-        )
-    return bytes(plan)
+    from builder.frameworks.tensorrt.conversion import convert_model
+    from builder.frameworks.tensorrt.library import describe, load
+
+    library = load(STAND_IN)
+    built = convert_model(library, job.model, job.export, job.signature, job.options)
+    return PreflightReport(describe(library), built.layers, len(built.profiles), built.proof)
 
 
-def _refuse_parse(parser: Any) -> NoReturn:  # noqa: ANN401
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    said = "; ".join(f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors)
-    raise BuildError(
-        f"TensorRT's ONNX parser refuses the model: {said or 'no reason given'}",
-        remedy="change the operators it names, or remove the tensorrt target",
+def open_session(folder: Path, signature: Signature, settings: Settings) -> EngineSession:
+    """Load the engine of `folder` on this machine's GPU.
+
+    Raises:
+        MachineError: there is no GPU, or a package is missing.
+        BuildError: TensorRT does not load it.
+    """
+    lack = missing()
+    if lack is not None:
+        raise MachineError(lack[0], remedy=lack[1])
+    from builder.frameworks.tensorrt.library import load
+    from builder.frameworks.tensorrt.runner import EngineSession
+
+    file = next(path for path in sorted(folder.glob("model*.plan")))
+    found = gpu()
+    return EngineSession(
+        load(REAL), file.read_bytes(), signature, f"{_computes(settings)}, {found.name if found else ''}"
     )
 
 
-def _add_profile(builder: Any, config: Any, signature: Signature) -> None:  # noqa: ANN401
-    """One profile over every dynamic axis of every input: smallest 1, best and largest the maximum."""
-    dynamic = [tensor for tensor in signature.inputs if tensor.dynamic_axes]
-    if not dynamic:
-        return
-    profile = builder.create_optimization_profile()
-    for tensor in dynamic:
-        largest = _sized(tensor, signature, smallest=False)
-        profile.set_shape(tensor.name, _sized(tensor, signature, smallest=True), largest, largest)
-    config.add_optimization_profile(profile)
-
-
-def _sized(tensor: Tensor, signature: Signature, *, smallest: bool) -> tuple[int, ...]:
-    def size(axis: int, dim: int | str) -> int:
-        if isinstance(dim, int):
-            return dim
-        if smallest:
-            return 1
-        return MAX_BATCH_SIZE if axis == 0 and signature.has_batch_axis else MAX_OTHER_SIZE
-
-    return tuple(size(axis, dim) for axis, dim in enumerate(tensor.shape))
-
-
-def open_session(folder: Path, signature: Signature, settings: Settings) -> NoReturn:  # noqa: ARG001 - the Protocol
-    """Engines are not run in process yet: that needs a GPU to be proven on.
-
-    Raises:
-        MachineError: always.
-    """
-    raise MachineError(
-        f"{folder.name}/{FILENAME}: TensorRT engines cannot be run in process yet, so none is measured",
-        remedy=CHOICES,
-    )
+def _computes(settings: Settings) -> str:
+    """TensorRT multiplies fp32 in TF32 where the GPU has it, unless told otherwise."""
+    return "tf32" if settings.precision == "fp32" and settings.options.get("tf32", True) else settings.precision

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.errors import SpecError
 from builder.findings import Finding
-from builder.native_rules import refusals
+from builder.native_rules import is_torchscript, refusals
 from builder.native_warnings import warnings
 from builder.ports import Ports, inspect_ports, ports_json
 from builder.scan import ModelDir, backend_of, line_of, model_file, scan_repository, served_versions
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-READABLE = ("onnxruntime", "openvino")
+READABLE = ("onnxruntime", "openvino", "pytorch")
 
 
 def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
@@ -29,7 +29,7 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
         if model.problem or (model.config is None and not context.auto_complete):
             continue
         backend = backend_of(model)
-        if backend not in READABLE:
+        if backend not in READABLE or (backend == "pytorch" and not is_torchscript(model.config or {})):
             yield from _judge(model, backend, {}, context)
             continue
         for version in served_versions(model):
@@ -82,7 +82,7 @@ def _with_doubt(ports: Ports, config: Json) -> Json:
     table = copy.deepcopy(ports_json(ports))
     lead = 1 if int(config.get("max_batch_size", 0)) else 0
     dims = {io.get("name"): [int(dim) for dim in io.get("dims", ())] for io in config.get("output", ())}
-    for port in table["outputs"]:
+    for port in table.get("outputs", ()):
         written = [-1] * lead + dims.get(port["name"], [])
         if port["shape"] and len(written) == len(port["shape"]):
             for name, axis in ports.unsure:

@@ -37,6 +37,7 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
             yield from _model_files(model)
             yield from _labels(model)
             yield from _warm_up(model)
+            yield from _initial_states(model)
 
 
 def _found(model: ModelDir, severity: Severity, rule: str, message: str, remedy: str, **where: Any) -> Finding:  # noqa: ANN401
@@ -108,8 +109,10 @@ def _versions(model: ModelDir) -> Iterator[Finding]:
 
 def _model_files(model: ModelDir) -> Iterator[Finding]:
     for version in served_versions(model):
+        yield from _engine_files(model, version)
         path = model_file(model, version)
-        if path is None or path.exists():
+        # Where every GPU of the server has an engine of its own, nothing looks for the default file.
+        if path is None or path.exists() or (model.config or {}).get("cc_model_filenames"):
             continue
         relative = f"{model.name}/{version}/{path.name}"
         held = ", ".join(sorted(item.name for item in path.parent.iterdir())[:5]) or "nothing"
@@ -117,6 +120,16 @@ def _model_files(model: ModelDir) -> Iterator[Finding]:
             f"failed to stat file {relative}: the {backend_of(model)} backend looks for it; the folder holds {held}"
         )
         yield _found(model, "error", "file", message, "rename the file, or set default_model_filename", file=relative)
+
+
+def _engine_files(model: ModelDir, version: int) -> Iterator[Finding]:
+    """The file of each compute capability."""
+    for capability, name in sorted((model.config or {}).get("cc_model_filenames", {}).items()):
+        relative = f"{model.name}/{version}/{name}"
+        if not (model.path / str(version) / name).exists():
+            message = f"failed to stat file {relative}: cc_model_filenames names it for compute capability {capability}"
+            line = line_of(model, f'"{name}"')
+            yield _found(model, "error", "file", message, "put it there, or take it out", file=relative, line=line)
 
 
 def _labels(model: ModelDir) -> Iterator[Finding]:
@@ -150,14 +163,30 @@ def _warm_up_problem(model: ModelDir, item: dict[str, Any]) -> str:
     if -1 in dims:
         return "warmup setting expects all variable-size dimensions are specified"
     name = item.get("input_data_file")
-    if not name:
-        return ""
-    path = model.path / "warmup" / name
+    return _data_problem(model, "warmup", str(name), item) if name else ""
+
+
+def _data_problem(model: ModelDir, folder: str, name: str, item: dict[str, Any]) -> str:
+    """A file of raw values in a folder beside the configuration: not there, or shorter than type and dims say."""
+    path = model.path / folder / name
     if not path.is_file():
-        return f"{model.name}/warmup/{name} is not there"
+        return f"{model.name}/{folder}/{name} is not there"
     dtype = BY_TRITON.get(item.get("data_type", ""))
     if dtype is None or dtype.numpy == "string":
         return ""
     width = next(size for tail, size in _BYTES.items() if dtype.numpy.endswith(tail))
-    expected, size = math.prod(dims) * width, path.stat().st_size
-    return f"warmup setting expects {expected} bytes, but {name} only has {size} bytes" if size < expected else ""
+    expected, size = math.prod(int(dim) for dim in item.get("dims", ())) * width, path.stat().st_size
+    return f"{folder} setting expects {expected} bytes, but {name} only has {size} bytes" if size < expected else ""
+
+
+def _initial_states(model: ModelDir) -> Iterator[Finding]:
+    for state in (model.config or {}).get("sequence_batching", {}).get("state", ()):
+        for first in state.get("initial_state", ()):
+            name = str(first.get("data_file") or "")
+            problem = _data_problem(model, "initial_state", name, first) if name else ""
+            if problem:
+                message = f"state {state.get('input_name', '')!r}: {problem}"
+                line = line_of(model, name)
+                yield _found(
+                    model, "error", "initial_state", message, "write the file again", file=model.config_file, line=line
+                )

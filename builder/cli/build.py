@@ -132,6 +132,7 @@ def _target_document(state: TargetState) -> dict[str, Any]:
         "seconds": round(state.seconds, 3),
         "size_bytes": state.converted.size_bytes if state.converted else None,
         "measurement": to_json(state.measurement),
+        "prepare": to_json(state.prepared),
         "findings": [to_json(finding) for finding in state.findings],
     }
 
@@ -178,7 +179,7 @@ def _computes_in(measurement: Measurement) -> str:
     """`int8 98 %`: the type of most of the heavy operators' work; where nothing is heavy, the library's own word."""
     if measurement.precision is None or not measurement.precision.compute:
         return measurement.compute.partition(",")[0]
-    word, share = measurement.precision.compute[0]
+    word, share = max(measurement.precision.compute, key=lambda item: item[1])
     return word if share > ALMOST_ALL else f"{word} {100 * share:.0f} %"
 
 

@@ -54,8 +54,12 @@ def _embedded() -> Iterator[Row]:
         yield Row("embedded Triton", ok=False, detail=error.message, remedy=error.remedy)
         return
     packages = found.record.packages
-    names = ", ".join(f"{name} {packages.get(name, '?')}" for name in ("onnxruntime", "openvino"))
+    names = ", ".join(f"{name} {packages[name]}" for name in ("onnxruntime", "openvino", "torch") if name in packages)
     yield Row("embedded Triton", ok=True, detail=f"server {found.record.server} for {RELEASE}: {names}")
+    if "torch" not in packages:
+        detail = "no torch in the runtime: models of the pytorch backend are not checked live"
+        remedy = f"build-repo runtime install --triton {RELEASE} --with pytorch"
+        yield Row("embedded pytorch", ok=False, detail=detail, remedy=remedy)
 
 
 def _backends() -> Iterator[Row]:

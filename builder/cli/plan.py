@@ -57,6 +57,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _model(model: Any, cache: Any, output: Path) -> dict[str, Any]:  # noqa: ANN401 - ModelPlan, Cache
+    from builder.build import work_label
     from builder.work import work_key
 
     old = _old_works(output, model.spec.name)
@@ -66,16 +67,9 @@ def _model(model: Any, cache: Any, output: Path) -> dict[str, Any]:  # noqa: ANN
         if target.deferred or target.missing:
             why = "deferred to a machine with the GPU" if target.deferred else f"cannot be built: {target.missing[0]}"
             works.append({"work": label, "key": work_key(target.convert), "cached": False, "why": why})
-        works += [_work(work, _label(work, label), cache, old.get(label, {})) for work in target.works]
+        works += [_work(work, work_label(work), cache, old.get(label, {})) for work in target.works]
     works = list({work["key"]: work for work in reversed(works)}.values())[::-1]
     return {"name": model.spec.name, "source": str(model.spec.source.path), "serve": model.spec.serve, "works": works}
-
-
-def _label(work: Work, target: str) -> str:
-    from builder.build import work_label
-    from builder.work import Prepare
-
-    return work_label(work) if isinstance(work, Prepare) else f"{target} {work.kind}"
 
 
 def _work(work: Work, label: str, cache: Any, old: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401

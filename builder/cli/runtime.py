@@ -18,12 +18,15 @@ app = typer.Typer(
 @app.command("install")
 def install(
     triton: str = typer.Option(RELEASE, help="The Triton release whose libraries it holds, as YY.MM."),
+    backends: list[str] = typer.Option(
+        [], "--with", metavar="BACKEND", help="A backend to add: pytorch (about 750 MB, for the CPU)."
+    ),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
 ) -> None:
     """Make the runtime of a release: the real tritonserver with that release's onnxruntime and openvino."""
     from builder import runtime
 
-    made = runtime.install(triton, progress=_say)
+    made = runtime.install(triton, progress=_say, backends=backends)
     if as_json:
         print_json(_document(made))
     else:
@@ -66,6 +69,8 @@ def _document(item: Any) -> dict[str, Any]:  # noqa: ANN401 - Runtime
 
 def _line(item: Any) -> str:  # noqa: ANN401
     packages = item.record.packages
-    libraries = ", ".join(f"{name} {packages[name]}" for name in ("onnxruntime", "openvino") if name in packages)
+    libraries = ", ".join(
+        f"{name} {packages[name]}" for name in ("onnxruntime", "openvino", "torch") if name in packages
+    )
     notes = f" ({'; '.join(item.record.notes)})" if item.record.notes else ""
     return f"{item.release}: tritonserver {item.record.server}, {libraries}, Python {item.record.python}{notes}"

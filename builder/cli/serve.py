@@ -47,7 +47,7 @@ def serve(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with (
-            light_copy(repository, None) as (copy, unchecked),
+            light_copy(repository, None, options.release) as (copy, unchecked),
             server_module(engine.value).serve(copy, options) as endpoint,
         ):
             for text in unchecked:

@@ -13,6 +13,7 @@ from builder.errors import ServeError
 from builder.findings import Finding
 from builder.live.crowd import check_crowd
 from builder.live.records import LiveCondition, LiveResult, LiveSubject, LiveTask, Phase, Served
+from builder.live.sequences import check_sequence_crowd, check_sequences_alone
 from builder.live.wire import ensure_alive, request_finding, served_batching, shaped_like
 from builder.measurement import OutputError
 from builder.samples import Request
@@ -36,6 +37,8 @@ HTTP_BODY_LIMIT: Final = 64 << 20
 def check_live(endpoint: Endpoint, subject: LiveSubject, gates: Gates, *, model: str) -> LiveResult:
     """Send every sample over each protocol, one by one and then from many clients at once, and judge the answers.
 
+    A model with states is sent its sequences, step by step.
+
     Raises:
         ServeError: the server offers no protocol, or died.
     """
@@ -44,13 +47,13 @@ def check_live(endpoint: Endpoint, subject: LiveSubject, gates: Gates, *, model:
         msg = f"model '{model}' cannot be checked: the server offers neither HTTP nor gRPC"
         raise ServeError(msg, remedy="give --url http://HOST:PORT or --url grpc://HOST:PORT")
     started = time.perf_counter()
-    scales = output_scales(subject.signature, [request.outputs for request in subject.requests])
+    scales = output_scales(subject.served, [request.outputs for request in subject.requests])
     task = LiveTask(endpoint, subject, model, scales)
     alone = _merged(_check_alone(task, protocol) for protocol in protocols)
     pace_s = (time.perf_counter() - started) / max(1, sum(condition.requests for condition in alone.conditions))
     crowd = Phase()
     if alone.complete and subject.requests:
-        crowd = check_crowd(task, alone.complete, pace_s)
+        crowd = (check_sequence_crowd if subject.sequence else check_crowd)(task, alone.complete, pace_s)
     conditions = alone.conditions + crowd.conditions
     findings = alone.findings + crowd.findings + _verdict(conditions, gates, model, subject)
     return LiveResult(
@@ -87,6 +90,8 @@ def _merged(phases: Iterable[Phase]) -> Phase:
 
 def _check_alone(task: LiveTask, protocol: Protocol) -> Phase:
     """One protocol, one request after the other."""
+    if task.subject.sequence is not None:
+        return _check_steps_alone(task, protocol)
     subject, model = task.subject, task.model
     measured: dict[int, list[tuple[OutputError, ...]]] = {}
     findings: list[Finding] = []
@@ -112,6 +117,17 @@ def _check_alone(task: LiveTask, protocol: Protocol) -> Phase:
     )
     complete = answered == len(subject.requests)
     return Phase(tuple(conditions), tuple(findings), (protocol,) if complete else ())
+
+
+def _check_steps_alone(task: LiveTask, protocol: Protocol) -> Phase:
+    with open_client(task.endpoint, protocol) as client:
+        try:
+            findings = tuple(_metadata_findings(client, task.subject, task.model))
+        except RequestFailedError as error:
+            ensure_alive(task.endpoint)
+            return Phase(findings=(request_finding(error.message, error.remedy, task.model, task.subject.target),))
+    phase = check_sequences_alone(task, protocol)
+    return replace(phase, findings=(*findings, *phase.findings))
 
 
 def _answer(
@@ -149,8 +165,8 @@ def _body_finding(size: int, refusal: str, model: str, subject: LiveSubject) -> 
 def _metadata_findings(client: Client, subject: LiveSubject, model: str) -> Iterator[Finding]:
     announced = client.metadata(model)
     sides = (
-        ("inputs", announced.inputs, subject.signature.inputs),
-        ("outputs", announced.outputs, subject.signature.outputs),
+        ("inputs", announced.inputs, subject.served.inputs),
+        ("outputs", announced.outputs, subject.served.outputs),
     )
     for side, got, expected in sides:
         if _ports(got) != _ports(expected):
@@ -177,15 +193,17 @@ def _verdict(
             for finding in accuracy_findings([error], gates, model=model, target=subject.target, check_prefix="live."):
                 first.setdefault((finding.check, error.name), finding)
                 seen.setdefault((finding.check, error.name), []).append(way)
-    return tuple(_placed(finding, seen[key], batched=subject.batch_proven) for key, finding in first.items())
+    return tuple(_placed(finding, seen[key], subject) for key, finding in first.items())
 
 
-def _placed(finding: Finding, ways: list[tuple[str, str]], *, batched: bool) -> Finding:
+def _placed(finding: Finding, ways: list[tuple[str, str]], subject: LiveSubject) -> Finding:
     """Say where the difference showed; only in a crowd means that users change each other's answers."""
     spelled = " and ".join(dict.fromkeys(SPELLED[protocol] for _, protocol in ways))
     if any(mode == "sequential" for mode, _ in ways):
         return replace(finding, message=f"{finding.message} (over {spelled})")
     text = f"{finding.message} (over {spelled}, only when several clients send at once; alone the answers are right)"
-    remedy = "requests of different users change each other's answers: "
-    remedy += "set batching: {max_batch_size: 0} in the spec" if batched else "remove this target from the spec"
+    mixed = "the states of sequences that run at once are mixed up"
+    remedy = f"{mixed}: " if subject.sequence else "requests of different users change each other's answers: "
+    unbatched = "set batching: {max_batch_size: 0} in the spec"
+    remedy += unbatched if subject.batch_proven else "remove this target from the spec"
     return replace(finding, message=text, remedy=remedy)

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Final
 from builder.compare import compare_outputs, merge_errors
 from builder.findings import Finding
 from builder.live.records import LiveCondition, LiveSubject, LiveTask, Phase, Served
-from builder.live.wire import ensure_alive, request_finding, served_batching, shaped_like
+from builder.live.wire import ensure_alive, request_finding, served_batching, settled, shaped_like
 from builder.measurement import OutputError
 from builder.samples.recut import Job, cut_jobs, row_pools, whole_jobs
 from builder.triton_client import (
     REQUEST_TIMEOUT_S,
-    Client,
     Protocol,
     RequestFailedError,
     Statistics,
-    difference,
     open_client,
 )
 
@@ -42,7 +40,6 @@ SLOW_S: Final = 1.0
 FEW_CLIENTS: Final = 3
 IN_FLIGHT_BYTES: Final = 256 << 20
 """Inputs under way at once: a crowd of large requests must not fill the machine's shared memory."""
-STATISTICS_LAG_S: Final = 1.0
 GATE_S: Final = 30.0
 KEPT_BYTES: Final = 8 << 20
 """Answers a client keeps before comparing them: comparing at once would take the pressure off the batcher."""
@@ -88,7 +85,7 @@ def check_crowd(task: LiveTask, protocols: tuple[Protocol, ...], pace_s: float) 
             if any(client.failure for client in seen):
                 ensure_alive(task.endpoint)
                 break
-            happened = _settled(watcher, model, before, sum(client.requests for client in seen))
+            happened = settled(watcher, model, before, sum(client.requests for client in seen))
             if happened.executions < happened.requests:
                 break
     findings = _request_findings(seen, model, target)
@@ -165,16 +162,6 @@ def _compare_waiting(seen: _Findings, plan: _Plan) -> None:
         seen.measured.setdefault(job.rows, []).append(errors)
     seen.waiting.clear()
     seen.waiting_bytes = 0
-
-
-def _settled(watcher: Client, model: str, before: Statistics, requests: int) -> Statistics:
-    """The server counts a request a moment after answering it."""
-    deadline = time.perf_counter() + STATISTICS_LAG_S
-    while True:
-        happened = difference(watcher.statistics(model), before)
-        if happened.requests >= requests or time.perf_counter() > deadline:
-            return happened
-        time.sleep(0.02)
 
 
 def _conditions(seen: list[_Findings]) -> tuple[LiveCondition, ...]:

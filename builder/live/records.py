@@ -7,21 +7,32 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from builder.findings import Finding
-from builder.measurement import OutputError
+from builder.measurement import OutputError, Sequencing, served_signature
 from builder.samples import Request
 from builder.servers import Endpoint
 from builder.tensors import Signature
 from builder.triton_client import Protocol, Statistics
 
+Mode = Literal["sequential", "concurrent"]
+
 
 @dataclass(frozen=True, slots=True)
 class LiveSubject:
-    """A served model and what its source answered. Row by row comparison in a crowd needs a proven batch axis."""
+    """A served model and what its source answered. Row by row comparison in a crowd needs a proven batch axis.
+
+    `signature` is the source's; with `sequence` clients see less of it, and `requests` are steps of sequences.
+    """
 
     signature: Signature
     requests: tuple[Request, ...]
     batch_proven: bool = False
     target: str | None = None
+    sequence: Sequencing | None = None
+
+    @property
+    def served(self) -> Signature:
+        """What clients see."""
+        return served_signature(self.signature, self.sequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class LiveCondition:
     """The worst deviation under one protocol, one way of sending and one batch size (0: no batch axis)."""
 
     protocol: Protocol
-    mode: Literal["sequential", "concurrent"]
+    mode: Mode
     rows: int
     requests: int
     outputs: tuple[OutputError, ...]

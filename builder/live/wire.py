@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from builder.findings import Finding
 from builder.live.records import Served
 from builder.servers import Endpoint
-from builder.triton_client import Client
+from builder.triton_client import Client, Statistics, difference
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[np.generic]]
+
+
+STATISTICS_LAG_S: Final = 1.0
 
 
 def served_batching(client: Client, model: str) -> Served:
@@ -42,6 +45,16 @@ def ensure_alive(endpoint: Endpoint) -> None:
     for wait_s in (0.0, 0.1, 0.2):
         time.sleep(wait_s)
         endpoint.alive()
+
+
+def settled(watcher: Client, model: str, before: Statistics, requests: int) -> Statistics:
+    """The server counts a request a moment after answering it."""
+    deadline = time.perf_counter() + STATISTICS_LAG_S
+    while True:
+        happened = difference(watcher.statistics(model), before)
+        if happened.requests >= requests or time.perf_counter() > deadline:
+            return happened
+        time.sleep(0.02)
 
 
 def request_finding(text: str, remedy: str, model: str, target: str | None) -> Finding:

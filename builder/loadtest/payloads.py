@@ -19,11 +19,13 @@ PAYLOAD_BYTES: Final = 256 << 20
 
 
 def save_payload(file: Path, requests: Sequence[Request]) -> None:
-    """Write the inputs as `INDEX/INPUT` and `rows`; no pickle is needed to read them."""
+    """Write the inputs as `INDEX/INPUT`, `rows` and, of steps, `sequence`; no pickle is needed to read them."""
     import numpy as np
 
     chosen = _within(requests, PAYLOAD_BYTES)
     members: dict[str, Array] = {"rows": np.asarray([request.rows for request in chosen], np.int64)}
+    if all(request.sequence is not None for request in chosen):
+        members["sequence"] = np.asarray([request.sequence for request in chosen], np.int64)
     for index, request in enumerate(chosen):
         for name, array in request.inputs.items():
             members[f"{index}/{name}"] = storable(np.asarray(array))

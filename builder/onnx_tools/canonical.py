@@ -50,10 +50,32 @@ def _graph(graph: Any, outer: dict[str, str], names: _Names, *, inner: bool = Fa
             if name and name not in ports:
                 table[name] = names.fresh(f"{node.name}:{place}")
         for child in _subgraphs(node):
+            _settle_copies(child)
             _graph(child, table, names, inner=True)
     if inner:
         graph.name = names.fresh("graph")
     _write(graph, order, used, table)
+
+
+def _settle_copies(graph: Any) -> None:  # noqa: ANN401
+    """Of a value that leaves a loop's body twice an exporter copies either one: here it is the second."""
+    maker = {name: node for node in graph.node for name in node.output if name}
+
+    def origin(name: str) -> str:
+        node = maker.get(name)
+        # What comes from outside a body may leave it through a copy only.
+        copied = node is not None and node.op_type == "Identity" and node.input[0] in maker
+        return origin(node.input[0]) if node is not None and copied else name
+
+    for node in graph.node:
+        node.input[:] = [origin(name) for name in node.input]
+    seen: set[str] = set()
+    for place, value in enumerate(graph.output):
+        value.name = name = origin(value.name)
+        if name in seen:
+            value.name = f"{name}__again_{place}"
+            graph.node.add(op_type="Identity", input=[name], output=[value.name])
+        seen.add(name)
 
 
 def _write(graph: Any, order: list[Any], weights: list[Any], table: dict[str, str]) -> None:  # noqa: ANN401

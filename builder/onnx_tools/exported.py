@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from builder.errors import BuildError, BuildRepoError
 from builder.log import get_logger
 from builder.onnx_tools.conform import conform
 from builder.onnx_tools.limits import fit_limits
-from builder.onnx_tools.reading import ModelProto, external_tensors, graphs, opset_of, read_onnx, short
+from builder.onnx_tools.reading import ModelProto, graphs, opset_of, read_onnx, short
 from builder.onnx_tools.running import open_plain, run_plain
-from builder.onnx_tools.writing import data_file
+from builder.onnx_tools.writing import settle_data, write_onnx
 from builder.tensors import BY_NUMPY, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ RUNTIME_DOMAINS: Final = ("com.microsoft",)
 """Operators that onnxruntime has beside those of ONNX."""
 NO_OPERATOR: Final = "ONNX has no operator for"
 Exporter = Callable[[Path], None]
+Run = Callable[[Mapping[str, Any]], Sequence[Any]]
+"""Arrays by name → outputs in the signature's order."""
 
 
 class Answered(Protocol):
@@ -65,6 +68,7 @@ def export_by(
     Returns the route's word (empty: none), why the ones before failed, and notes on the result.
     """
     reasons: list[str] = []
+    present = set(path.parent.iterdir())
     for route, exporter in routes.items():
         try:
             with quiet():
@@ -74,8 +78,8 @@ def export_by(
         except (Exception, SystemExit) as error:
             get_logger().debug("the %s route failed", route, exc_info=True)
             reasons.append(f"{route}: {reason_of(error)}")
-            path.unlink(missing_ok=True)
-            data_file(path).unlink(missing_ok=True)
+            for left in set(path.parent.iterdir()) - present:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             continue
         return route, tuple(reasons), tuple(f"exported by the {route} exporter, because {reason}" for reason in reasons)
     return "", tuple(reasons), ()
@@ -95,9 +99,8 @@ def settle(path: Path, signature: Signature, limits: Limits) -> None:
     fit_limits(model, opset=limits.opset, ir_version=limits.ir_version)
     conform(model, signature, exact=True)
     _remove_traces(model)
-    if external_tensors(model) and not data_file(path).is_file():
-        raise BuildError("the exporter scattered the weights over several files")
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    settle_data(model, path)
+    write_onnx(model, path)
 
 
 def _check_ports(model: ModelProto, signature: Signature) -> None:
@@ -168,10 +171,20 @@ def check_answers(path: Path, signature: Signature, requests: Sequence[Answered]
     """
     session = open_plain(path)
     names = [tensor.name for tensor in signature.outputs]
+    judge_answers(lambda inputs: run_plain(session, names, inputs), signature, requests)
+
+
+def judge_answers(run: Run, signature: Signature, requests: Sequence[Answered]) -> None:
+    """Every request through what was written, in whatever library, compared with the source's own answer.
+
+    Raises:
+        BuildError: it does not run, or answers differently.
+    """
+    names = [tensor.name for tensor in signature.outputs]
     got: list[dict[str, NDArray[np.generic]]] = []
     for request in requests:
         try:
-            answer = run_plain(session, names, request.inputs)
+            answer = run(request.inputs)
         except Exception as error:
             shapes = ", ".join(str(list(array.shape)) for array in request.inputs.values())
             raise BuildError(f"its result does not run on inputs {shapes}: {short(error)}") from error

@@ -7,9 +7,25 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from builder.measurement import CALIBRATION_FILE, EXPORT_FILE, ONNX_FILE, PREPARE_FILE, REFERENCE_FILE
+from builder.measurement import (
+    CALIBRATION_FILE,
+    CALIBRATION_TABLE,
+    EXPORT_FILE,
+    ONNX_FILE,
+    PREPARE_FILE,
+    REFERENCE_FILE,
+    TORCHSCRIPT_FILE,
+)
 
-OWN_FILES: Final = (ONNX_FILE, EXPORT_FILE, REFERENCE_FILE, CALIBRATION_FILE, PREPARE_FILE)
+OWN_FILES: Final = (
+    ONNX_FILE,
+    TORCHSCRIPT_FILE,
+    EXPORT_FILE,
+    REFERENCE_FILE,
+    CALIBRATION_FILE,
+    CALIBRATION_TABLE,
+    PREPARE_FILE,
+)
 """What an export or a prepared model without external data consists of."""
 
 
@@ -19,11 +35,11 @@ def link_model(source: Path, target: Path) -> None:
     Raises:
         SpecError: a data file's name leads out of the model's folder, or the file is missing.
     """
-    _link(source, target)
+    link_file(source, target)
     for location in external_files(source):
         data = target.parent / location
         data.parent.mkdir(parents=True, exist_ok=True)
-        _link(source.parent / location, data)
+        link_file(source.parent / location, data)
 
 
 def external_files(path: Path) -> tuple[str, ...]:
@@ -40,7 +56,7 @@ def external_files(path: Path) -> tuple[str, ...]:
     return tuple(sorted({piece.location for piece in data_pieces(read_onnx(path), path)}))
 
 
-def _link(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> None:
     """A hard link where both lie on one file system (artefacts never change), else a copy."""
     try:
         os.link(source.resolve(), target)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from builder.errors import BuildError
 from builder.onnx_tools.reading import read_onnx, short
+from builder.onnx_tools.values import open_exposed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,29 +35,10 @@ def first_difference(onnx_path: Path, batch: Arrays, rows: Sequence[Arrays]) -> 
     """
     model = read_onnx(onnx_path)
     producers = {name: node for node in model.graph.node for name in node.output if name}
-    names = [name for name in producers if name not in {port.name for port in model.graph.output}]
-    _expose(model, names)
     try:
-        session = _open(model, onnx_path.parent)
-        return _search(session, producers, batch, rows)
+        return _search(open_exposed(model, onnx_path.parent), producers, batch, rows)
     except Exception as error:
         raise BuildError(f"{onnx_path.name} does not run node by node: {short(error)}") from error
-
-
-def _expose(model: Any, names: Sequence[str]) -> None:  # noqa: ANN401 - onnx.ModelProto
-    import onnx
-
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-
-
-def _open(model: Any, folder: Path) -> Any:  # noqa: ANN401
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _search(session: Any, producers: Mapping[str, Any], batch: Arrays, rows: Sequence[Arrays]) -> str | None:  # noqa: ANN401

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from builder.errors import MachineError
+from builder.errors import MachineError, SpecError
 from builder.records import RecordError, read_record, write_record
 from builder.releases import Release, get_release
 from builder.runtime.packages import install_near, installed_versions, pip_install, run_tool
@@ -34,6 +34,10 @@ SERVER_WHEEL_VERSION: Final = "0.7.0"
 STUB_FILE: Final = "triton_python_backend_stub"
 PLAIN_PACKAGES: Final = ("numpy<2", "packaging", "protobuf<7", "flatbuffers")
 """What the server's stub, onnxruntime and openvino import beside themselves."""
+
+WITH: Final = {"pytorch": ("torch==2.13.0", "typing_extensions")}
+"""Backends that are large and asked for by name, with what they need."""
+CPU_BUILD: Final = "https://download.pytorch.org/whl/cpu"
 
 Progress = Callable[[str], object]
 
@@ -149,24 +153,53 @@ def remove(release: str) -> bool:
     return True
 
 
-def install(release: str, *, progress: Progress) -> Runtime:
-    """Make the release's runtime, or return the one that stands; two at a time wait for each other.
+def install(release: str, *, progress: Progress, backends: Sequence[str] = ()) -> Runtime:
+    """Make the release's runtime, or return the one that stands, with what `backends` of `WITH` it lacks.
+
+    Two at a time wait for each other.
 
     Raises:
-        SpecError: no such release.
+        SpecError: no such release, or no such backend.
         MachineError: this machine lacks something, or a package cannot be had.
     """
     from filelock import FileLock
 
     wanted = get_release(release)
-    if (present := find(release)) is not None:
+    for word in backends:
+        if word not in WITH:
+            raise SpecError(f"there is no --with {word}", remedy=f"it adds {', '.join(WITH)}; all else is always there")
+    if (present := find(release)) is not None and not _absent(present, backends):
         return present
     require_machine()
     _root().mkdir(parents=True, exist_ok=True)
     with FileLock(_lock_file(release)):
-        if (present := find(release)) is not None:
-            return present
-        return _make(wanted, progress)
+        return _extend(find(release) or _make(wanted, progress), backends, progress)
+
+
+def _absent(runtime: Runtime, backends: Sequence[str]) -> tuple[str, ...]:
+    """What `backends` need and the runtime has not, as pip's requirements; other versions will do."""
+    needed = (requirement for word in backends for requirement in WITH[word])
+    return tuple(item for item in needed if item.partition("==")[0] not in runtime.record.packages)
+
+
+def _extend(runtime: Runtime, backends: Sequence[str], progress: Progress) -> Runtime:
+    absent = _absent(runtime, backends)
+    if not absent:
+        return runtime
+    progress(f"installing {', '.join(absent)} for {', '.join(backends)}")
+    pip_install(runtime.python, *absent)
+    try:
+        run_tool([str(runtime.python), "-c", "import torch"], "import torch in the runtime")
+    except MachineError as error:
+        run_tool([str(runtime.python), "-m", "pip", "uninstall", "-q", "-y", "torch"], "remove torch again")
+        command = f"build-repo runtime install --triton {runtime.release} --with pytorch"
+        remedy = f"a build of torch for CUDA does not load without CUDA: PIP_EXTRA_INDEX_URL={CPU_BUILD} {command}"
+        raise MachineError(error.message, remedy=remedy) from error
+    packages = installed_versions(runtime.python)
+    note = f"torch {packages['torch']} stands for the release's own build, which is on no package index"
+    record = replace(runtime.record, packages=packages, notes=tuple(dict.fromkeys((*runtime.record.notes, note))))
+    write_record(runtime.folder / RECORD_FILE, record)
+    return replace(runtime, record=record)
 
 
 def checks() -> tuple[Check, ...]:

@@ -20,13 +20,15 @@ from builder.tensors import Signature
 class Request:
     """One whole request: full arrays with the batch axis where the model has one, and the source's answer.
 
-    `rows` is the size of the batch axis, 0 where the model has none; `labels` holds one integer a row.
+    `rows` is the size of the batch axis, 0 where the model has none; `labels` holds one integer a row. Requests of
+    one number in `sequence` are its steps, in their order; the states are among inputs and outputs.
     """
 
     inputs: Arrays
     outputs: Arrays
     rows: int = 0
     labels: NDArray[np.generic] | None = None
+    sequence: int | None = None
 
 
 def save_requests(path: Path, signature: Signature, requests: Sequence[Request]) -> None:
@@ -34,6 +36,9 @@ def save_requests(path: Path, signature: Signature, requests: Sequence[Request])
     import numpy as np
 
     members: dict[str, NDArray[np.generic]] = {"rows": np.asarray([request.rows for request in requests], np.int64)}
+    if any(request.sequence is not None for request in requests):
+        numbers = [-1 if request.sequence is None else request.sequence for request in requests]
+        members["sequence"] = np.asarray(numbers, np.int64)
     for index, request in enumerate(requests):
         for side, tensors, arrays in _sides(signature, request):
             for place, tensor in enumerate(tensors):
@@ -60,9 +65,23 @@ def load_requests(path: Path, signature: Signature) -> tuple[Request, ...]:
                 },
                 rows=int(rows),
                 labels=stored.get(f"{index}.labels"),
+                sequence=_sequence(stored.get("sequence"), index),
             )
             for index, rows in enumerate(stored["rows"])
         )
+
+
+def _sequence(numbers: NDArray[np.generic] | None, index: int) -> int | None:
+    return None if numbers is None or int(numbers[index]) < 0 else int(numbers[index])
+
+
+def sequences_of(requests: Sequence[Request]) -> tuple[tuple[Request, ...], ...]:
+    """The steps of each sequence."""
+    found: dict[int, list[Request]] = {}
+    for request in requests:
+        if request.sequence is not None:
+            found.setdefault(request.sequence, []).append(request)
+    return tuple(map(tuple, found.values()))
 
 
 def _sides(signature: Signature, request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN202

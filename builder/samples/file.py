@@ -28,9 +28,13 @@ class SampleRows:
     labels: Array | None
     count: int
     notes: tuple[str, ...] = ()
+    sequence: Array | None = None
+    """Which sequence each row is a step of."""
 
 
-def read_samples(path: Path, labels: str | None, inputs: Sequence[Tensor]) -> SampleRows:
+def read_samples(
+    path: Path, labels: str | None, inputs: Sequence[Tensor], sequence_id: str | None = None
+) -> SampleRows:
     """Read and check the file.
 
     Raises:
@@ -38,8 +42,9 @@ def read_samples(path: Path, labels: str | None, inputs: Sequence[Tensor]) -> Sa
     """
     members = _read_npz(path)
     label_array = _labels(members, labels, path)
+    sequence = _labels(members, sequence_id, path, "sequence_id")
     names = [tensor.name for tensor in inputs]
-    rest = {name: array for name, array in members.items() if name != labels}
+    rest = {name: array for name, array in members.items() if name not in (labels, sequence_id)}
     if set(rest) != set(names):
         raise SpecError(
             f"samples {path.name} holds the arrays {', '.join(sorted(rest)) or 'none'}; "
@@ -53,13 +58,15 @@ def read_samples(path: Path, labels: str | None, inputs: Sequence[Tensor]) -> Sa
     counts = {name: len(array) for name, array in arrays.items()}
     if label_array is not None:
         counts[labels or "labels"] = len(label_array)
+    if sequence is not None:
+        counts[sequence_id or "sequence_id"] = len(sequence)
     if len(set(counts.values())) != 1 or not all(counts.values()):
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise SpecError(
             f"samples {path.name}: the arrays must have the same number of rows, at least one; got {shown}",
             remedy="give every array, the labels too, one entry for each sample",
         )
-    return SampleRows(arrays, label_array, next(iter(counts.values())), tuple(notes))
+    return SampleRows(arrays, label_array, next(iter(counts.values())), tuple(notes), sequence)
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -77,15 +84,15 @@ def _read_npz(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def _labels(members: Mapping[str, Array], name: str | None, path: Path) -> Array | None:
+def _labels(members: Mapping[str, Array], name: str | None, path: Path, what: str = "labels") -> Array | None:
     if name is None:
         return None
     if name not in members:
-        raise SpecError(f"samples {path.name} has no array {name!r} for the labels; it holds {', '.join(members)}")
+        raise SpecError(f"samples {path.name} has no array {name!r} for the {what}; it holds {', '.join(members)}")
     array = members[name]
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise SpecError(
-            f"samples {path.name}: labels {name!r} must be one integer a row; got {array.dtype}{list(array.shape)}"
+            f"samples {path.name}: {what} {name!r} must be one integer a row; got {array.dtype}{list(array.shape)}"
         )
     return array
 

@@ -12,6 +12,7 @@ from builder.samples import Request
 from builder.samples.batch_probe import take_rows
 from builder.samples.file import SampleRows
 from builder.samples.making import RandomRecipe, free_axes
+from builder.samples.split import SplitRule, split_rows
 from builder.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -69,12 +70,14 @@ class RandomSamples:
 
 @dataclass(frozen=True, slots=True)
 class FileSamples:
-    """The user's rows. `size` is the batch size where only one runs."""
+    """The user's rows. `size` is the batch size where only one runs; by `rule` some rows are still to be kept apart."""
 
     name: str
     inputs: tuple[Tensor, ...]
     rows: SampleRows
     size: int | None = None
+    rule: SplitRule | None = None
+    apart: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -83,7 +86,22 @@ class FileSamples:
     @property
     def origin(self) -> str:
         """Where the samples came from, for the report."""
-        return f"{self.name}, {self.rows.count} rows"
+        return f"{self.name}, {self.rows.count} rows{self.apart}"
+
+    def split(self) -> tuple[FileSamples, FileSamples | None]:
+        """The rows to judge on, and those to calibrate on where some are wanted.
+
+        Raises:
+            SpecError: there are too few for both.
+        """
+        if self.rule is None:
+            return self, None
+        judged, calibrating = split_rows(self.rows, self.rule, self.size or 1, self.name)
+        apart = f", {calibrating.count} others calibrate int8 (split by seed {self.rule.seed})"
+        return (
+            replace(self, rows=judged, rule=None, apart=apart),
+            replace(self, rows=calibrating, rule=None),
+        )
 
     def pool(self) -> dict[str, Array]:
         """Rows to probe batches with."""

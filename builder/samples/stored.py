@@ -9,7 +9,7 @@ from typing import Final
 
 from builder.cache import Cache
 from builder.measurement import REFERENCE_FILE, ExportReport
-from builder.samples import Request, load_requests, save_requests
+from builder.samples import Request, load_requests, save_requests, sequences_of
 
 MAX_BYTES: Final = 24 << 20
 MAX_REQUESTS: Final = 24
@@ -30,7 +30,10 @@ def store_samples(cache: Cache, export_key: str, report: ExportReport) -> Path:
 
 
 def _selection(requests: Sequence[Request]) -> list[Request]:
-    """The first request of every size, then others in order, within the limits; at least one."""
+    """The first request of every size, then others in order, within the limits; at least one. Sequences stay whole."""
+    sequences = sequences_of(requests)
+    if sequences:
+        return _whole_sequences(sequences)
     sizes: set[int] = set()
     first = []
     for request in requests:
@@ -44,6 +47,18 @@ def _selection(requests: Sequence[Request]) -> list[Request]:
         if taken and (total > MAX_BYTES or len(taken) >= MAX_REQUESTS):
             break
         taken.append(request)
+    return taken
+
+
+def _whole_sequences(sequences: Sequence[Sequence[Request]]) -> list[Request]:
+    """As many as fit, the first of them cut short where it alone is too large."""
+    taken = [*sequences[0]]
+    while len(taken) > 1 and sum(map(_size, taken)) > MAX_BYTES:
+        taken.pop()
+    for steps in sequences[1:]:
+        if sum(map(_size, [*taken, *steps])) > MAX_BYTES:
+            break
+        taken += steps
     return taken
 
 

@@ -34,10 +34,11 @@ from builder.servers.server_state import (
     vanished,
 )
 
-__all__ = ["live_copy", "serve"]
+__all__ = ["lacking", "live_copy", "serve"]
 
-BACKENDS: Final = ("onnxruntime", "openvino")
-COMMON_FILE: Final = "backend_common.py"
+BACKENDS: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "pytorch": "torch"}
+"""Word → the package of the runtime that runs its models."""
+COMMON_FILES: Final = ("backend_common.py", "sequence_states.py")
 RULES_FILE: Final = "native_rules.py"
 LOG_FILE: Final = "server.log"
 POLL_S: Final = 0.02
@@ -96,6 +97,19 @@ def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
         _stop(started)
 
 
+def lacking(release: str) -> dict[str, str]:
+    """Backends that this server could have and the installed runtime has not, with the reason and what mends it."""
+    runtime = runtimes.find(release)
+    if runtime is None:
+        return {}
+    return {
+        word: f"the embedded server has no {word} backend here: build-repo runtime install --triton {release} "
+        f"--with {word} adds it"
+        for word, package in BACKENDS.items()
+        if package not in runtime.record.packages
+    }
+
+
 def _start_ready(repository: Path, runtime: Runtime, options: ServeOptions) -> tuple[_Started, Ports]:
     """A port chosen free may be gone when the server binds it: then choose again."""
     for attempt in range(PORT_ATTEMPTS):
@@ -147,13 +161,14 @@ def _start(repository: Path, runtime: Runtime, options: ServeOptions, ports: Por
 
 
 def _assemble_backends(runtime: Runtime, folder: Path) -> None:
-    """The backend folder of one server: Triton's Python backend, and our two beside it."""
+    """The backend folder of one server: Triton's Python backend, and beside it ours, as far as the runtime has them."""
     folder.mkdir()
     (folder / "python").symlink_to(runtime.backend_folder)
-    for backend in BACKENDS:
+    for backend in (word for word, package in BACKENDS.items() if package in runtime.record.packages):
         (folder / backend).mkdir()
         shutil.copyfile(PACKAGE / "triton_backends" / backend / "model.py", folder / backend / "model.py")
-        shutil.copyfile(PACKAGE / "triton_backends" / COMMON_FILE, folder / backend / COMMON_FILE)
+        for file in COMMON_FILES:
+            shutil.copyfile(PACKAGE / "triton_backends" / file, folder / backend / file)
         shutil.copyfile(PACKAGE / RULES_FILE, folder / backend / RULES_FILE)
 
 

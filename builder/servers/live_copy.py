@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from builder.releases import EMBEDDED_SERVER, fields_unknown
@@ -11,35 +13,38 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 CONFIG_FILE: Final = "config.pbtxt"
-FOREIGN: Final = ("tensorrt", "pytorch", "tensorflow", "dali", "fil", "vllm", "tensorrtllm", "identity")
+FOREIGN: Final = ("tensorrt", "torch_aoti", "tensorflow", "dali", "fil", "vllm", "tensorrtllm", "identity")
 """Backends that the embedded server does not have."""
 FOREIGN_PLATFORMS: Final = {
     "tensorrt_plan": "tensorrt",
     "pytorch_libtorch": "pytorch",
     "libtorch": "pytorch",
-    "torch_aoti": "pytorch",
+    "torch_aoti": "torch_aoti",
     "tensorflow_savedmodel": "tensorflow",
     "tensorflow_graphdef": "tensorflow",
 }
 FOREIGN_FILES: Final = {
     "model.plan": "tensorrt",
     "model.pt": "pytorch",
-    "model.pt2": "pytorch",
+    "model.pt2": "torch_aoti",
     "model.savedmodel": "tensorflow",
     "model.graphdef": "tensorflow",
     "model.dali": "dali",
 }
 
 
-def live_copy(repository: Path, dest: Path) -> tuple[str, ...]:
+def live_copy(repository: Path, dest: Path, lacking: Mapping[str, str] = MappingProxyType({})) -> tuple[str, ...]:
     """Copy what the embedded server can load into `dest`: links to artefacts, configurations rewritten where needed.
 
+    `lacking` are backends that the installed runtime does not have, with the reason.
     Returns what the copy does not check, one text each: `MODEL: FIELD` for a field newer than the embedded server,
     `MODEL: …` with the reason for a model left out. An ensemble goes with the models it needs.
     """
     folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
     configs = {folder.name: _read_config(folder) for folder in folders}
-    left_out = {folder.name: reason for folder in folders if (reason := _foreign(folder, configs[folder.name]))}
+    left_out = {
+        folder.name: reason for folder in folders if (reason := _foreign(folder, configs[folder.name], lacking))
+    }
     _leave_out_ensembles(configs, left_out)
     dest.mkdir(parents=True, exist_ok=True)
     unchecked = [f"{model}: {reason}" for model, reason in left_out.items()]
@@ -63,13 +68,26 @@ def _read_config(folder: Path) -> Message | None:
     return config
 
 
-def _foreign(folder: Path, config: Message | None) -> str:
+def _foreign(folder: Path, config: Message | None, lacking: Mapping[str, str]) -> str:
     """Why the embedded server cannot load the model; empty where it can."""
     backend = getattr(config, "backend", "") or FOREIGN_PLATFORMS.get(getattr(config, "platform", ""), "")
     if not backend and not getattr(config, "platform", ""):
         names = {file.name for version in folder.iterdir() if version.is_dir() for file in version.iterdir()}
         backend = next((word for name, word in FOREIGN_FILES.items() if name in names), "")
-    return f"the embedded server has no {backend} backend" if backend in FOREIGN else ""
+    if backend == "pytorch" and getattr(config, "platform", "") == "torch_aoti":
+        backend = "torch_aoti"
+    if backend == "pytorch" and getattr(config, "runtime", ""):
+        return "the embedded server has no pytorch backend for Python code, only for TorchScript"
+    if _has_tensorrt(config):
+        return "the embedded server has no TensorRT inside its onnxruntime backend"
+    return f"the embedded server has no {backend} backend" if backend in FOREIGN else lacking.get(backend, "")
+
+
+def _has_tensorrt(config: Message | None) -> bool:
+    """TensorRT as ONNX Runtime's accelerator; any other GPU accelerator leaves the model as it is."""
+    optimization = getattr(config, "optimization", None)
+    named = optimization.execution_accelerators.gpu_execution_accelerator if optimization else ()
+    return any(item.name == "tensorrt" for item in named)
 
 
 def _leave_out_ensembles(configs: dict[str, Message | None], left_out: dict[str, str]) -> None:

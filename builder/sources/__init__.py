@@ -65,6 +65,15 @@ class LoadedSource(Protocol):
         """
 
 
+class TorchScriptSource(LoadedSource, Protocol):
+    """A loaded source of a row with `torchscript` in its `FORMATS`."""
+
+    def to_torchscript(
+        self, path: Path, *, signature: Signature, requests: Sequence[Request]
+    ) -> tuple[str, tuple[str, ...]]:
+        """Write `path` for Triton's pytorch backend; returns the route taken and notes for the user."""
+
+
 class Source(Protocol):
     """A module of this folder."""
 
@@ -72,12 +81,21 @@ class Source(Protocol):
     """Distributions whose versions decide the result."""
     EXTRA: str
     """The extra of build-repo that installs them; empty where the core has them."""
+    FORMATS: tuple[str, ...]
+    """What a loaded source can be written as, if the model allows: `onnx`, `torchscript`."""
 
     def recognise(self, path: Path) -> bool:
         """By content, cheaply, with no framework imported."""
 
     def describe(self, path: Path) -> Description:
         """Raises SpecError when the file is damaged."""
+
+    def screen(self, source: SourceRef) -> None:
+        """Refuse from the file's bytes, before any work, what would run code and the spec does not allow.
+
+        Raises:
+            SpecError: `allow_pickle` is missing.
+        """
 
     def load(self, source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> LoadedSource:
         """Raises SpecError for what the user must mend, BuildError for what the framework refuses."""

@@ -32,6 +32,7 @@ LIBRARIES: Final = (
     "numpy",
 )
 EXTRA: Final = "huggingface"
+FORMATS: Final = ("onnx", "torchscript")
 
 
 def recognise(path: Path) -> bool:
@@ -68,6 +69,10 @@ def _notes(path: Path) -> tuple[str, ...]:
     if (path / "modules.json").is_file():
         return ("sentence-transformers' steps after the model (modules.json: pooling, norm) are not served",)
     return ()
+
+
+def screen(source: SourceRef) -> None:
+    """Nothing to ask for: code in the folder is never run."""
 
 
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> HuggingFaceModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from builder.callables import call_named
 from builder.errors import BuildRepoError, MachineError, SpecError
 from builder.frameworks.tensorflow.framework import EXTRA as TENSORFLOW
 from builder.frameworks.tensorflow.framework import import_keras, import_tensorflow, import_tf_keras, libraries, silent
+from builder.frameworks.tensorflow.keras_config import config_ports
 from builder.frameworks.tensorflow.keras_file import (
     KerasFile,
     count_weights,
@@ -19,7 +21,7 @@ from builder.frameworks.tensorflow.keras_file import (
 )
 from builder.frameworks.tensorflow.keras_model import build_unbuilt, is_keras, keras_ports, run_keras, with_suffix
 from builder.frameworks.tensorflow.model import TensorFlowModel
-from builder.onnx_tools.ports import batch_name, name_axes
+from builder.onnx_tools.ports import Port, batch_name, name_axes
 from builder.onnx_tools.reading import short
 from builder.sources import Description
 from builder.tensors import Signature, Tensor
@@ -27,6 +29,7 @@ from builder.work import SourceRef
 
 LIBRARIES: Final = libraries("tf_keras", "h5py")
 EXTRA: Final = TENSORFLOW
+FORMATS: Final = ("onnx",)
 SUFFIXES: Final = {"archive": ".keras", "hdf5": ".h5"}
 
 
@@ -36,12 +39,16 @@ def recognise(path: Path) -> bool:
 
 
 def describe(path: Path) -> Description:
-    """Keras itself is asked for the shapes; without it the configuration has to do."""
+    """The configuration tells most models' inputs and outputs; for the others Keras itself is asked."""
     found = read_keras(path)
     if found.config is None:
         return Description("keras", None, parameters=count_weights(path), notes=(f"weights only; {WEIGHTS_REMEDY}",))
     written = f"written by Keras {found.version}" if found.version else "written by an unknown Keras"
     try:
+        _check_code(path, found)
+        ports = config_ports(found.config)
+        if ports is not None:
+            return Description("keras", _named(*ports), parameters=count_weights(path), notes=(written,))
         model, notes = _open(path, found, allow_code=False)
     except BuildRepoError as error:
         return Description("keras", None, parameters=count_weights(path), notes=(written, error.message))
@@ -49,8 +56,6 @@ def describe(path: Path) -> Description:
 
 
 def _signature(model: Any) -> Signature | None:  # noqa: ANN401
-    from builder.onnx_tools.ports import Port
-
     ports = keras_ports(model)
     if not ports:
         return None
@@ -62,14 +67,28 @@ def _signature(model: Any) -> Signature | None:  # noqa: ANN401
     outputs = [
         Port(name, dtype, tuple(source.declared_shapes[name])) for name, dtype in zip(names, dtypes, strict=True)
     ]
-    taken = {dim for tensor in source.inputs for dim in tensor.shape if isinstance(dim, str)}
-    return Signature(source.inputs, name_axes(outputs, taken, batch_name(ports)))
+    return _named(ports, outputs)
+
+
+def _named(ports: Sequence[Port], outputs: Sequence[Port]) -> Signature:
+    """Every axis with a size or a name."""
+    inputs = name_axes(ports)
+    taken = {dim for tensor in inputs for dim in tensor.shape if isinstance(dim, str)}
+    return Signature(inputs, name_axes(outputs, taken, batch_name(ports)))
 
 
 WEIGHTS_REMEDY: Final = (
     "name what builds the model: source: {path: ..., model: my_nets:build}, or save the whole model: "
     "model.save('model.keras')"
 )
+
+
+def screen(source: SourceRef) -> None:
+    """Raises SpecError for Python code in the file that the spec does not allow."""
+    path = Path(source.path)
+    found = read_keras(path)
+    if source.model is None and found.config is not None and not source.allow_pickle:
+        _check_code(path, found)
 
 
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> TensorFlowModel:

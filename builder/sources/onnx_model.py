@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 LIBRARIES: Final = ("onnx", "onnxruntime", "numpy")
 EXTRA: Final = ""
+FORMATS: Final = ("onnx",)
 SAFE_IR: Final = 10
 """The newest IR version that the oldest supported onnxruntime (1.20) loads."""
 
@@ -78,6 +79,10 @@ def _signature(inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> Signature
     tensors = name_axes(inputs)
     taken = {dim for tensor in tensors for dim in tensor.shape if isinstance(dim, str)}
     return Signature(tensors, name_axes(outputs, taken, batch_name(inputs)))
+
+
+def screen(source: SourceRef) -> None:
+    """Nothing to ask for: no code of the file runs."""
 
 
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> OnnxSource:

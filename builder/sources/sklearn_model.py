@@ -16,6 +16,7 @@ from builder.work import SourceRef
 
 LIBRARIES: Final = ("scikit-learn", "skl2onnx", "joblib", "onnx", "onnxruntime", "numpy")
 EXTRA: Final = "sklearn"
+FORMATS: Final = ("onnx",)
 SHOWN: Final = 5
 
 
@@ -38,6 +39,12 @@ def describe(path: Path) -> Description:
     )
 
 
+def screen(source: SourceRef) -> None:
+    """Raises SpecError where the spec does not allow pickles."""
+    if not source.allow_pickle:
+        raise pickle_refusal(Path(source.path))
+
+
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> SklearnSource:
     """Unpickle the estimator; it tells its inputs where they are one matrix.
 
@@ -45,8 +52,7 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
         SpecError: not allowed, written by another version, no estimator, or inputs that do not fit.
     """
     path = Path(source.path)
-    if not source.allow_pickle:
-        raise pickle_refusal(path)
+    screen(source)
     use_import_root(source.import_root)
     estimator, notes = open_estimator(path)
     if not hasattr(estimator, "get_params"):

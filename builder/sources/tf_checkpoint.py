@@ -16,7 +16,9 @@ from builder.frameworks.tensorflow.framework import import_tensorflow, libraries
 from builder.frameworks.tensorflow.keras_model import build_unbuilt, is_keras, run_keras
 from builder.frameworks.tensorflow.meta_graph import open_meta_graph
 from builder.frameworks.tensorflow.model import CallForm, SessionModel, TensorFlowModel
+from builder.frameworks.tensorflow.reaching import reaching_nodes, refuse_reaching
 from builder.frameworks.tensorflow.values import port_of
+from builder.frameworks.tensorflow.wire import message
 from builder.onnx_tools.narrowing import narrow
 from builder.onnx_tools.ports import Port
 from builder.onnx_tools.reading import short
@@ -26,6 +28,7 @@ from builder.work import SourceRef
 
 LIBRARIES: Final = libraries("tf_keras")
 EXTRA: Final = TENSORFLOW
+FORMATS: Final = ("onnx",)
 SHOWN: Final = 4
 CALL: Final = "__call__"
 
@@ -50,6 +53,18 @@ def describe(path: Path) -> Description:
     return Description("tf_checkpoint", None, parameters=count_weights(found.tensors), notes=notes)
 
 
+def screen(source: SourceRef) -> None:
+    """Raises SpecError for operators of a TensorFlow 1 graph that reach beyond it, where the spec does not allow it."""
+    found = read_checkpoint(Path(source.path))
+    if source.model is not None or source.allow_pickle or found.has_objects or not found.meta.is_file():
+        return
+    try:
+        nodes = reaching_nodes(message(found.meta.read_bytes(), 2))
+    except ValueError:
+        return  # `load` says what is wrong with it
+    refuse_reaching(found.meta, nodes)
+
+
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> TensorFlowModel | SessionModel:
     """The callable's objects with the checkpoint's weights.
 
@@ -57,6 +72,7 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
         SpecError: no callable and no graph, weights that do not fit, or inputs that nobody tells.
     """
     found = read_checkpoint(Path(source.path))
+    screen(source)
     if source.model is None and not found.has_objects:
         return open_meta_graph(found, inputs, outputs)
     if source.model is None:

@@ -12,6 +12,7 @@ from builder.frameworks.tensorflow.bundle import count_weights, read_index
 from builder.frameworks.tensorflow.framework import EXTRA as TENSORFLOW
 from builder.frameworks.tensorflow.framework import import_tensorflow, libraries, silent
 from builder.frameworks.tensorflow.model import CallForm, Graph, SessionModel, TensorFlowModel
+from builder.frameworks.tensorflow.reaching import refuse_reaching
 from builder.frameworks.tensorflow.routes import export_session
 from builder.frameworks.tensorflow.saved_model_file import (
     DEFAULT,
@@ -30,6 +31,8 @@ from builder.work import SourceRef
 
 LIBRARIES: Final = libraries()
 EXTRA: Final = TENSORFLOW
+FORMATS: Final = ("onnx",)
+REACHING_SHOWN: Final = 3
 INDEX: Final = "variables/variables.index"
 
 
@@ -43,6 +46,9 @@ def describe(path: Path) -> Description:
     found = read_saved_model(path)
     listed = "; ".join(f"{name}: {_shown(info)}" for name, info in found.signatures.items())
     notes = [f"signatures: {listed or 'none'}", f"written by TensorFlow {found.version or '?'}"]
+    if found.reaching:
+        shown = ", ".join(f"{operator} ({name})" for operator, name in found.reaching[:REACHING_SHOWN])
+        notes.append(f"reaches files, the network or Python code by {shown}: needs allow_pickle: true")
     signature, names = None, tuple(found.signatures)
     try:
         # Without a default the first is shown, and init writes its name into the spec.
@@ -93,6 +99,13 @@ def _count(path: Path) -> int | None:
     return count_weights(read_index(path / INDEX)) if (path / INDEX).is_file() else None
 
 
+def screen(source: SourceRef) -> None:
+    """Raises SpecError for operators that reach beyond the graph, where the spec does not allow them."""
+    path = Path(source.path)
+    if not source.allow_pickle:
+        refuse_reaching(path, read_saved_model(path).reaching)
+
+
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> TensorFlowModel | SessionModel:
     """The signature in TensorFlow 2, or in a TF1 session where that does not load it.
 
@@ -101,6 +114,7 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     """
     path = Path(source.path)
     found = read_saved_model(path)
+    screen(source)
     name, info = choose_signature(path, found, source.signature)
     settled = narrow(info.inputs, inputs)
     tf = import_tensorflow()

@@ -19,6 +19,7 @@ from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 EXTRA: Final = "torch"
+FORMATS: Final = ("onnx", "torchscript")
 
 
 def recognise(path: Path) -> bool:
@@ -73,6 +74,10 @@ def open_program(path: Path) -> Any:  # noqa: ANN401 - torch.export.ExportedProg
             return torch.export.load(str(path))
     except Exception as error:
         raise damaged(path, error) from error
+
+
+def screen(source: SourceRef) -> None:
+    """Nothing to ask for: `load` refuses what would run code."""
 
 
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> ProgramSource:

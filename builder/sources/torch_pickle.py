@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from builder.frameworks.pytorch.checkpoint import load_checkpoint
+from builder.frameworks.pytorch.checkpoint import load_checkpoint, refuse_pickle
 from builder.frameworks.pytorch.files import foreign_names, torch_kind
 from builder.frameworks.pytorch.network import TorchNetwork
 from builder.frameworks.pytorch.unpickle import RUNS_CODE
@@ -15,6 +15,7 @@ from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 EXTRA: Final = "torch"
+FORMATS: Final = ("onnx", "torchscript")
 SHOWN: Final = 5
 
 
@@ -32,6 +33,11 @@ def describe(path: Path) -> Description:
         signature=None,
         notes=(f"a pickle that names {shown or 'no class'}", RUNS_CODE),
     )
+
+
+def screen(source: SourceRef) -> None:
+    """Raises SpecError for a pickle of more than tensors that the spec does not allow."""
+    refuse_pickle(source)
 
 
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> TorchNetwork:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Final
 
-from builder.frameworks.pytorch.checkpoint import load_checkpoint
+from builder.frameworks.pytorch.checkpoint import load_checkpoint, refuse_pickle
 from builder.frameworks.pytorch.files import read_header, torch_kind
 from builder.frameworks.pytorch.network import TorchNetwork
 from builder.frameworks.pytorch.weights import find_state_dict, open_weights, pickle_error
@@ -16,6 +16,7 @@ from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 EXTRA: Final = "torch"
+FORMATS: Final = ("onnx", "torchscript")
 KINDS: Final = ("state_dict", "safetensors", "legacy")
 
 
@@ -41,6 +42,11 @@ def describe(path: Path) -> Description:
         parameters=sum(sizes),
         notes=(*notes, f"{len(sizes)} tensors; the network itself is code: source: model: names it"),
     )
+
+
+def screen(source: SourceRef) -> None:
+    """Raises SpecError for a pickle of more than tensors that the spec does not allow."""
+    refuse_pickle(source)
 
 
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> TorchNetwork:

@@ -19,6 +19,7 @@ from builder.work import SourceRef
 
 LIBRARIES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 EXTRA: Final = "torch"
+FORMATS: Final = ("onnx", "torchscript")
 
 
 def recognise(path: Path) -> bool:
@@ -66,6 +67,10 @@ def forward_arguments(module: Any) -> tuple[tuple[str, str, bool], ...]:  # noqa
     return tuple((argument.name, str(argument.type), not argument.has_default_value()) for argument in arguments)
 
 
+def screen(source: SourceRef) -> None:
+    """Nothing to ask for: No pickle in it runs code."""
+
+
 def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> TorchNetwork:
     """Open the archive; the spec's inputs are the arguments of `forward` in order, without those that `args` fixes.
 
@@ -83,7 +88,7 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     check_inputs(inputs, f"a TorchScript file (forward takes {names})")
     _check_count(inputs, free, names)
     _check_numbers(inputs, free)
-    return TorchNetwork(module, inputs, outputs, constants=constants)
+    return TorchNetwork(module, inputs, outputs, constants=constants, archive=path)
 
 
 def _check_count(inputs: Sequence[Tensor], arguments: Sequence[tuple[str, str, bool]], names: str) -> None:

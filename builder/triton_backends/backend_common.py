@@ -12,6 +12,7 @@ from typing import Any
 import native_rules
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from sequence_states import SequenceStates
 
 Json = dict[str, Any]
 Native = Any
@@ -60,6 +61,11 @@ def whole_number(config: Json, key: str, default: int = 0) -> int:
         raise refusal(f"model parameter '{key}': failed to convert '{text}' to integral number") from None
 
 
+def flag(config: Json, key: str, *, default: bool) -> bool:
+    """A parameter that is true or false; other words were refused by the rules."""
+    return parameter(config, key, str(default)).lower() in ("true", "on", "1")
+
+
 def model_file(version_folder: str, config: Json, default: str) -> str:
     """The artefact's path; a folder of that name holds a file of that name."""
     path = Path(version_folder) / (config.get("default_model_filename") or default)
@@ -81,14 +87,14 @@ def apply_rules(backend: str, config: Json, ports: Json) -> None:
     release = os.environ.get("BUILD_REPO_RELEASE", "")
     for text in native_rules.refusals(backend, config, ports, auto_complete=auto_complete, release=release):
         raise refusal(text)
-    for tensor in config.get("input", []) + config.get("output", []):
+    states = config.get("sequence_batching", {}).get("state", [])
+    for tensor in config.get("input", []) + config.get("output", []) + states:
         if tensor["data_type"] == "TYPE_BF16":
-            raise refusal(f"tensor '{tensor['name']}': TYPE_BF16 cannot be served by the embedded server")
+            name = tensor.get("name") or tensor["input_name"]
+            raise refusal(f"tensor '{name}': TYPE_BF16 cannot be served by the embedded server")
     ragged = config.get("batch_input") or any(tensor.get("allow_ragged_batch") for tensor in config.get("input", []))
     if ragged:
         raise refusal("batch_input and allow_ragged_batch cannot be served by the embedded server")
-    if config.get("sequence_batching", {}).get("state"):
-        raise refusal("sequence_batching.state cannot be served by the embedded server")
 
 
 def complete_io(config: Json, section: str, ports: list[Json], *, every_dim_dynamic: bool) -> None:
@@ -124,15 +130,20 @@ Group = tuple[list[int], list[dict[str, Array]]]
 class Responder:
     """Answers requests with as few runs as their shapes allow.
 
-    `run(arrays, rows, last)` gets full arrays by name and returns the outputs in the order of `outputs`; `rows` is 0
-    without a batch axis, and `last` is False where its results must outlive another run.
+    `run(arrays, rows, last)` gets full arrays by name and returns the outputs in the order of `results`: those of the
+    configuration, then the states. `rows` is 0 without a batch axis, and `last` is False where its results must outlive
+    another run.
     """
 
     def __init__(self, config: Json, ports: Json, run: Run) -> None:
         self.batched = config.get("max_batch_size", 0) > 0
         self.run = run
         self.outputs = [tensor["name"] for tensor in config.get("output", [])]
+        self.states = SequenceStates(config)
+        self.results = list(dict.fromkeys([*self.outputs, *self.states.outputs.values()]))
         self.strings = {tensor["name"] for tensor in config.get("input", []) if tensor["data_type"] == "TYPE_STRING"}
+        states = config.get("sequence_batching", {}).get("state", [])
+        self.strings |= {state["input_name"] for state in states if state["data_type"] == "TYPE_STRING"}
         self.scalars = {port["name"] for port in ports["inputs"] if not port["shape"]}
         shapes = {port["name"]: port["shape"] for port in ports["outputs"]}
         self.scalar_shapes = {
@@ -160,6 +171,7 @@ class Responder:
         for index, request in enumerate(requests):
             try:
                 arrays = {tensor.name(): self._array(tensor) for tensor in request.inputs()}
+                self.states.fill(request, arrays)
             except Exception as error:
                 responses[index] = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
                 continue
@@ -189,23 +201,21 @@ class Responder:
         total = sum(rows)
         results = self.run(merged, total, last)
         if self.batched:
-            for name, result in zip(self.outputs, results, strict=True):
+            for name, result in zip(self.results, results, strict=True):
                 if not result.ndim or len(result) != total:
                     msg = f"output '{name}' has shape {list(result.shape)} for a batch of {total}"
                     raise ValueError(msg)
         start = 0
         for index, count in zip(members, rows, strict=True):
             part = results if len(members) == 1 else [result[start : start + count] for result in results]
-            responses[index] = self._response(requests[index], part)
+            named = dict(zip(self.results, part, strict=True))
+            self.states.update(requests[index], named)
+            responses[index] = self._response(requests[index], named)
             start += count
 
-    def _response(self, request: Native, results: list[Array]) -> Native:
+    def _response(self, request: Native, results: dict[str, Array]) -> Native:
         wanted = set(request.requested_output_names()) or set(self.outputs)
-        tensors = [
-            pb_utils.Tensor(name, self._wire(name, result))
-            for name, result in zip(self.outputs, results, strict=True)
-            if name in wanted
-        ]
+        tensors = [pb_utils.Tensor(name, self._wire(name, results[name])) for name in self.outputs if name in wanted]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
     def _wire(self, name: str, result: Array) -> Array:

@@ -6,9 +6,9 @@ What is decided, and why:
 - `max_batch_size` > 0 only where the native backend takes requests of any size (openvino compiles for one size), the
   batch axis is proven, and every tensor has it. A tensor of rank 1 would be `[N, 1]` on the wire, so such a model is
   served unbatched with its true shapes unless the user asks for batching.
-- Instances: `auto` is `KIND_CPU` for onnxruntime and openvino. The artefact was measured on the CPU, and what was
-  measured is what is served, on a machine with a GPU too; `kind: gpu` asks for more. One instance is written because
-  Triton starts two for onnxruntime on a CPU when the count is left out. TensorRT runs on GPUs only.
+- Instances: `auto` is `KIND_CPU` for onnxruntime, openvino and pytorch. The artefact was measured on the CPU, and what
+  was measured is what is served, on a machine with a GPU too; `kind: gpu` asks for more. One instance is written
+  because Triton starts two for onnxruntime on a CPU when the count is left out. TensorRT runs on GPUs only.
 - No `version_policy`: Triton serves the latest version, older ones stay in the folder for a way back.
 """
 
@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 from builder import defaults
 from builder.errors import BuildError, SpecError
 from builder.findings import Finding, Severity
+from builder.measurement import served_signature
 from builder.releases import get_release
 from builder.tensors import BY_NUMPY, Signature, Tensor
 from builder.triton_config.overrides import apply_overrides
+from builder.triton_config.sequence import SequenceRequest, initial_state_files, sequence_batching
 from builder.triton_config.text import config_to_text, parse_config
 from builder.triton_config.warmup import WarmupInput, WarmupRequest, warmup_data, warmup_entry, warmup_from_samples
 
@@ -31,19 +33,25 @@ if TYPE_CHECKING:
     from builder.spec import BatchingSpec, InstancesSpec
 
 __all__ = (
-    "ConfigRequest", "ConfigText", "WarmupInput", "WarmupRequest", "config_to_text", "parse_config", "render_config",
-    "warmup_files", "warmup_from_samples",
+    "ConfigRequest", "ConfigText", "SequenceRequest", "WarmupInput", "WarmupRequest", "config_to_text",
+    "initial_state_files", "parse_config", "render_config", "warmup_files", "warmup_from_samples",
 )  # fmt: skip
 
 Json = dict[str, Any]
 
-CAN_BATCH: Final = {"onnxruntime": True, "openvino": False, "tensorrt": True}
+TRITON_WORDS: Final = {"onnxruntime+tensorrt": "onnxruntime"}
+"""Targets that are not named as their backend, and its word."""
+CAN_BATCH: Final = {
+    "onnxruntime": True, "onnxruntime+tensorrt": True, "openvino": False, "pytorch": True, "tensorrt": True,
+}  # fmt: skip
 """Whether max_batch_size > 0 is safe in the native backend for requests of any size."""
-PLATFORM: Final = {"tensorrt": "tensorrt_plan"}
-"""The core knows TensorRT's shape tensors and profiles by the platform, not by the backend."""
+PLATFORM: Final = {"pytorch": "pytorch_libtorch", "tensorrt": "tensorrt_plan"}
+"""The core knows TensorRT's shape tensors and profiles by the platform; the pytorch backend has more than one kind."""
 KINDS: Final = {
     "onnxruntime": {"auto": "KIND_CPU", "cpu": "KIND_CPU", "gpu": "KIND_GPU"},
+    "onnxruntime+tensorrt": {"auto": "KIND_GPU", "gpu": "KIND_GPU"},
     "openvino": {"auto": "KIND_CPU", "cpu": "KIND_CPU"},
+    "pytorch": {"auto": "KIND_CPU", "cpu": "KIND_CPU", "gpu": "KIND_GPU"},
     "tensorrt": {"auto": "KIND_GPU", "gpu": "KIND_GPU"},
 }
 
@@ -54,7 +62,8 @@ class ConfigRequest:
 
     `signature` is the source's, `ports` the artefact's own. `label_files` maps an output to a file in the model's
     folder. `settings` and `overrides` are ModelConfig fields in Triton's names: what the backend needs to run the
-    artefact as it was measured, and what the user says.
+    artefact as it was measured, and what the user says. `cc_model_filenames` maps a compute capability to the file of
+    its engine.
     """
 
     name: str
@@ -68,8 +77,15 @@ class ConfigRequest:
     label_files: Mapping[str, str] = field(default_factory=dict)
     warmup: tuple[WarmupRequest, ...] = ()
     default_model_filename: str | None = None
+    cc_model_filenames: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    sequence: SequenceRequest | None = None
+
+    @property
+    def served(self) -> Signature:
+        """What clients see of the signature."""
+        return served_signature(self.signature, self.sequence.sequencing if self.sequence else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +106,48 @@ def render_config(request: ConfigRequest) -> ConfigText:
     get_release(request.release)
     max_batch_size, batch_findings = _max_batch_size(request)
     group, group_findings = _instance_group(request)
-    config: Json = {"name": request.name, "backend": request.backend, "max_batch_size": max_batch_size}
+    word = TRITON_WORDS.get(request.backend, request.backend)
+    config: Json = {"name": request.name, "backend": word, "max_batch_size": max_batch_size}
     if request.backend in PLATFORM:
         config["platform"] = PLATFORM[request.backend]
     if request.default_model_filename:
         config["default_model_filename"] = request.default_model_filename
+    if request.cc_model_filenames:
+        config["cc_model_filenames"] = dict(request.cc_model_filenames)
     config["input"] = [
-        _tensor(request, tensor, request.ports.inputs, "input", max_batch_size) for tensor in request.signature.inputs
+        _tensor(request, tensor, request.ports.inputs, "input", max_batch_size) for tensor in request.served.inputs
     ]
     config["output"] = [
-        _tensor(request, tensor, request.ports.outputs, "output", max_batch_size)
-        for tensor in request.signature.outputs
+        _tensor(request, tensor, request.ports.outputs, "output", max_batch_size) for tensor in request.served.outputs
     ]
     _add_labels(config, request)
     config["instance_group"] = [group]
-    if max_batch_size > 1 and request.batching.dynamic:
+    if request.sequence is not None:
+        config["sequence_batching"] = sequence_batching(
+            request.sequence, request.signature, request.batching, max_batch_size
+        )
+    elif max_batch_size > 1 and request.batching.dynamic:
         config["dynamic_batching"] = _dynamic_batching(request)
     if request.warmup:
         config["model_warmup"] = [warmup_entry(item, max_batch_size=max_batch_size) for item in request.warmup]
-    for fields in (request.settings, request.overrides):
+    settings = {key: value for key, value in request.settings.items() if key != "instance_group"}
+    for fields in (settings, request.overrides):
         config = apply_overrides(config, dict(fields), request.release)
-    text = config_to_text(config, template=request.backend, release=request.release)
-    return ConfigText(text, batch_findings + group_findings)
+    text = config_to_text(config, template=word, release=request.release)
+    return ConfigText(text, batch_findings + group_findings + _engine_findings(request))
+
+
+def _engine_findings(request: ConfigRequest) -> tuple[Finding, ...]:
+    """Engines of some GPUs only: a server with another one refuses the model."""
+    if not request.cc_model_filenames:
+        return ()
+    known = ", ".join(sorted(request.cc_model_filenames))
+    message = f"there are engines for the compute capability {known}; on any other GPU Triton refuses this model"
+    remedy = (
+        "build on a machine with such a GPU into the same repository, which adds its engine; or "
+        "tensorrt: {hardware_compatible: ampere_plus}; or serve: all with an onnxruntime target beside it"
+    )
+    return (_finding(request, "info", "config.engines", message, remedy),)
 
 
 def warmup_files(request: ConfigRequest) -> dict[str, bytes]:
@@ -125,11 +161,22 @@ def _tensor(request: ConfigRequest, tensor: Tensor, ports: tuple[Tensor, ...], s
         names = ", ".join(port.name for port in ports)
         msg = f"{request.name}: the {request.backend} artefact has no {side} {tensor.name!r}; it has {names}"
         raise BuildError(msg, remedy="this is a fault of the conversion; build again with an empty cache and report it")
-    dims = list(port.wire_shape[1:] if max_batch_size else port.wire_shape)
+    shape = _sequence_shape(request, tensor, port.wire_shape) if side == "input" else port.wire_shape
+    dims = list(shape[1:] if max_batch_size else shape)
     data: Json = {"name": tensor.name, "data_type": BY_NUMPY[tensor.dtype].triton, "dims": dims or [1]}
     if not dims and max_batch_size:
         data["reshape"] = {"shape": []}
     return data
+
+
+def _sequence_shape(request: ConfigRequest, tensor: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes that have one size in a sequence; without batching the batch axis too, as a step is one row."""
+    if request.sequence is None:
+        return shape
+    sizes: dict[Any, int] = dict(request.sequence.sequencing.sizes)
+    if request.signature.has_batch_axis:
+        sizes |= {axis.shape[0]: 1 for axis in request.signature.inputs}
+    return tuple(sizes.get(dim, size) if size < 0 else size for dim, size in zip(tensor.shape, shape, strict=True))
 
 
 def _add_labels(config: Json, request: ConfigRequest) -> None:
@@ -196,6 +243,8 @@ def _dynamic_batching(request: ConfigRequest) -> Json:
 def _instance_group(request: ConfigRequest) -> tuple[Json, tuple[Finding, ...]]:
     kinds, asked = KINDS[request.backend], request.instances.kind
     group = {"count": request.instances.count, "kind": kinds.get(asked, kinds["auto"])}
+    measured: Json = next(iter(request.settings.get("instance_group", ())), {})
+    group |= {key: value for key, value in measured.items() if key != "kind" or asked == "auto"}
     if asked in kinds:
         return group, ()
     message = f"instances.kind {asked} is dropped: the {request.backend} backend runs on {kinds['auto'][5:]} only"

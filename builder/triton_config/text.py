@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 _WRITTEN: Final = (
     "name", "platform", "backend", "max_batch_size", "default_model_filename", "input", "output", "instance_group",
-    "dynamic_batching", "parameters", "model_warmup",
+    "dynamic_batching", "sequence_batching", "parameters", "model_warmup",
 )  # fmt: skip
 """Fields that the templates write themselves; all others are printed by the proto's own printer."""
 
@@ -130,6 +130,7 @@ def _view(message: Any) -> Json:  # noqa: ANN401
             for group in message.instance_group
         ],
         "batching": _batching(message.dynamic_batching) if message.HasField("dynamic_batching") else None,
+        "sequences": _sequences(message.sequence_batching) if message.HasField("sequence_batching") else None,
         "parameters": [
             {"key": key, "value": message.parameters[key].string_value} for key in sorted(message.parameters)
         ],
@@ -152,6 +153,43 @@ def _tensor(tensor: Any) -> Json:  # noqa: ANN401
 def _batching(batching: Any) -> Json:  # noqa: ANN401
     more = _more(batching, ("preferred_batch_size",))
     return {"preferred": list(batching.preferred_batch_size), "more": more}
+
+
+def _sequences(batching: Any) -> Json:  # noqa: ANN401
+    strategy = batching.WhichOneof("strategy_choice")
+    return {
+        "max_idle": batching.max_sequence_idle_microseconds,
+        "strategy": strategy,
+        "strategy_lines": _more(getattr(batching, strategy), ()) if strategy else [],
+        "controls": [
+            {
+                "name": control.name,
+                "controls": [{"kind": _enum(item, "kind"), "more": _more(item, ("kind",))} for item in control.control],
+            }
+            for control in batching.control_input
+        ],
+        "states": [_state(state) for state in batching.state],
+        "more": _more(batching, ("max_sequence_idle_microseconds", strategy or "", "control_input", "state")),
+    }
+
+
+def _state(state: Any) -> Json:  # noqa: ANN401
+    return {
+        "input_name": state.input_name,
+        "output_name": state.output_name,
+        "data_type": _enum(state, "data_type"),
+        "dims": list(state.dims),
+        "initial": [
+            {
+                "name": first.name,
+                "data_type": _enum(first, "data_type"),
+                "dims": list(first.dims),
+                "more": _more(first, ("name", "data_type", "dims")),
+            }
+            for first in state.initial_state
+        ],
+        "more": _more(state, ("input_name", "output_name", "data_type", "dims", "initial_state")),
+    }
 
 
 def _warm_up(warm_up: Any) -> Json:  # noqa: ANN401

@@ -320,16 +320,18 @@ def test_tensorrt_refuses_types_it_lacks():
     assert "unsupported datatype TYPE_INT16 for input 'x'" in (backend_module("tensorrt").refuses(ports, RELEASE) or "")
 
 
-def test_tensorrt_builds_with_the_real_builder(tmp_path):
-    """`tensorrt-rtx` has the same parser and builder, and works without a GPU."""
-    library = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    from builder.backends.tensorrt import build_plan
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        ({}, "model_sm90.plan"),
+        ({"hardware_compatible": "same_compute_capability"}, "model_sm90.plan"),
+        ({"hardware_compatible": "ampere_plus"}, "model.plan"),
+    ],
+)
+def test_an_engine_is_named_after_the_gpus_it_is_for(options, file):
+    from builder.backends.tensorrt import engine_file
 
-    assert len(build_plan(library, linear(tmp_path), LINEAR)) > 1000
-    nodes = [helper.make_node("Wobble", ["x"], ["y"], name="bad")]
-    broken = write_graph(tmp_path / "broken" / "model.onnx", LINEAR, nodes)
-    with pytest.raises(BuildError, match=r"node 'bad' \(Wobble\)"):
-        build_plan(library, broken, LINEAR)
+    assert engine_file(options, "9.0") == file
 
 
 def test_openvino_in_bf16_is_told_to_the_server_and_proven(tmp_path: Path):

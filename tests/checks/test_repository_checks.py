@@ -168,6 +168,19 @@ def test_label_and_warm_up_files(repository: Path) -> None:
     assert "net/warmup/sample_0.0 is not there" in run_checks(repository, CONTEXT)[1].message
 
 
+def test_the_file_that_a_state_starts_with(repository: Path) -> None:
+    first = 'initial_state { name: "a" data_type: TYPE_FP32 dims: [ 3 ] data_file: "state_0" }'
+    state = f'state {{ input_name: "s" output_name: "t" data_type: TYPE_FP32 dims: [ 3 ] {first} }}'
+    edit(repository, "dynamic_batching { }", f"sequence_batching {{ {state} }}")
+    found = [item for item in run_checks(repository, CONTEXT) if item.check == "structure.initial_state"]
+    assert [item.message for item in found] == ["state 's': net/initial_state/state_0 is not there"]
+    (repository / "net" / "initial_state").mkdir()
+    (repository / "net" / "initial_state" / "state_0").write_bytes(b"1234")
+    found = [item for item in run_checks(repository, CONTEXT) if item.check == "structure.initial_state"]
+    assert "initial_state setting expects 12 bytes, but state_0 only has 4 bytes" in found[0].message
+    assert found[0].line is not None
+
+
 def test_a_field_that_the_release_does_not_know(repository: Path) -> None:
     edit(repository, "max_batch_size: 8", "max_batch_size: 8\nmodel_metrics { }")
     assert run_checks(repository, CONTEXT) == ()

@@ -67,3 +67,18 @@ def test_the_default_output_is_in_the_working_folder(tmp_path: Path) -> None:
     tiny_models.linear(tmp_path / "m.onnx")
     assert build("m.onnx", *ORT, cwd=tmp_path).code == 0
     assert (tmp_path / "model_repository" / "m" / "config.pbtxt").is_file()
+
+
+def test_a_failed_export_is_one_finding_of_the_model(tmp_path: Path) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    command = ("m.onnx", "-o", "repo", "--input", "x:float64:batch,4")
+    ran = build(*command, "--json", cwd=tmp_path)
+    assert ran.code == 2, ran.err
+    (finding,) = ran.document["findings"]
+    assert (finding["check"], finding["model"], finding["target"]) == ("target.failed", "m", None)
+    assert "the model expects float32" in finding["message"]
+    (model,) = ran.document["models"]
+    assert [item["message"] for t in model["targets"] for item in t["findings"]] == [finding["message"]] * 2
+    shown = build(*command, cwd=tmp_path).err
+    assert shown.count("error m onnxruntime:fp32, openvino:fp32: ") == 1
+    assert shown.count("✗ error") == 1

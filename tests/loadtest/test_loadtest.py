@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import stateful_models
 from served_models import linear_requests, write_linear, write_model
+from triton_models import config, port, write_config
 
 from builder import records
 from builder.errors import ServeError, SpecError
@@ -36,6 +38,11 @@ from builder.servers import Endpoint, ServeOptions
 from builder.servers.embedded import serve
 from builder.tensors import Signature, Tensor
 
+STATES = (
+    "sequence_batching { oldest { max_candidate_sequences: 64 } state { "
+    'input_name: "s" output_name: "t" data_type: TYPE_FP32 dims: [3] '
+    'initial_state { name: "first" data_type: TYPE_FP32 dims: [3] zero_data: true } } }'
+)
 TEXTS = Signature((Tensor("s", "string", ("n",)),), (Tensor("t", "string", ("n",)),))
 
 
@@ -46,6 +53,9 @@ def endpoint(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iter
     repository = tmp_path_factory.mktemp("load") / "repository"
     write_linear(repository)
     write_model(repository, "texts", TEXTS, [helper.make_node("Identity", ["s"], ["t"])])
+    stateful_models.summing(repository / "summing" / "1" / "model.onnx")
+    ports = [[port(name, "FP32", [3])] for name in ("x", "y")]
+    write_config(repository, "summing", config("onnxruntime", *ports, batch=8, more=STATES))
     with serve(repository, ServeOptions(release=runtime.record.release, auto_complete=False)) as served:
         yield served
 
@@ -95,6 +105,16 @@ def test_several_models_without_samples(endpoint: Endpoint, tmp_path: Path) -> N
     assert result.requests > 0
     assert result.failures == 0
     assert result.models == ("linear", "texts")
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_sequences_are_sent_whole(endpoint: Endpoint, tmp_path: Path, protocol: str) -> None:
+    """A step without its sequence's first one is refused by Triton, and would be a failure here."""
+    options = LoadOptions(report=tmp_path, protocol=protocol, users=3, duration_s=1)  # type: ignore[arg-type]
+    for requests in (stateful_models.sum_steps((4, 2, 6)), ()):
+        result = run_load_test(endpoint, [LoadSubject("summing", requests)], options, progress=print)
+        assert result.requests > 10
+        assert result.failures == 0
 
 
 def test_a_fixed_rate_is_kept(endpoint: Endpoint, tmp_path: Path) -> None:

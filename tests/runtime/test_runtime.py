@@ -40,7 +40,7 @@ def test_the_runtime_holds_what_the_release_bundles(runtime: Runtime) -> None:
     assert runtime.record.packages["onnxruntime"] == "1.27.0"
     assert runtime.record.packages["openvino"] == "2026.2.0"
     assert runtime.record.packages["numpy"].startswith("1.")
-    assert runtime.record.notes == ()
+    assert not [note for note in runtime.record.notes if not note.startswith("torch ")]
 
 
 def test_its_interpreter_imports_the_libraries(runtime: Runtime) -> None:
@@ -195,3 +195,21 @@ def test_nothing_is_made_before_the_machine_was_looked_at(
     with pytest.raises(MachineError, match="bash is missing"):
         runtimes.install("26.07", progress=print)
     assert not (home / "runtimes").exists()
+
+
+def test_what_can_be_added_is_named(runtime: Runtime) -> None:
+    with pytest.raises(SpecError, match="there is no --with tensorflow") as caught:
+        runtimes.install(runtime.release, progress=print, backends=["tensorflow"])
+    assert "pytorch" in caught.value.remedy
+
+
+def test_torch_in_the_runtime_works_with_its_numpy(runtime_with_torch: Runtime) -> None:
+    assert runtimes.install(runtime_with_torch.release, progress=print, backends=["pytorch"]) == runtime_with_torch
+    code = "import numpy, torch; print(numpy.__version__[0], torch.from_numpy(numpy.arange(3.0)).sum().numpy())"
+    done = subprocess.run([runtime_with_torch.python, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "3.0"]
+
+
+def test_torch_is_the_one_that_wrote_the_files() -> None:
+    pins = (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in pins if line.startswith("torch==")] == [runtimes.WITH["pytorch"][0]]

@@ -85,3 +85,22 @@ def test_a_configuration_that_does_not_parse_is_left_to_the_server(tmp_path: Pat
     write_onnx(tmp_path / "repository", "broken", doubling(), "max_batch_size: : 3")
     assert live_copy(tmp_path / "repository", tmp_path / "copy") == ()
     assert (tmp_path / "copy" / "broken" / "config.pbtxt").is_symlink()
+
+
+def test_what_the_runtime_lacks_is_left_out_with_what_mends_it(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    by_platform = doubling_config("pytorch").replace('backend: "pytorch"', 'platform: "pytorch_libtorch"')
+    write_onnx(repository, "script", doubling(), by_platform, file="model.pt")
+    write_onnx(repository, "bare", doubling(), "", file="model.pt")
+    write_onnx(repository, "compiled", doubling(), doubling_config("pytorch", more='platform: "torch_aoti"'))
+    write_onnx(repository, "code", doubling(), doubling_config("pytorch", more='runtime: "model.py"'))
+    always = (
+        "code: the embedded server has no pytorch backend for Python code, only for TorchScript",
+        "compiled: the embedded server has no torch_aoti backend",
+    )
+    assert live_copy(repository, tmp_path / "with") == always
+    assert live_copy(repository, tmp_path / "without", {"pytorch": "the embedded server has no torch"}) == (
+        "bare: the embedded server has no torch",
+        *always,
+        "script: the embedded server has no torch",
+    )

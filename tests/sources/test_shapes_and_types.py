@@ -69,18 +69,81 @@ def test_every_rank(tmp_path, shape, batches):
     assert {request.rows > 0 for request in requests} == {batches}
 
 
-def without_elements(path):
+def without_elements(path, *, kept=False):
+    """`y` is cut to no columns, whatever comes in; `kept` adds an output that is not."""
     nodes = [helper.make_node("Slice", ["x", "begin", "end", "axis"], ["y"])]
     numbers = {"begin": np.array([4]), "end": np.array([4]), "axis": np.array([1])}
-    return save(model_of(nodes, [value("x")], [value("y", shape=("batch", 0))], numbers), path)
+    outputs = [value("y", shape=("batch", 0))]
+    if kept:
+        nodes.append(helper.make_node("Relu", ["x"], ["z"]))
+        outputs.append(value("z"))
+    return save(model_of(nodes, [value("x")], outputs, numbers), path)
 
 
-def test_output_without_elements(tmp_path):
-    path = without_elements(tmp_path / "m.onnx")
-    report, requests, exported = export(path, tmp_path / "out")
-    # A size of 0 in a file may as well mean any size.
-    assert report.signature.outputs[0].wire_shape == (-1, -1)
-    assert plain_run(exported, dict(requests[1].inputs))[0].shape[1] == 0
+def test_outputs_that_never_have_elements_are_refused(tmp_path):
+    """A configuration has no size 0; Triton says so too, but of its configuration."""
+    message = failure(without_elements(tmp_path / "m.onnx"), tmp_path)
+    assert "output 'y' ['batch', 0] has the size 0 in the model itself: it never has elements" in message
+    assert "| the model has no other output: " in message
+    path = without_elements(tmp_path / "two.onnx", kept=True)
+    assert "| leave it out: outputs: [z] in the spec" in failure(path, tmp_path)
+    report, _, _ = export(path, tmp_path / "out", outputs=("z",))
+    assert report.signature.describe() == "x float32[batch,4] → z float32[batch,4]"
+
+
+def selected(path, threshold=0.5):
+    """Numbers above a threshold and the texts beside them: none for some requests."""
+    nodes = [
+        helper.make_node("Greater", ["x", "threshold"], ["above"]),
+        helper.make_node("Compress", ["x", "above"], ["numbers"], axis=0),
+        helper.make_node("Compress", ["t", "above"], ["texts"], axis=0),
+    ]
+    inputs = [value("x", F32, ("n",)), value("t", TYPES["string"], ("n",))]
+    outputs = [value("numbers", F32, ("m",)), value("texts", TYPES["string"], ("m",))]
+    return save(model_of(nodes, inputs, outputs, {"threshold": np.float32(threshold)}), path)
+
+
+def shortened(path):
+    """Without the first 12 steps: the shortest sample has none left, and rows are batched."""
+    nodes = [helper.make_node("Slice", ["x", "begin", "end", "axis"], ["y"])]
+    numbers = {"begin": np.array([12]), "end": np.array([10_000]), "axis": np.array([1])}
+    inputs, outputs = [value("x", F32, ("batch", "steps"))], [value("y", F32, ("batch", "rest"))]
+    return save(model_of(nodes, inputs, outputs, numbers), path)
+
+
+def test_outputs_without_elements_for_some_requests(tmp_path):
+    report, requests, _ = export(selected(tmp_path / "m.onnx"), tmp_path / "out")
+    for name in ("numbers", "texts"):
+        sizes = {request.outputs[name].size for request in requests}
+        assert (min(sizes), max(sizes) > 0) == (0, True)
+    assert not any("no elements" in note for note in report.notes)
+    report, requests, _ = export(shortened(tmp_path / "short.onnx"), tmp_path / "short")
+    assert report.batch.proven
+    assert {request.outputs["y"].shape[1] for request in requests} == {4, 0, 20}
+
+
+def test_an_output_that_no_sample_fills_is_served_and_said(tmp_path):
+    report, requests, _ = export(selected(tmp_path / "m.onnx", threshold=1e9), tmp_path / "out")
+    assert {request.outputs["numbers"].shape for request in requests} == {(0,)}
+    said = [note for note in report.notes if "had no elements for any sample" in note]
+    assert [note.partition(" had")[0] for note in said] == ["output 'numbers'", "output 'texts'"]
+
+
+def test_first_axes_of_two_names_are_one_batch_axis_and_that_is_said(tmp_path):
+    nodes = [helper.make_node("Add", ["a", "b"], ["y"])]
+    inputs = [value("a", F32, ("n", 4)), value("b", F32, ("m", 4))]
+    broadcast = save(model_of(nodes, inputs, [value("y", F32, ("k", 4))]), tmp_path / "m.onnx")
+    report, _, _ = export(broadcast, tmp_path / "out")
+    assert report.batch.proven
+    (note,) = report.notes
+    assert note.startswith("the first axes n, m may differ in size in the source; as one batch axis Triton refuses")
+    assert "batching: {max_batch_size: 0}" in note
+    # Where the model itself refuses them, nothing has to be said.
+    nodes = [helper.make_node("Concat", ["a", "b"], ["y"], axis=1)]
+    joined = save(model_of(nodes, inputs, [value("y", F32, ("k", 8))]), tmp_path / "joined.onnx")
+    report, _, _ = export(joined, tmp_path / "joined")
+    assert report.batch.proven
+    assert report.notes == ()
 
 
 def test_one_of_many_outputs(tmp_path):
@@ -193,27 +256,21 @@ def several(path):
     return save(model_of(nodes, inputs, outputs), path)
 
 
-def test_outputs_that_never_have_elements_are_refused_as_triton_would(tmp_path):
-    from command_line import build
-
-    without_elements(tmp_path / "empty.onnx")
-    ran = build("empty.onnx", "-o", "repo", "--targets", "onnxruntime:fp32", cwd=tmp_path, check="offline")
-    assert ran.code == 3, ran.err
-    assert "output 'y' dimension must be integer >= 1, or -1" in ran.out + ran.err
-
-
 @pytest.mark.live
 def test_all_of_them_through_a_triton(tmp_path, runtime):
     from command_line import build
 
     several(tmp_path / "several.onnx")
-    zipped(tmp_path)
     nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
     save(model_of(nodes, [value("x", F32, ("n",))], [value("y", F32, ())]), tmp_path / "scalar.onnx")
+    selected(tmp_path / "some.onnx")
+    selected(tmp_path / "none.onnx", threshold=1e9)
+    shortened(tmp_path / "short.onnx")
+    passed(tmp_path, F32, (2, "n")).rename(tmp_path / "unbatched.onnx")
+    zipped(tmp_path)
+    names = ["several", "m", "scalar", "some", "none", "short", "unbatched"]
     ran = build(
-        "several.onnx",
-        "m.onnx",
-        "scalar.onnx",
+        *[f"{name}.onnx" for name in names],
         "-o",
         "repo",
         "--targets",
@@ -223,5 +280,5 @@ def test_all_of_them_through_a_triton(tmp_path, runtime):
         check="live",
     )
     assert ran.code == 0, ran.err
-    assert "live check of several, m, scalar: done" in ran.err
-    assert {model["name"] for model in ran.document["models"]} == {"several", "m", "scalar"}
+    assert f"live check of {', '.join(names)}: done" in ran.err
+    assert [model["name"] for model in ran.document["models"]] == names

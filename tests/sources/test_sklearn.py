@@ -231,6 +231,38 @@ def test_texts(tmp_path):
     assert report.signature.inputs == (Tensor("input", "string", ("batch", 1)),)
 
 
+@pytest.mark.parametrize(("voting", "outputs"), [("hard", 1), ("soft", 2)])
+def test_voting(tmp_path, voting, outputs):
+    from sklearn.ensemble import VotingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    generator = np.random.default_rng(0)
+    rows, words = generator.standard_normal((80, 5)), generator.choice(["cat", "dog", "cow"], 80)
+    members = [("linear", LogisticRegression()), ("bayes", GaussianNB())]
+    voters = make_pipeline(StandardScaler(), VotingClassifier(members, voting=voting)).fit(rows, words)
+    report, _, _ = check(voters, tmp_path)
+    described = ("label string[batch]", "probabilities float32[batch,3]")[:outputs]
+    assert [tensor.describe() for tensor in report.signature.outputs] == list(described)
+    assert voters[-1].flatten_transform
+
+
+def test_several_labels_at_once(tmp_path):
+    """Their probabilities are one table a label, which no tensor can be."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    generator = np.random.default_rng(0)
+    rows, labels = generator.standard_normal((80, 5)), generator.integers(0, 3, (80, 2))
+    tree = DecisionTreeClassifier(max_depth=3).fit(rows, labels)
+    message = failure(dumped(tree, tmp_path / "tree.joblib"), tmp_path)
+    assert "one table for each of several outputs" in message
+    assert "choose outputs: [label] in the spec" in message
+    report, _, _ = check(tree, tmp_path, outputs=("label",))
+    assert report.signature.describe() == "input float32[batch,5] → label int64[batch,2]"
+
+
 def test_what_skl2onnx_does_not_know(tmp_path):
     from sklearn.preprocessing import FunctionTransformer
 

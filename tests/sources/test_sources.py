@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from builder.code_digest import pickled_code_digest
-from builder.errors import MachineError
+from builder.errors import MachineError, SpecError
 from builder.plan import make_plan
 from builder.sources import SOURCES, require, source_module
 from builder.spec_file import spec_from_models
@@ -56,3 +56,27 @@ def test_the_code_of_a_pickled_class_decides_the_key(pickled):
     (pickled.parent / "own_class_of_a_pickle.py").write_text("class Thing:\n    size = 3\n")
     assert pickled_code_digest(pickled, pickled.parent) != before
     assert key() != first
+
+
+def planned(path, **source):
+    return make_plan(spec_from_models([{"name": "m", "source": {"path": str(path), **source}}], {}))
+
+
+def test_a_pickle_without_the_word_is_refused_by_the_plan(tmp_path):
+    """Before any work, and in the words in which opening it would be refused."""
+    from command_line import assert_refused, build
+
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    torch.save(torch.nn.Linear(4, 2), tmp_path / "net.pt")
+    (tmp_path / "scores.pkl").write_bytes(pickle.dumps(linear.LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])))
+    for name, words in (("net.pt", "net.pt is a pickle"), ("scores.pkl", "scores.pkl is a pickle (it names sklearn.")):
+        with pytest.raises(SpecError, match=r"opening it can run any code, so it is refused") as caught:
+            planned(tmp_path / name)
+        assert caught.value.message.startswith(f"m: {words}")
+        assert "allow_pickle: true" in caught.value.remedy
+        assert planned(tmp_path / name, allow_pickle=True).works()
+    ran = build("net.pt", "-o", "repo", cwd=tmp_path, cache=tmp_path / "cache")
+    assert_refused(ran, 2, "net: net.pt is a pickle", "allow_pickle: true")
+    assert "started" not in ran.err
+    assert not (tmp_path / "repo").exists()

@@ -297,6 +297,63 @@ def test_describe_keras(tmp_path):
     assert found.notes == (f"written by Keras {keras.__version__}",)
 
 
+def described_models():
+    layers, entry = keras.layers, keras.Input((6,), name="x")
+    hidden = layers.Dropout(0.5)(layers.BatchNormalization()(layers.Dense(5)(entry)))
+    steps = keras.Input((None, 3), name="steps")
+    numbers = keras.Input((None,), dtype="int32", name="ids")
+    embedded = layers.Embedding(10, 4)(numbers)
+    alone = keras.Sequential([keras.Input((6,), name="row"), layers.Dense(4), layers.Dropout(0.1), layers.Softmax()])
+    called = keras.Sequential([layers.Dense(3)])
+    called(np.zeros((2, 4), np.float32))
+    shared = layers.Dense(2, name="shared")
+    return {
+        "functional": (keras.Model(entry, layers.Dense(3, "softmax", name="y")(hidden)), True),
+        "two outputs": (keras.Model(entry, [layers.ReLU(name="a")(hidden), layers.Dense(1, name="b")(hidden)]), True),
+        "steps": (keras.Model(steps, layers.Dense(2)(layers.LSTM(4, return_sequences=True)(steps))), True),
+        "numbers": (keras.Model([entry, numbers], [layers.Dense(2)(entry), layers.Dense(3)(embedded)]), True),
+        "shared": (keras.Model([entry], [shared(entry), shared(layers.Dense(6)(entry))]), True),
+        "sequential": (alone, True),
+        "called": (called, False),
+        "half": (keras.Model(entry, layers.Dense(3, dtype="float16")(entry)), False),
+        "pooled": (keras.Model(steps, layers.GlobalAveragePooling1D()(steps)), False),
+        "dictionary": (keras.Model({"x": entry}, {"y": layers.Dense(3)(entry)}), False),
+        "fixed": (keras.Model(f := keras.Input(batch_shape=(2, 4), name="f"), layers.Dense(3)(f)), True),
+    }
+
+
+def test_a_configuration_says_what_keras_says(tmp_path):
+    from builder.frameworks.tensorflow.keras_config import config_ports
+    from builder.frameworks.tensorflow.keras_file import count_weights, read_keras
+
+    for name, (model, enough) in described_models().items():
+        path = tmp_path / f"{name}.keras"
+        model.compile("adam", "mse")
+        model.save(path)
+        ports = config_ports(read_keras(path).config)
+        assert (ports is not None) is enough, name
+        if ports is not None:
+            opened = keras.models.load_model(path)
+            assert keras_model.describe(path).signature == keras_model._signature(opened), name
+            assert count_weights(path) == opened.count_params(), name
+
+
+def test_inspect_of_a_keras_file_imports_no_tensorflow(tmp_path):
+    import subprocess
+    import sys
+
+    from command_line import ROOT
+
+    sequential().save(tmp_path / "m.keras")
+    code = (
+        "import sys; from pathlib import Path; from builder.inspection import inspect_model; "
+        "print(inspect_model(Path(sys.argv[1])).description.signature.describe(), 'tensorflow' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "m.keras"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "image float32[batch,6,6,3] → class float32[batch,5] False"
+
+
 # --- SavedModel -------------------------------------------------------------------------------------------------------
 
 
@@ -508,6 +565,27 @@ def test_checkpoints_that_do_not_do(root):
     assert "the weights are missing" in failure(path / "run-1.index", root)
 
 
+def test_a_checkpoint_by_its_prefix(root):
+    """TensorFlow's own name of a checkpoint is no file."""
+    from command_line import build
+
+    from builder.inspection import inspect_model
+    from builder.spec_draft import draft_spec
+
+    saved_net(root, "root")
+    prefix = root / "ckpt" / "run-1"
+    assert not prefix.exists()
+    assert recognise(prefix) == "tf_checkpoint"
+    model = f"{{path: {prefix}, model: tf_nets_for_tests:Net}}"
+    inputs = "[{name: x, dtype: float32, shape: [batch, 4]}]"
+    (root / "spec.yaml").write_text(f"models: [{{name: net, source: {model}, inputs: {inputs}}}]")
+    ran = build("spec.yaml", "-o", "repo", "--targets", "onnxruntime:fp32", cwd=root)
+    assert ran.code == 0, ran.err
+    found = inspect_model(prefix)
+    assert found.path == f"{prefix}.index"
+    assert f"name: {prefix.name}\n    source:\n      path: ckpt/run-1.index" in draft_spec([found], root)
+
+
 def test_describe_checkpoint(root):
     saved_net(root, "named")
     found = tf_checkpoint.describe(root / "ckpt")
@@ -599,6 +677,41 @@ def test_the_same_model_gives_the_same_bytes(two, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+EXPORT = """
+import sys
+from pathlib import Path
+from export_models import export
+export(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_a_recurrent_model_gives_the_same_bytes_whatever_the_hash_seed(tmp_path):
+    """With these two seeds tf2onnx copies one of two equal values and the other."""
+    import subprocess
+    import sys
+
+    from command_line import ROOT, environment
+
+    keras.utils.set_random_seed(1)
+    entry = keras.Input((None, 6), name="steps")
+    both = keras.layers.Bidirectional(keras.layers.LSTM(5, return_sequences=True))(entry)
+    keras.Model(entry, keras.layers.Dense(3)(keras.layers.GRU(4)(both))).save(tmp_path / "net.keras")
+    paths = f"{ROOT}:{ROOT / 'tests'}"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", EXPORT, tmp_path / "net.keras", tmp_path / seed],
+            env=environment(PYTHONHASHSEED=seed) | {"PYTHONPATH": paths},
+            stderr=subprocess.DEVNULL,
+        )
+        for seed in ("1", "3")
+    ]
+    assert [child.wait(timeout=200) for child in children] == [0, 0]
+    first, second = (tmp_path / seed / "model.onnx" for seed in ("1", "3"))
+    assert sum(node.op_type == "Loop" for node in onnx.load(first).graph.node) == 1
+    assert first.read_bytes() == second.read_bytes()
+
+
 # --- real models ------------------------------------------------------------------------------------------------------
 
 
@@ -633,3 +746,146 @@ def test_fer(tmp_path):
     assert report.signature.describe() == "input_1 float32[batch,64,64,1] → predictions float32[batch,7]"
     model = keras.models.load_model(path, compile=False)
     assert_answers(requests, made, lambda feeds: {"predictions": model(feeds["input_1"], training=False).numpy()})
+
+
+KINDS = (
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
+    "string",
+)  # fmt: skip
+
+
+class Kinds(tf.Module):
+    """Each type that Triton has, through operators that all of them have."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), kind, name=f"x_{kind}") for kind in KINDS])
+    def serve(self, *values):
+        pairs = zip(KINDS, values, strict=True)
+        return {f"y_{kind}": tf.reshape(tf.identity(value), (-1, 3, 1)) for kind, value in pairs}
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.float32, name="s"), tf.TensorSpec((None,), tf.int64, name="v")])
+    def ranks(self, s, v):
+        return {"doubled": s * 2, "total": tf.reduce_sum(v), "column": v[:, None]}
+
+
+def test_every_type_and_rank_of_a_saved_model(tmp_path):
+    model = Kinds()
+    tf.saved_model.save(model, str(tmp_path / "saved"), signatures={"serve": model.serve, "ranks": model.ranks})
+    report, requests, made = export(tmp_path / "saved", tmp_path / "out", signature="serve")
+    assert {tensor.name: tensor.dtype for tensor in report.signature.outputs} == {f"y_{kind}": kind for kind in KINDS}
+    assert report.batch.proven
+    for request in requests:
+        answers = plain_run(made, dict(request.inputs))
+        for kind, answer in zip(sorted(KINDS), answers, strict=True):
+            assert np.array_equal(answer[..., 0], request.inputs[f"x_{kind}"])
+    report, requests, made = export(tmp_path / "saved", tmp_path / "ranks", signature="ranks")
+    assert report.signature.describe().startswith("s float32[], v int64[")
+    assert [len(tensor.shape) for tensor in report.signature.outputs] == [2, 0, 0]
+    assert_answers(requests, made, lambda feeds: {"doubled": feeds["s"] * 2})
+
+
+class Asset(tf.Module):
+    """A vocabulary file, as text models have it: read when the table is initialised."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.file = tf.saved_model.Asset(str(path))
+        table = tf.lookup.TextFileInitializer(
+            self.file, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+        )
+        self.table = tf.lookup.StaticHashTable(table, -1)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="words")])
+    def look_up(self, words):
+        return {"numbers": self.table.lookup(words)}
+
+
+class Reaching(tf.Module):
+    """Operators with which a file could read, write or run something here."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+    def reads(self, x):
+        return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("secret.txt")), tf.float32)}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+    def writes(self, x):
+        with tf.control_dependencies([tf.io.write_file("written.txt", "content")]):
+            return {"y": tf.identity(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+    def runs(self, x):
+        return {"y": tf.ensure_shape(tf.py_function(lambda a: a + 1, [x], tf.float32), (None, 4))}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+    def prints(self, x):
+        tf.print(x, output_stream="file://printed.txt")
+        return {"y": x + 1}
+
+
+def test_graphs_that_reach_beyond_themselves_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "saved"
+    model = Reaching()
+    tf.saved_model.save(model, str(path), signatures=model.writes)
+    said = failure(path, tmp_path)
+    assert (
+        "saved has operators that reach files, the network or Python code: "
+        "EagerPyFunc (EagerPyFunc), PrintV2 (PrintV2), ReadFile (ReadFile), WriteFile (WriteFile)"
+    ) in said
+    assert "allow_pickle: true" in said
+    assert any("EagerPyFunc" in note for note in tf_saved_model.describe(path).notes)
+    assert not (tmp_path / "written.txt").exists()
+
+
+def test_a_graph_that_prints_is_no_attack(tmp_path):
+    class Printing(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def serve(self, x):
+            tf.print(tf.shape(x))
+            return {"y": x + 1}
+
+    model = Printing()
+    tf.saved_model.save(model, str(tmp_path / "saved"), signatures=model.serve)
+    _, requests, made = export(tmp_path / "saved", tmp_path / "out")
+    assert_answers(requests, made, lambda feeds: {"y": feeds["x"] + 1})
+
+
+def test_a_graph_that_reaches_out_is_built_where_it_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.txt").write_text("12345")
+    path = tmp_path / "saved"
+    model = Reaching()
+    tf.saved_model.save(model, str(path), signatures=model.reads)
+    said = failure(path, tmp_path, BuildError, allow_pickle=True)
+    assert "ONNX has no operator for ReadFile" in said
+    tf.saved_model.save(model, str(path), signatures=model.writes)
+    report, requests, made = export(path, tmp_path / "out", allow_pickle=True)
+    assert any("the file's own code ran" in note for note in report.notes)
+    assert_answers(requests, made, lambda feeds: {"y": feeds["x"]})
+
+
+def test_a_vocabulary_is_no_attack(tmp_path):
+    (tmp_path / "words.txt").write_text("ant\nbee\ncat\n")
+    model = Asset(tmp_path / "words.txt")
+    path = tmp_path / "saved"
+    tf.saved_model.save(model, str(path), signatures=model.look_up)
+    assert "InitializeTableFromTextFileV2" in tf_saved_model.describe(path).operators
+    samples = tmp_path / "words.npz"
+    np.savez(samples, words=np.array(["bee", "cat", "dog", "ant"]))
+    _, requests, made = export(path, tmp_path / "out", samples=samples)
+    seen = [number for request in requests for number in request.outputs["numbers"].tolist()]
+    assert seen == [1, 2, -1, 0]
+    for request in requests:
+        assert np.array_equal(plain_run(made, dict(request.inputs))[0], request.outputs["numbers"])
+
+
+def test_a_tf1_graph_that_reads_files_is_refused(tmp_path):
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        x = v1.placeholder(tf.float32, (None, 4), "x")
+        weight = v1.get_variable("w", initializer=np.ones((4, 2), np.float32))
+        length = tf.cast(tf.strings.length(tf.io.read_file("secret.txt", name="look")), tf.float32)
+        tf.add(x @ weight, length, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "old.ckpt"))
+    said = failure(tmp_path / "old.ckpt.index", tmp_path, outputs=("y",))
+    assert "old.ckpt.meta has operators that reach files, the network or Python code: ReadFile (look)" in said

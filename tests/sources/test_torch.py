@@ -74,6 +74,24 @@ class Counting(torch.nn.Module):
         self.count += 1
         return x * self.count
 
+class PerRow(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = torch.nn.Linear(4, 3)
+    def forward(self, x):
+        return torch.stack([self.dense(x[row]) for row in range(int(x.shape[0]))])
+
+class Kinds(torch.nn.Module):
+    def forward(self, yes, small, byte, short, whole, long, half, wide):
+        return {
+            "not_yes": ~yes, "small_out": small * 1, "byte_out": byte + 1, "short_out": short * 1,
+            "whole_out": whole + 1, "long_out": long - 1, "half_out": half * 2, "wide_out": wide / 3,
+        }
+
+class Ranks(torch.nn.Module):
+    def forward(self, scalar, row):
+        return scalar * 2, row.sum(), row[:, None] * scalar
+
 class Number(torch.nn.Module):
     def forward(self, x):
         return x, 3
@@ -117,10 +135,10 @@ def nets(root):
 X = Tensor("x", "float32", ("batch", 4))
 
 
-def exported_whole(root, name):
+def exported_whole(root, name, inputs=(X,)):
     """The network pickled whole: for those without weights."""
     torch.save(getattr(nets(root), name)(), root / "whole.pt")
-    return export(root / "whole.pt", root / "out", inputs=(X,), allow_pickle=True, import_root=str(root))
+    return export(root / "whole.pt", root / "out", inputs=inputs, allow_pickle=True, import_root=str(root))
 
 
 def weights_of(root, name, content=None, file="weights.pth"):
@@ -356,6 +374,69 @@ def test_fallback_to_the_torchscript_exporter_says_why(root):
     report, _, _ = exported_whole(root, "Branching")
     assert report.route == "torchscript"
     assert any(note.startswith("exported by the torchscript exporter, because dynamo: ") for note in report.notes)
+
+
+def test_a_batch_axis_that_no_exporter_keeps_is_fixed(root):
+    """A Python loop over the rows: both exporters write as many steps as the example has rows."""
+    report, requests, path = exported_whole(root, "PerRow")
+    assert report.route == "dynamo"
+    assert report.signature.describe() == "x float32[1,4] → output float32[1,3]"
+    assert not report.batch.proven
+    assert report.batch.reason == "the exporters could only write it for a batch of 1"
+    (note,) = [
+        note for note in report.notes if note.startswith("the batch axis is fixed at 1, because it could not be")
+    ]
+    assert "dynamo: " in note
+    assert "torchscript: " in note
+    for request in requests:
+        assert np.allclose(plain_run(path, dict(request.inputs))[0], request.outputs["output"], atol=1e-6)
+
+
+@pytest.mark.live
+def test_a_fixed_batch_is_served_with_full_dims(root, runtime):
+    from command_line import build
+
+    weights_of(root, "PerRow")
+    source = "{path: weights.pth, model: nets_for_tests:PerRow}"
+    inputs = "[{name: x, dtype: float32, shape: [batch, 4]}]"
+    (root / "spec.yaml").write_text(f"models: [{{name: net, source: {source}, inputs: {inputs}}}]")
+    ran = build("spec.yaml", "-o", "repo", "--json", cwd=root, check="live")
+    assert ran.code == 0, ran.err
+    assert "live check of net: done" in ran.err
+    config = " ".join((root / "repo" / "net" / "config.pbtxt").read_text().split())
+    assert "max_batch_size: 0" in config
+    assert "dims: [ 1, 4 ]" in config
+    assert any("the batch axis is fixed at 1" in finding["message"] for finding in ran.document["findings"])
+
+
+def test_every_type_goes_in_and_out(root):
+    kinds = dict(
+        zip(
+            ("yes", "small", "byte", "short", "whole", "long", "half", "wide"),
+            ("bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float64"),
+            strict=True,
+        )
+    )
+    inputs = tuple(Tensor(name, kind, ("batch", 3)) for name, kind in kinds.items())
+    report, requests, path = exported_whole(root, "Kinds", inputs)
+    assert [tensor.dtype for tensor in report.signature.outputs] == list(kinds.values())
+    assert report.batch.proven
+    for request in requests:
+        for tensor, answer in zip(report.signature.outputs, plain_run(path, dict(request.inputs)), strict=True):
+            assert answer.dtype == tensor.dtype
+            assert np.array_equal(answer, request.outputs[tensor.name])
+
+
+def test_scalars_and_single_axes(root):
+    inputs = (Tensor("scalar", "float32", ()), Tensor("row", "float32", ("n",)))
+    report, requests, path = exported_whole(root, "Ranks", inputs)
+    assert report.signature.describe() == (
+        "scalar float32[], row float32[n] → output_0 float32[], output_1 float32[], output_2 float32[n,1]"
+    )
+    assert not report.batch.proven
+    for request in requests:
+        answers = plain_run(path, dict(request.inputs))
+        assert [answer.shape for answer in answers] == [(), (), (*request.inputs["row"].shape, 1)]
 
 
 def test_output_that_is_no_tensor(root):

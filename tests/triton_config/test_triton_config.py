@@ -15,18 +15,22 @@ from tritonclient.grpc import model_config_pb2
 
 from builder.backends import BACKENDS, backend_module
 from builder.errors import BuildError, SpecError
+from builder.measurement import Sequencing
 from builder.native_rules import refusals
 from builder.native_warnings import warnings
 from builder.samples import Request
 from builder.scan import FILENAMES
-from builder.spec import BatchingSpec, InstancesSpec
+from builder.spec import BatchingSpec, InstancesSpec, SequenceSpec, StateSpec
 from builder.tensors import Dim, Signature, Tensor
 from builder.triton_config import (
     CAN_BATCH,
+    TRITON_WORDS,
     ConfigRequest,
+    SequenceRequest,
     WarmupInput,
     WarmupRequest,
     config_to_text,
+    initial_state_files,
     parse_config,
     render_config,
     warmup_files,
@@ -76,10 +80,44 @@ WARM = (
 )
 SMALL = ((tensor("image", "float32", "batch", 3, 2, 2),), (tensor("logits", "float32", "batch", 10),))
 
+FIRST = np.arange(4, dtype=np.float32).tobytes()
+RECURRENT = (
+    (tensor("x", "float32", "n", 3), tensor("h", "float32", "n", 4)),
+    (tensor("y", "float32", "n", 2), tensor("k", "float32", "n", 4)),
+)
+VOICE = (
+    (tensor("input", "float32", "n", "length"), tensor("state", "float32", 2, "n", 128), tensor("sr", "int64")),
+    (tensor("output", "float32", "n", 1), tensor("stateN", "float32", 2, "n", 128)),
+)
+CONTROLLED = (
+    (
+        tensor("x", "float32", "n", 3), tensor("h", "float32", "n", 4), tensor("c", "float16", "n", 4),
+        tensor("START", "int32", "n", 1), tensor("END", "bool", "n", 1), tensor("CORRID", "uint64", "n", 1),
+    ),
+    (tensor("y", "float32", "n", 2), tensor("hn", "float32", "n", 4), tensor("cn", "float16", "n", 4)),
+)  # fmt: skip
+
+
+def stateful(
+    ports: Any,
+    states: tuple[tuple[str, str], ...],
+    initial: Any = None,
+    *,
+    controls: tuple[tuple[str, str], ...] = (),
+    sizes: tuple[tuple[str, int], ...] = (),
+    batching: BatchingSpec | None = None,
+    **words: Any,
+) -> ConfigRequest:
+    spec = SequenceSpec(states=tuple(StateSpec(input=one, output=other) for one, other in states), **words)
+    sequence = SequenceRequest(spec, Sequencing(states, controls, sizes), initial or {})
+    return make_request("onnxruntime", *ports, batching=batching or BatchingSpec(), sequence=sequence)
+
+
 CASES: dict[str, ConfigRequest] = {
     "resnet_onnxruntime": resnet("onnxruntime"),
     "resnet_openvino": resnet("openvino"),
     "resnet_tensorrt": resnet("tensorrt"),
+    "resnet_pytorch": resnet("pytorch", instances=InstancesSpec(kind="gpu")),
     "resnet_not_proven": resnet("onnxruntime", batch_proven=False),
     "fixed_batch": make_request(
         "onnxruntime", (tensor("image", "float32", 1, 3, 416, 416),), (tensor("boxes", "float32", 1, 3549, 6),)
@@ -116,6 +154,18 @@ CASES: dict[str, ConfigRequest] = {
     "labels": resnet("onnxruntime", label_files={"logits": "imagenet labels.txt"}),
     "warm_up": make_request("onnxruntime", *SMALL, warmup=WARM),
     "warm_up_openvino": make_request("openvino", *SMALL, warmup=WARM),
+    "sequence": stateful(RECURRENT, (("h", "k"),), batching=BatchingSpec(max_batch_size=16, preferred=(8,))),
+    "sequence_first_value": stateful(RECURRENT, (("h", "k"),), {"h": FIRST}, strategy="oldest"),
+    "sequence_direct": stateful(
+        CONTROLLED,
+        (("c", "cn"), ("h", "hn")),
+        controls=(("corrid", "CORRID"), ("end", "END"), ("start", "START")),
+        batching=BatchingSpec(max_queue_delay_us=500),
+        strategy="direct",
+        max_idle_us=60_000_000,
+    ),
+    "sequence_unbatched": stateful(VOICE, (("state", "stateN"),), sizes=(("n", 1),), max_candidate_sequences=16),
+    "sequence_unbatched_rows": stateful(RECURRENT, (("h", "k"),), batching=BatchingSpec(max_batch_size=0)),
     "overrides": resnet(
         "onnxruntime",
         default_model_filename="net.onnx",
@@ -170,8 +220,8 @@ def test_the_proto_reads_what_was_decided(case: str) -> None:
     request = CASES[case]
     message = text_format.Parse(render_config(request).text, model_config_pb2.ModelConfig())
     assert message.name == request.name
-    assert [port.name for port in message.input] == [port.name for port in request.signature.inputs]
-    assert [port.name for port in message.output] == [port.name for port in request.signature.outputs]
+    assert [port.name for port in message.input] == [port.name for port in request.served.inputs]
+    assert [port.name for port in message.output] == [port.name for port in request.served.outputs]
     assert all(group.count for group in message.instance_group)
     assert "max_batch_size:" in render_config(request).text
 
@@ -300,6 +350,37 @@ def test_warm_up_from_samples() -> None:
     assert warmup_files(replace(request, warmup=made)) == {"warmup/sample_0.0": PIXELS[0].tobytes()}
 
 
+# Sequences
+
+
+def test_states_that_start_with_values_have_their_file() -> None:
+    request = CASES["sequence_first_value"]
+    assert request.sequence is not None
+    assert initial_state_files(request.sequence) == {"initial_state/state_0": FIRST}
+    (state,) = parse_config(render_config(request).text)["sequence_batching"]["state"]
+    assert state["initial_state"][0]["data_file"] == "state_0"
+    zero = CASES["sequence"].sequence
+    assert zero is not None
+    assert initial_state_files(zero) == {}
+
+
+def test_words_of_the_sequence_batcher_can_be_overridden() -> None:
+    changes = {"sequence_batching": {"max_sequence_idle_microseconds": 10, "oldest": {"preserve_ordering": True}}}
+    config = parse_config(render_config(replace(CASES["sequence"], overrides=changes)).text)["sequence_batching"]
+    assert config["max_sequence_idle_microseconds"] == "10"
+    assert config["oldest"] == {
+        "max_candidate_sequences": 1024, "preferred_batch_size": [8], "preserve_ordering": True,
+    }  # fmt: skip
+    assert len(config["state"]) == 1
+
+
+def test_a_direct_scheduler_without_batches_takes_one_sequence_at_a_time() -> None:
+    request = stateful(VOICE, (("state", "stateN"),), sizes=(("n", 1),), strategy="direct")
+    config = parse_config(render_config(request).text)
+    (text,) = warnings("onnxruntime", config, ports_of(request))
+    assert "one sequence at a time" in text
+
+
 # Overrides
 
 
@@ -379,4 +460,4 @@ def test_plain_text_keeps_every_field() -> None:
 @pytest.mark.parametrize("word", sorted(BACKENDS))
 def test_backends_agree(word: str) -> None:
     backend = backend_module(word)
-    assert (CAN_BATCH[word], FILENAMES[word]) == (backend.CAN_BATCH, backend.FILENAME)
+    assert (CAN_BATCH[word], FILENAMES[TRITON_WORDS.get(word, word)]) == (backend.CAN_BATCH, backend.FILENAME)

@@ -19,6 +19,17 @@ NESTED: Final = ("model", "ema", "net", "network", "module")
 """Keys under which training programs keep the network in a checkpoint."""
 
 
+def refuse_pickle(source: SourceRef) -> None:
+    """Told from the bytes of the file.
+
+    Raises:
+        SpecError: a pickle of more than tensors, and the spec does not allow it.
+    """
+    path = Path(source.path)
+    if torch_kind(path) == "pickle" and not source.allow_pickle:
+        raise pickle_error(path)
+
+
 def load_checkpoint(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> TorchNetwork:
     """Open the file; code in it runs only where the spec allows pickles.
 
@@ -27,8 +38,7 @@ def load_checkpoint(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tupl
             that do not fit.
     """
     path = Path(source.path)
-    if torch_kind(path) == "pickle" and not source.allow_pickle:
-        raise pickle_error(path)
+    refuse_pickle(source)
     check_inputs(inputs, "a pickled PyTorch network" if source.allow_pickle else "a PyTorch state dict")
     ran: tuple[str, ...] = ()
     if source.allow_pickle and torch_kind(path) != "safetensors":

@@ -53,7 +53,8 @@ def export_routes(
     if not route:
         raise BuildError(
             f"PyTorch could not export the model to ONNX. {' | '.join(reasons)}",
-            remedy="export it to ONNX yourself and give the .onnx file, or fix the axes in inputs: that cannot vary",
+            remedy="add the target pytorch:fp32, which needs no ONNX; or export it to ONNX yourself and give the .onnx "
+            "file, or fix the axes in inputs: that cannot vary",
         )
     return route, notes
 

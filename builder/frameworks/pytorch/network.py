@@ -55,7 +55,7 @@ class CallForm:
 class TorchNetwork:
     """A network in PyTorch on the CPU, in evaluation mode."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the five formats differ in
         self,
         network: Any,  # noqa: ANN401 - torch.nn.Module
         inputs: tuple[Tensor, ...],
@@ -63,12 +63,15 @@ class TorchNetwork:
         *,
         notes: tuple[str, ...] = (),
         constants: Mapping[str, Any] | None = None,
+        archive: Path | None = None,
     ) -> None:
+        """`archive` is the TorchScript file that `network` came from."""
         self.inputs = inputs
         self.parameters: int | None = sum(weight.numel() for weight in network.parameters())
         self._network = network.eval()
         self._wanted = wanted
         self._notes = notes
+        self._archive = archive
         self._chosen: tuple[int, ...] = ()
         self._names: tuple[str, ...] | None = None
         names = tuple(tensor.name for tensor in inputs) if _takes_keywords(network, inputs) else None
@@ -106,6 +109,23 @@ class TorchNetwork:
         route, notes = export_network(
             flat, path, signature=signature, requests=requests, limits=Limits(opset, ir_version)
         )
+        return route, (*self._notes, *notes)
+
+    def to_torchscript(
+        self, path: Path, *, signature: Signature, requests: Sequence[Request]
+    ) -> tuple[str, tuple[str, ...]]:
+        """The user's own archive where Triton's backend takes it, else the network compiled, else traced."""
+        from builder.frameworks.pytorch.export import pick_example
+        from builder.frameworks.pytorch.torchscript import Callee, Writer, copy_archive, network_routes, script_by
+
+        flat = _flat_module(self._network, self._form, self._chosen)
+        callee = Callee(self._network, self._form, self._chosen, flat)
+        routes = network_routes(callee, signature, pick_example(requests, signature))
+        archive = self._archive
+        if archive is not None and not self._form.constants:
+            copied: dict[str, Writer] = {"copy": lambda file: copy_archive(archive, signature, file)}
+            routes = copied | routes
+        route, notes = script_by(routes, path, signature, requests)
         return route, (*self._notes, *notes)
 
 

@@ -14,7 +14,7 @@ from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.conform import conform
 from builder.onnx_tools.ports import BATCH
 from builder.onnx_tools.reading import read_onnx
-from builder.onnx_tools.writing import EXTERNAL_FROM_BYTES
+from builder.onnx_tools.writing import EXTERNAL_FROM_BYTES, write_proto
 from builder.samples import Request
 from builder.tensors import BY_NUMPY, Dim, Signature, Tensor
 
@@ -164,6 +164,17 @@ class ProgramSource:
         }
         return export_routes(routes, path, signature=signature, requests=requests, limits=Limits(opset, ir_version))
 
+    def to_torchscript(
+        self, path: Path, *, signature: Signature, requests: Sequence[Request]
+    ) -> tuple[str, tuple[str, ...]]:
+        """The program's module, traced."""
+        from builder.frameworks.pytorch.export import pick_example
+        from builder.frameworks.pytorch.torchscript import script_by, trace
+
+        example = pick_example(requests, signature)
+        routes = {"trace": lambda file: trace(self._flat(), file, signature, example)}
+        return script_by(routes, path, signature, requests)
+
     def _flat(self) -> Any:  # noqa: ANN401 - a torch.nn.Module
         torch = import_torch()
         source = self
@@ -198,4 +209,4 @@ class ProgramSource:
         if tuple(served) != tuple(range(self._count)):
             model = read_onnx(path)
             conform(model, signature, exact=True)
-            path.write_bytes(model.SerializeToString())
+            write_proto(model, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ def convert(  # noqa: PLR0913 - the estimator, the promise, how, where to
     from skl2onnx import convert_sklearn
     from sklearn.base import is_classifier
 
+    estimator = _convertible(estimator)
     question: dict[str, Any] = {
         "initial_types": [(tensor.name, _type(tensor, double=double)) for tensor in signature.inputs],
         "target_opset": {"": opset, "ai.onnx.ml": ML_OPSET if opset >= ML_OPSET_SINCE else ML_OPSET - 1},
@@ -56,6 +58,21 @@ def convert(  # noqa: PLR0913 - the estimator, the promise, how, where to
     _fit_outputs(model, signature, example)
     remove_dead_nodes(model)
     path.write_bytes(model.SerializeToString())
+
+
+def _convertible(estimator: Any) -> Any:  # noqa: ANN401
+    """skl2onnx refuses a VotingClassifier for a setting that decides its `transform` alone, which nobody asks."""
+    if not getattr(_last_step(estimator), "flatten_transform", False):
+        return estimator
+    made = copy.deepcopy(estimator)
+    _last_step(made).flatten_transform = False
+    return made
+
+
+def _last_step(estimator: Any) -> Any:  # noqa: ANN401
+    while hasattr(estimator, "steps"):
+        estimator = estimator.steps[-1][1]
+    return estimator
 
 
 def _type(tensor: Tensor, *, double: bool) -> Any:  # noqa: ANN401 - one of skl2onnx's types

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 from builder.errors import SpecError
 from builder.onnx_tools.reading import short
@@ -15,6 +18,10 @@ from builder.onnx_tools.reading import short
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 CONFIG: Final = "config.json"
 METADATA: Final = "metadata.json"
+WEIGHTS: Final = "model.weights.h5"
+ZIP_HEADER: Final = 30
+ZIP_NAME_LENGTH: Final = 26
+"""Bytes of a member's header before its name, and the place of the lengths of name and extra field in it."""
 OWN_MODULES: Final = ("keras", "tf_keras", "builtins", "tensorflow.python.keras", "tensorflow.keras")
 """Modules that a Keras file may name; any other would be imported, which runs its code."""
 KERAS_WORDS: Final = {"model_config", "layer_names", "keras_version", "layers", "_layer_checkpoint_dependencies"}
@@ -114,21 +121,69 @@ def _text(value: Any) -> str:  # noqa: ANN401 - bytes or str
 
 
 def count_weights(path: Path) -> int | None:
-    """Numbers in the file's weights, without the optimiser's; None where they cannot be counted."""
-    if keras_kind(path) != "hdf5":
+    """Numbers in the file's weights, without the optimiser's and random generators'; None where none can be counted."""
+    try:
+        import h5py
+    except (ImportError, OSError):
         return None
-    import h5py
-
     total = 0
 
     def visit(name: str, item: Any) -> None:  # noqa: ANN401 - h5py.Group or Dataset
         nonlocal total
-        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer"):
+        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer") and "seed_generator" not in name:
             total += int(item.size)
 
-    with h5py.File(path, "r") as file:
-        file.visititems(visit)
+    with _weights(path) as content:
+        if content is None:
+            return None
+        with h5py.File(content, "r") as file:
+            file.visititems(visit)
     return total
+
+
+@contextmanager
+def _weights(path: Path) -> Iterator[Path | io.RawIOBase | None]:
+    """The HDF5 file itself, or the one that lies uncompressed in an archive, as Keras writes it."""
+    if keras_kind(path) == "hdf5":
+        yield path
+        return
+    with zipfile.ZipFile(path) as archive:
+        member = {item.filename: item for item in archive.infolist()}.get(WEIGHTS)
+    if member is None or member.compress_type != zipfile.ZIP_STORED:
+        yield None
+        return
+    with path.open("rb") as stream:
+        stream.seek(member.header_offset + ZIP_NAME_LENGTH)
+        lengths = struct.unpack("<HH", stream.read(4))
+        yield _Part(stream, member.header_offset + ZIP_HEADER + sum(lengths), member.file_size)
+
+
+class _Part(io.RawIOBase):
+    """A part of a file as a file: zipfile's own reads from the start again for each step back."""
+
+    def __init__(self, stream: IO[bytes], start: int, size: int) -> None:
+        super().__init__()
+        self._stream, self._start, self._size, self._at = stream, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer
+        self._stream.seek(self._start + self._at)
+        found = self._stream.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
 
 
 def _parts(config: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import BuildError
+from builder.frameworks.tensorflow import large
 from builder.frameworks.tensorflow.framework import import_tensorflow, telling_line
 from builder.frameworks.tensorflow.values import spec_of
 from builder.onnx_tools.canonical import canonicalise
 from builder.onnx_tools.exported import NO_OPERATOR
 from builder.onnx_tools.renaming import rename_ports
+from builder.onnx_tools.writing import write_proto
 from builder.tensors import Signature
 
 OLDER_OPSET: Final = 15
@@ -50,8 +52,9 @@ def export_call(
     inputs = [tensor.name for tensor in concrete.inputs[:count]]
     outputs = [tensor.name for tensor in concrete.outputs]
     tf = import_tensorflow()
+    big = large.variable_bytes(concrete.variables) >= large.LARGE_FROM_BYTES
     with tf.device("/cpu:0"):
-        frozen, tables = tf_loader.from_trackable(owner, concrete, inputs, outputs, large_model=False)
+        frozen, tables = tf_loader.from_trackable(owner, concrete, inputs, outputs, large_model=big)
     _convert((frozen, tables), (inputs, outputs), opset, path, signature)
 
 
@@ -80,9 +83,10 @@ def export_session(session: Any, tensors: Mapping[str, str], signature: Signatur
         outputs = [tf.identity(value, name="served").name for value in found]
         with tf.device("/cpu:0"):
             frozen, tables = _freeze(session, [*inputs, *outputs])
-    with tf.Graph().as_default():
-        tf.import_graph_def(frozen, name="")
-        frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
+    if large.constant_bytes(frozen) < large.LARGE_FROM_BYTES:
+        with tf.Graph().as_default():
+            tf.import_graph_def(frozen, name="")
+            frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
     _convert((frozen, tables), (inputs, outputs), opset, path, signature)
 
 
@@ -121,17 +125,20 @@ def _convert(
         name: [dim if isinstance(dim, int) else None for dim in tensor.shape]
         for name, tensor in zip(inputs, signature.inputs, strict=True)
     }
-    model, _ = convert._convert_common(  # noqa: SLF001 - the one entry that takes tables and names
-        frozen,
-        name="model",
-        continue_on_error=True,
-        opset=opset,
-        input_names=inputs,
-        output_names=outputs,
-        shape_override=shapes,
-        initialized_tables=tables,
-    )
+    options = {
+        "continue_on_error": True,
+        "opset": opset,
+        "input_names": inputs,
+        "output_names": outputs,
+        "shape_override": shapes,
+        "initialized_tables": tables,
+    }
+    if large.constant_bytes(frozen) >= large.LARGE_FROM_BYTES:
+        model = large.convert_large(frozen, path.parent, **options)
+    else:
+        # The one entry that takes tables and names.
+        model, _ = convert._convert_common(frozen, name="model", **options)  # noqa: SLF001
     canonicalise(model)
     names = [*zip(inputs, signature.inputs, strict=True), *zip(outputs, signature.outputs, strict=True)]
     rename_ports(model, {old: tensor.name for old, tensor in names})
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_proto(model, path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
+from builder.frameworks.tensorflow.reaching import graph_nodes, reaching_nodes
 from builder.frameworks.tensorflow.wire import message, messages, number_in, signed, text_of
 from builder.onnx_tools.ports import Port
 from builder.tensors import Dim
@@ -58,6 +59,8 @@ class SavedModelFile:
     signatures: dict[str, SignatureInfo]
     operators: dict[str, int]
     has_objects: bool
+    reaching: tuple[tuple[str, str], ...] = ()
+    """Operator and name of nodes that reach files, the network or Python code."""
 
 
 def is_saved_model(path: Path) -> bool:
@@ -96,20 +99,15 @@ def _tags(graph: memoryview) -> tuple[str, ...]:
 def _read(tags: tuple[str, ...], graph: memoryview) -> SavedModelFile:
     entries = ((message(entry, 1), message(entry, 2)) for entry in messages(graph, 5))
     found = {text_of(name): _signature(body) for name, body in entries}
-    nodes = Counter(text_of(message(node, 2)) for node in _nodes(message(graph, 2)))
+    nodes = Counter(text_of(message(node, 2)) for node in graph_nodes(message(graph, 2)))
     return SavedModelFile(
         tags=tags,
         version=text_of(message(message(graph, 1), 5)),
         signatures={name: found[name] for name in sorted(found) if not name.startswith("__saved_model_")},
         operators=dict(sorted(nodes.items(), key=lambda item: (-item[1], item[0]))),
         has_objects=len(message(graph, 7)) > 0,
+        reaching=reaching_nodes(message(graph, 2)),
     )
-
-
-def _nodes(graph: memoryview):  # type: ignore[no-untyped-def]  # noqa: ANN202 - an iterator of views
-    yield from messages(graph, 1)
-    for function in messages(message(graph, 2), 1):
-        yield from messages(function, 3)
 
 
 def _signature(body: memoryview) -> SignatureInfo:

@@ -118,7 +118,7 @@ class TritonPythonModel:
         ports = ports_of(self.session)
         common.apply_rules("onnxruntime", config, ports)
         self.responder = common.Responder(config, ports, self._run)
-        self.names = self.responder.outputs
+        self.names = self.responder.results
 
     def _run(self, arrays: dict[str, Array], rows: int, last: bool) -> list[Array]:  # noqa: ARG002 - the responder's call
         results: list[Array] = self.session.run(self.names, arrays)

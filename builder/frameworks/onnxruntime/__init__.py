@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions in this process, and the same choices in Triton's words."""
