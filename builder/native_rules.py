@@ -99,6 +99,8 @@ def _instance_group(backend: str, config: Json, group: Json, index: int, gpus: i
     kind = group.get("kind", "KIND_AUTO")
     listed = sizes(group.get("gpus"))
     where = f"instance group {group.get('name') or f'{model}_{index}'} of model {model}"
+    if kind == "KIND_AUTO" and any(not 0 <= gpu < gpus for gpu in listed):
+        kind = "KIND_CPU"
     if kind in ("KIND_CPU", "KIND_MODEL") and listed:
         yield f"{where} has kind {kind} but specifies one or more GPUs"
     if kind == "KIND_GPU" and not gpus:
@@ -168,7 +170,8 @@ def _sequence(config: Json) -> Iterator[str]:
             yield f"sequence batching preferred batch size must be positive for {name}"
         elif size > batch_size(config):
             yield f"sequence batching preferred batch size must be <= max batch size for {name}"
-    if not 0.0 <= float(batching.get("direct", {}).get("minimum_slot_utilization", 0.0)) <= 1.0:
+    slots = float(batching.get("direct", {}).get("minimum_slot_utilization", 0.0))
+    if slots < 0.0 or slots > 1.0:
         yield f"sequence batching minimum slot utilization must be in range (0.0, 1.0] for {name}"
     yield from _controls(name, batching)
     seen: set[str] = set()
@@ -235,7 +238,7 @@ def _initial_state(state: Json, seen: set[str]) -> Iterator[str]:
     elif any(right not in (-1, left) for left, right in zip(dims, wanted, strict=True)):
         left, right = next(pair for pair in zip(dims, wanted, strict=True) if pair[1] not in (-1, pair[0]))
         yield f"'initial_state' dim for input name '{name}' doesn't match 'state' dim description. {left} != {right}"
-    elif not first.get("zero_data") and not first.get("data_file"):
+    elif "zero_data" not in first and "data_file" not in first:
         yield f"initial_state setting expects state'{name}' to have state_data set"
     seen.add(name)
 

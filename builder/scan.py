@@ -19,9 +19,15 @@ FILENAMES: Final = {
     "onnxruntime": "model.onnx", "openvino": "model.xml", "tensorrt": "model.plan", "python": "model.py",
     "pytorch": "model.pt", "dali": "model.dali",
 }  # fmt: skip
+BY_FILE: Final = (
+    ("model.savedmodel", "tensorflow"), ("model.graphdef", "tensorflow"), ("model.plan", "tensorrt"),
+    ("model.onnx", "onnxruntime"), ("model.xml", "openvino"), ("model.pt", "pytorch"), ("model.py", "python"),
+)  # fmt: skip
+"""What the server concludes from a file where the configuration says nothing, in its order."""
 PLATFORMS: Final = {
     "onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "pytorch",
-    "libtorch": "pytorch", "torch_aoti": "pytorch", "ensemble": "ensemble",
+    "libtorch": "pytorch", "torch_aoti": "pytorch", "ensemble": "ensemble", "tensorflow_savedmodel": "tensorflow",
+    "tensorflow_graphdef": "tensorflow",
 }  # fmt: skip
 
 
@@ -55,22 +61,26 @@ def backend_of(model: ModelDir) -> str:
         return str(config["backend"])
     if config.get("platform"):
         return PLATFORMS.get(config["platform"], "")
-    if "ensemble_scheduling" in config:
-        return "ensemble"
-    folder = model.path / str(max(model.versions, default=0))
-    return next((backend for backend, name in FILENAMES.items() if (folder / name).exists()), "")
+    if config.get("default_model_filename"):
+        return next((word for word, name in FILENAMES.items() if name == config["default_model_filename"]), "")
+    # The server looks into the folder whose name sorts first, a version or not.
+    folder = min((item for item in model.path.iterdir() if item.is_dir()), default=None)
+    found = folder and next((backend for name, backend in BY_FILE if (folder / name).exists()), "")
+    if found:
+        return found
+    return "" if model.config else model.name.partition(".")[2]
 
 
 def served_versions(model: ModelDir) -> tuple[int, ...]:
     """What the version policy loads, of the versions that exist."""
-    policy = (model.config or {}).get("version_policy", {})
-    if "all" in policy:
+    policy = (model.config or {}).get("version_policy", {"latest": {"num_versions": 1}})
+    if "all" in policy or not policy:
         return model.versions
     if "specific" in policy:
         wanted = {int(number) for number in policy["specific"].get("versions", ())}
         return tuple(number for number in model.versions if number in wanted)
-    count = int(policy.get("latest", {}).get("num_versions", 1)) or 1
-    return model.versions[-count:]
+    count = int(policy["latest"].get("num_versions", 0))
+    return model.versions[-count:] if count else ()
 
 
 def model_file(model: ModelDir, version: int) -> Path | None:
@@ -86,16 +96,17 @@ def line_of(model: ModelDir, word: str) -> int | None:
 
 
 def _scan(folder: Path) -> ModelDir:
-    versions = sorted(int(item.name) for item in folder.iterdir() if item.is_dir() and _is_version(item.name))
+    names = [item.name for item in folder.iterdir() if item.is_dir() and item.name not in BESIDE_VERSIONS]
+    versions = sorted({number for name in names if (number := version_number(name)) is not None})
     text: str | None = None
     config: Json | None = None
     problem, line = "", None
     try:
-        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        text = (folder / CONFIG_FILE).read_bytes().decode(errors="replace")
         config = parse_config(text)
     except FileNotFoundError:
         pass
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         problem = f"{CONFIG_FILE} cannot be read: {error}"
     except SpecError as error:
         problem = error.message
@@ -104,5 +115,7 @@ def _scan(folder: Path) -> ModelDir:
     return ModelDir(folder.name, folder, text, config, problem, line, tuple(versions))
 
 
-def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdigit() and not (len(name) > 1 and name.startswith("0"))
+def version_number(name: str) -> int | None:
+    """What the server reads: the number at the beginning, whatever follows; names with a leading zero are ignored."""
+    found = re.match(r"[ \t\n\v\f\r]*([+-]?[0-9]+)", name)
+    return None if not found or (len(name) > 1 and name.startswith("0")) else int(found[1])

@@ -55,7 +55,7 @@ class Session(Protocol):
     def run(self, inputs: Arrays) -> Arrays: ...
 
     def precision_proof(self) -> PrecisionProof | None:
-        """Which types the artefact really stores and computes in; None where nothing tells. Nothing runs after it."""
+        """Which types it really stores and computes in, None where nothing can tell; nothing runs after it."""
 
     def close(self) -> None: ...
 
@@ -68,7 +68,7 @@ class Backend(Protocol):
     FORMAT: str
     """What it is converted from: `onnx`, prepared by the precision of `GRAPHS`, or `torchscript` as exported."""
     DIALECT: str
-    """The graph it takes: `onnx`, `onnxruntime` with that library's operators, `tensorrt` with int8 without zero points."""
+    """The graph it takes: `onnx`, `onnxruntime` (its own operators too), `tensorrt` (int8 without zero points)."""
     LIBRARIES: tuple[str, ...]
     """Distributions whose versions decide the artefact and the measurement."""
     EXTRA: str

@@ -94,9 +94,10 @@ def _versions(model: ModelDir) -> Iterator[Finding]:
         remedy = f"rename it to {int(folder.name)}" if zeros else "move it out of the model's folder"
         message = f"Triton ignores the folder {folder.name!r}: {why}"
         yield _found(model, "warning", "version", message, remedy, file=f"{model.name}/{folder.name}")
-    if 0 in model.versions:
-        message = "version 0 is no version for Triton: numbers start at 1"
-        yield _found(model, "error", "version", message, "rename it to 1", file=f"{model.name}/0")
+    for number in model.versions:
+        if not -(2**63) <= number < 2**63:
+            message = f"the folder {number} is too large a number for a version: the whole server ends at it"
+            yield _found(model, "error", "version", message, "rename it", file=f"{model.name}/{number}")
     if not served_versions(model):
         message = "no version is available: there is no folder that the version policy loads"
         yield _found(model, "error", "version", message, f"put the model file into {model.name}/1/", file=model.name)
@@ -104,7 +105,9 @@ def _versions(model: ModelDir) -> Iterator[Finding]:
     for number in sorted({int(version) for version in wanted} - set(model.versions)):
         message = f"version_policy asks for version {number}, which is not there"
         line = line_of(model, "version_policy")
-        yield _found(model, "error", "version", message, "take it out of the policy", file=model.config_file, line=line)
+        # The server logs it, and serves the others.
+        remedy = "take it out of the policy"
+        yield _found(model, "warning", "version", message, remedy, file=model.config_file, line=line)
 
 
 def _model_files(model: ModelDir) -> Iterator[Finding]:
@@ -113,6 +116,10 @@ def _model_files(model: ModelDir) -> Iterator[Finding]:
         path = model_file(model, version)
         # Where every GPU of the server has an engine of its own, nothing looks for the default file.
         if path is None or path.exists() or (model.config or {}).get("cc_model_filenames"):
+            continue
+        if not path.parent.is_dir():
+            message = f"the server reads a version {version} and finds no folder {model.name}/{version}"
+            yield _found(model, "error", "file", message, f"rename the folder to {version}", file=model.name)
             continue
         relative = f"{model.name}/{version}/{path.name}"
         held = ", ".join(sorted(item.name for item in path.parent.iterdir())[:5]) or "nothing"
@@ -129,7 +136,8 @@ def _engine_files(model: ModelDir, version: int) -> Iterator[Finding]:
         if not (model.path / str(version) / name).exists():
             message = f"failed to stat file {relative}: cc_model_filenames names it for compute capability {capability}"
             line = line_of(model, f'"{name}"')
-            yield _found(model, "error", "file", message, "put it there, or take it out", file=relative, line=line)
+            severity: Severity = "error" if backend_of(model) == "tensorrt" else "warning"
+            yield _found(model, severity, "file", message, "put it there, or take it out", file=relative, line=line)
 
 
 def _labels(model: ModelDir) -> Iterator[Finding]:
@@ -148,6 +156,7 @@ def _warm_up(model: ModelDir) -> Iterator[Finding]:
             message = f"warm-up {request.get('name', '')!r} has batch_size 0: Triton skips it"
             line = line_of(model, "model_warmup")
             yield _found(model, "warning", "warmup", message, "set batch_size: 1", file=model.config_file, line=line)
+            continue
         for name, item in sorted(request.get("inputs", {}).items()):
             message = _warm_up_problem(model, item)
             if message:
@@ -163,12 +172,14 @@ def _warm_up_problem(model: ModelDir, item: dict[str, Any]) -> str:
     if -1 in dims:
         return "warmup setting expects all variable-size dimensions are specified"
     name = item.get("input_data_file")
-    return _data_problem(model, "warmup", str(name), item) if name else ""
+    return _data_problem(model, "warmup", str(name), item) if name is not None else ""
 
 
 def _data_problem(model: ModelDir, folder: str, name: str, item: dict[str, Any]) -> str:
     """A file of raw values in a folder beside the configuration: not there, or shorter than type and dims say."""
     path = model.path / folder / name
+    if path.is_dir():
+        return f"{model.name}/{folder}/{name} is a folder: the whole server ends at it"
     if not path.is_file():
         return f"{model.name}/{folder}/{name} is not there"
     dtype = BY_TRITON.get(item.get("data_type", ""))
@@ -183,7 +194,7 @@ def _initial_states(model: ModelDir) -> Iterator[Finding]:
     for state in (model.config or {}).get("sequence_batching", {}).get("state", ()):
         for first in state.get("initial_state", ()):
             name = str(first.get("data_file") or "")
-            problem = _data_problem(model, "initial_state", name, first) if name else ""
+            problem = _data_problem(model, "initial_state", name, first) if "data_file" in first else ""
             if problem:
                 message = f"state {state.get('input_name', '')!r}: {problem}"
                 line = line_of(model, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
@@ -57,6 +58,7 @@ def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
     message = model_config_proto().ModelConfig()
     try:
         text_format.Parse(text, message)
+        _refuse_what_cpp_refuses(text)
     except text_format.ParseError as error:
         reason = str(error)
         if error.GetLine():
@@ -67,6 +69,27 @@ def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
             msg, remedy="mend the text; comments start with #, list items are separated by commas"
         ) from None
     return message
+
+
+_TOKEN: Final = re.compile(
+    r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\+[0-9.]""", re.ASCII
+)
+_ESCAPE: Final = re.compile(r"\\([^abfnrtv\\?'\"0-7xXuU])")
+
+
+def _refuse_what_cpp_refuses(text: str) -> None:
+    """Python's parser takes a plus sign and unknown escapes; the server's does not."""
+    from google.protobuf import text_format
+
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        escape = _ESCAPE.search(re.sub(r"\\\\", "  ", token)) if token[0] in "\"'" else None
+        reason = "Expected integer, got: +" if token[0] == "+" else "Invalid escape sequence in string literal."
+        if token[0] == "+" or escape:
+            place = found.start() + (escape.start() if escape else 0)
+            line = text.count("\n", 0, place)
+            column = place - (text.rfind("\n", 0, place) + 1)
+            raise text_format.ParseError(reason, line + 1, column + 1)
 
 
 def to_message(config: Json, *, where: str = "config") -> Any:  # noqa: ANN401

@@ -353,3 +353,31 @@ def test_openvino_in_bf16_is_told_to_the_server_and_proven(tmp_path: Path):
     able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert proof.compute == ((("bf16" if able else "fp32"), 1.0),)
     session.close()
+
+
+def test_converting_with_openvino_tells_nobody(tmp_path: Path):
+    """The converter's telemetry would write its settings into the home folder and send from there."""
+    import os
+    import subprocess
+    import sys
+
+    write_graph(
+        tmp_path / "export" / "model.onnx",
+        LINEAR,
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"w": np.ones((16, 4), np.float32)},
+    )
+    script = (
+        "import sys; from pathlib import Path; from small_graphs import conversion, signature\n"
+        "from builder.backends import backend_module\n"
+        "ports = signature(['x:float32:batch,16'], ['y:float32:batch,4'])\n"
+        "out = Path(sys.argv[1]) / 'out'; out.mkdir()\n"
+        "backend_module('openvino').convert(conversion(Path(sys.argv[1]) / 'export', ports), out)\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    here = Path(__file__).resolve().parents[1]
+    python = os.environ | {"HOME": str(home), "PYTHONPATH": os.pathsep.join((str(here), str(here.parent)))}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=python, check=True, timeout=120)
+    assert (tmp_path / "out" / "model.xml").is_file()
+    assert list(home.iterdir()) == []
