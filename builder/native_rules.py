@@ -249,7 +249,8 @@ def _states(backend: str, config: Json, ports: Json) -> Iterator[str]:
     if states and backend in STATELESS:
         yield f"the {backend} backend keeps no state: what the model puts out would never come back to it"
         return
-    if states and config.get("model_warmup"):
+    warm_ups = [item for item in config.get("model_warmup", ()) if int(item.get("batch_size", 1))]
+    if states and warm_ups and backend != "python":
         yield "model_warmup: a warm-up request belongs to no sequence and has no state, so the model would not load"
     for state in states:
         if state.get("use_growable_memory") and not _grows(state, config):

@@ -86,7 +86,8 @@ def served_versions(model: ModelDir) -> tuple[int, ...]:
 def model_file(model: ModelDir, version: int) -> Path | None:
     """Where the backend looks; None for backends whose file name is not known here."""
     name = (model.config or {}).get("default_model_filename") or FILENAMES.get(backend_of(model))
-    return model.path / str(version) / name if name else None
+    # The server writes the version into the path as a number without sign.
+    return model.path / str(version % 2**64) / name if name else None
 
 
 def line_of(model: ModelDir, word: str) -> int | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from builder.checks import CheckContext, run_checks
+from builder.completion import completed_config
 from builder.errors import SpecError
 from builder.findings import Finding
 from builder.junit import Case
 from builder.releases import get_release
 from builder.scan import scan_repository
+from builder.triton_config.text import config_to_text
 
 
-def validate_repository(repository: Path, release: str) -> tuple[Finding, ...]:
+def validate_repository(repository: Path, release: str, gpus: int = 0) -> tuple[Finding, ...]:
     """Every finding of every rule, models in the order of their names.
 
     Raises:
@@ -25,8 +27,23 @@ def validate_repository(repository: Path, release: str) -> tuple[Finding, ...]:
             f"{repository} holds no model folder: Triton would start and serve nothing",
             remedy="give the folder that holds the model folders, not a model folder itself",
         )
-    found = run_checks(repository, CheckContext(release=release, auto_complete=True))
+    found = run_checks(repository, CheckContext(release=release, gpus=gpus, auto_complete=True))
     return tuple(sorted(dict.fromkeys(found), key=lambda item: (item.model or "", item.file or "", item.line or 0)))
+
+
+def completed_texts(repository: Path, release: str, gpus: int = 0) -> Iterator[tuple[str, str, str]]:
+    """(model, what is not known and why, the whole configuration as text) for every model that parses.
+
+    Raises:
+        SpecError: the release is unknown.
+    """
+    get_release(release)
+    for model in scan_repository(repository):
+        if model.problem:
+            yield model.name, model.problem, ""
+            continue
+        done = completed_config(model, gpus=gpus)
+        yield model.name, done.note, config_to_text(done.config, release=release)
 
 
 def model_names(repository: Path) -> tuple[str, ...]:

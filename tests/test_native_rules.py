@@ -371,7 +371,11 @@ SEQUENCE_ROWS: list[tuple[Json, str | None]] = [
         sequence(state(initial_state=[first(dims=["4"])])),
         "'initial_state' dim for input name 's' doesn't match 'state' dim description. 4 != 3",
     ),
-    (sequence(state(initial_state=[first(zero_data=False)])), "initial_state setting expects state's' to have"),
+    (sequence(state(initial_state=[first(zero_data=False)])), None),
+    (
+        sequence(state(initial_state=[{key: value for key, value in first().items() if key != "zero_data"}])),
+        "initial_state setting expects state's' to have",
+    ),
     (sequence(state(), state(output_name="y")), "State input name 's' specified more than once."),
     (
         sequence(state(), oldest={"preferred_batch_size": [16]}),

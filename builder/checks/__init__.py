@@ -33,6 +33,8 @@ class Check(Protocol):
 CHECKS: Final[dict[str, str]] = {
     "structure": "builder.checks.structure",
     "native": "builder.checks.native",
+    "core": "builder.checks.core",
+    "ensembles": "builder.checks.ensembles",
 }
 
 

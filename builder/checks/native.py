@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+LATER = "every request would fail"
 READABLE = ("onnxruntime", "openvino", "pytorch")
 
 
@@ -31,6 +32,12 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
         backend = backend_of(model)
         if backend not in READABLE or (backend == "pytorch" and not is_torchscript(model.config or {})):
             yield from _judge(model, backend, {}, context)
+            if backend == "tensorrt" and context.auto_complete:
+                message = (
+                    "the configuration is judged without its plan: only TensorRT, on the plan's own GPU, reads one"
+                )
+                remedy = "serve it on a machine with that GPU"
+                yield Finding("info", "native.tensorrt", message, remedy, model=model.name, file=model.config_file)
             continue
         for version in served_versions(model):
             yield from _version(model, backend, version, context)
@@ -62,7 +69,8 @@ def _judge(model: ModelDir, backend: str, ports: Json, context: CheckContext) ->
     refused = refusals(backend, config, ports, auto_complete=auto, gpus=context.gpus, release=context.release)
     for message in refused:
         yield Finding(
-            "error",
+            # Where a build would be worthless, the server still loads the model.
+            "warning" if auto and LATER in message else "error",
             f"native.{word}",
             message,
             "change config.pbtxt to what the model file says, or build the model again",

@@ -94,6 +94,9 @@ def _versions(model: ModelDir) -> Iterator[Finding]:
         remedy = f"rename it to {int(folder.name)}" if zeros else "move it out of the model's folder"
         message = f"Triton ignores the folder {folder.name!r}: {why}"
         yield _found(model, "warning", "version", message, remedy, file=f"{model.name}/{folder.name}")
+    if 0 in model.versions:
+        message = "Triton serves the folder 0, yet numbers start at 1: a client that asks for version 0 gets the newest"
+        yield _found(model, "warning", "version", message, "rename it to 1", file=f"{model.name}/0")
     for number in model.versions:
         if not -(2**63) <= number < 2**63:
             message = f"the folder {number} is too large a number for a version: the whole server ends at it"

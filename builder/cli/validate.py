@@ -34,6 +34,8 @@ def validate(
     repository: Path = typer.Argument(..., metavar="REPO", help="Any Triton model repository."),
     triton: Triton = None,
     output_format: Format = typer.Option(Format.text, "--format", help="How the findings are written."),
+    gpus: int = typer.Option(0, "--gpus", min=0, metavar="N", help="GPUs of the machine that serves; none by default."),
+    completed: bool = typer.Option(False, "--completed", help="Print every configuration as the server completes it."),
 ) -> None:
     """Judge any Triton repository offline: what the server would refuse, and what it would load and serve wrongly."""
     from builder.findings import has_errors
@@ -42,7 +44,10 @@ def validate(
     if not repository.is_dir():
         raise SpecError(f"{repository}: no such folder", remedy="give the folder that holds the model folders")
     release = triton or release_of(repository)
-    findings = validate_repository(repository, release)
+    if completed:
+        _print_completed(repository, release, gpus)
+        raise typer.Exit(EXIT_OK)
+    findings = validate_repository(repository, release, gpus)
     _write(output_format, repository, release, findings)
     raise typer.Exit(GateError.exit_code if has_errors(findings) else EXIT_OK)
 
@@ -61,6 +66,14 @@ def _write(output_format: Format, repository: Path, release: str, findings: Sequ
     else:
         print_findings(findings)
         _print_summary(repository, release, findings)
+
+
+def _print_completed(repository: Path, release: str, gpus: int) -> None:
+    from builder.validate import completed_texts
+
+    for name, note, text in completed_texts(repository, release, gpus):
+        typer.echo(f"# {name}" + (f": {note}" if note else ""))
+        typer.echo(text)
 
 
 def _document(finding: Finding) -> dict[str, Any]:

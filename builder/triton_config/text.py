@@ -57,8 +57,8 @@ def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
 
     message = model_config_proto().ModelConfig()
     try:
-        text_format.Parse(text, message)
         _refuse_what_cpp_refuses(text)
+        text_format.Parse(text, message)
     except text_format.ParseError as error:
         reason = str(error)
         if error.GetLine():
@@ -71,9 +71,7 @@ def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
     return message
 
 
-_TOKEN: Final = re.compile(
-    r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\+[0-9.]""", re.ASCII
-)
+_TOKEN: Final = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\+[0-9.]""", re.ASCII)
 _ESCAPE: Final = re.compile(r"\\([^abfnrtv\\?'\"0-7xXuU])")
 
 

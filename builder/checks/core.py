@@ -1,0 +1,323 @@
+"""The server's own rules beside those of `native_rules`: backends, schedulers, batch inputs, warm-up, agents.
+
+Read from `model_config_utils.cc` and asked of the real server, whose words these are.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from builder.findings import Finding
+from builder.native_rules import SIDES, TRITON, sizes
+from builder.releases import get_release
+from builder.scan import PLATFORMS, ModelDir, backend_of, line_of, scan_repository
+
+if TYPE_CHECKING:
+    from builder.checks import CheckContext
+
+Json = dict[str, Any]
+
+PLATFORM_OF: Final = {
+    "tensorrt": ("tensorrt_plan",), "onnxruntime": ("onnxruntime_onnx",),
+    "pytorch": ("pytorch_libtorch", "libtorch", "torch_aoti"),
+    "tensorflow": ("tensorflow_savedmodel", "tensorflow_graphdef"),
+}  # fmt: skip
+"""Backends whose platform the server fills in, or checks where it is said; others take any."""
+BACKENDS: Final = (
+    "dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "repeat", "square", "tensorrt",
+    "tensorrtllm", "vllm",
+)  # fmt: skip
+"""What the containers of a release bring."""
+TENSORFLOW_UNTIL: Final = "25.02"
+AGENTS: Final = ("checksum",)
+"""Repository agents that the container brings."""
+WIRE: Final = {"STRING": "BYTES"}
+
+
+def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
+    """What the server refuses of a configuration before a backend sees it, and of warm-up requests after."""
+    for model in scan_repository(repository):
+        if model.problem or (model.config is None and not context.auto_complete):
+            continue
+        for word, message, remedy in problems(model, context.release):
+            line = line_of(model, word) if word else None
+            yield Finding(
+                "error", "core", message, remedy, model=model.name, file=model.config_file, line=line
+            )  # fmt: skip
+        yield from _agents(model)
+
+
+Problem = tuple[str, str, str]
+"""A word of the line, the server's words, the remedy."""
+
+
+def problems(model: ModelDir, release: str) -> Iterator[Problem]:
+    """Every rule in turn."""
+    config = {"name": model.name, **(model.config or {})}
+    yield from _backend(model, config, release)
+    if "ensemble_scheduling" in config:
+        return
+    yield from _priorities(config)
+    yield from _cache(config)
+    yield from _controls(config)
+    yield from _batch_io(config)
+    yield from _metrics(config)
+    yield from _crashes(config)
+    yield from _warm_up(model, config)
+
+
+def _backend(model: ModelDir, config: Json, release: str) -> Iterator[Problem]:
+    backend, platform, name = config.get("backend", ""), config.get("platform", ""), model.name
+    ensemble = "ensemble_scheduling" in config
+    if platform == "ensemble":
+        if backend:
+            text = f"Ensemble model '{name}' must have platform type 'ensemble' and empty backend type"
+            yield "backend", text, "remove the line backend"
+        elif not ensemble:
+            text = f"ensemble scheduling must be set for ensemble {name} whose platform is ensemble"
+            yield "platform", text, "write ensemble_scheduling { step [ … ] }, or the platform of a model file"
+        return
+    if ensemble:
+        text = f"ensemble scheduling cannot be set for model '{name}' whose platform is not ensemble"
+        yield ("platform" if platform else "ensemble_scheduling"), text, 'write platform: "ensemble" and no backend'
+        return
+    if not backend and platform and platform not in PLATFORMS:
+        text = f"unexpected platform type '{platform}' for {name}"
+        remedy = f'write backend: "{platform}"' if platform in backends_of(release) else "write the backend's name"
+        yield "platform", text, remedy
+        return
+    word = backend_of(model)
+    if not word:
+        if config.get("default_model_filename"):
+            yield "default_model_filename", f"unexpected platform type '' for {name}", 'write backend: "…"'
+            return
+        text = (
+            f"Invalid model name: Could not determine backend for model '{name}' with no backend in model "
+            "configuration. Expected model name of the form 'model.<backend_name>'."
+        )
+        yield "", text, 'write backend: "…" into config.pbtxt, or move the folder out of the repository'
+        return
+    known = PLATFORM_OF.get(word, ())
+    wrong = bool(platform) and platform not in known if known else platform in sum(PLATFORM_OF.values(), ())
+    if (known and wrong) or (word == "tensorflow" and backend and not platform):
+        text = f"unexpected 'platform' and 'backend' pair, got:{platform}, {word}"
+        yield ("platform" if platform else "backend"), text, "remove the line platform"
+        return
+    if word == "python" and ".." in str(config.get("default_model_filename", "")):
+        text = f"default_model_filename '{config['default_model_filename']}': no module has such a name"
+        yield "default_model_filename", text, "put the file into the version folder"
+    yield from _library(model, config, word, release)
+
+
+def _held(model: ModelDir) -> set[str]:
+    """Names of the files beside the configuration and in the version folders."""
+    folders = (model.path, *(model.path / str(version) for version in model.versions))
+    return {item.name for folder in folders if folder.is_dir() for item in folder.iterdir()}
+
+
+def _library(model: ModelDir, config: Json, word: str, release: str) -> Iterator[Problem]:
+    """The backend's shared library: in the server, in the model's folder or in a version's."""
+    own = _held(model)
+    runtime = config.get("runtime", "")
+    library = f"libtriton_{word}.so"
+    if word not in backends_of(release) and not {library, runtime or library} & own:
+        text = (
+            f"unable to find backend library for backend '{word}', try specifying runtime on the model configuration."
+        )
+        gone = " (TensorFlow's is gone since 25.03)" if word == "tensorflow" else ""
+        yield word, text, f"Triton {release} brings {', '.join(backends_of(release))}{gone}; put {library} beside it"
+    elif runtime and runtime != library and not (runtime in own if runtime.endswith(".so") else word == "pytorch"):
+        text = f"unable to find backend library '{runtime}' for model '{model.name}'"
+        yield "runtime", text, f"remove the line runtime: the server takes {library} by itself"
+
+
+def backends_of(release: str) -> tuple[str, ...]:
+    """The backends of a release's containers."""
+    return (*BACKENDS, "tensorflow") if get_release(release).release <= TENSORFLOW_UNTIL else BACKENDS
+
+
+def _priorities(config: Json) -> Iterator[Problem]:
+    name, batching = config["name"], config.get("dynamic_batching", {})
+    levels, default = int(batching.get("priority_levels", 0)), int(batching.get("default_priority_level", 0))
+    policies = batching.get("priority_queue_policy", {})
+    if levels and not 1 <= default <= levels:
+        text = f"default priority level must be in range [1, {levels}] for {name}"
+        yield "default_priority_level" if default else "priority_levels", text, "write default_priority_level: 1"
+    if levels and any(not 1 <= int(key) <= levels for key in policies):
+        text = f"priority queue policy must have priority level in range [1, {levels}] for {name}"
+        yield "priority_queue_policy", text, "give the policy the key of a level, from 1"
+    if not batching.get("preserve_ordering"):
+        return
+    if levels > 1:
+        text = f"Only one priority level is allowed when 'preserve_ordering' is true for {name}"
+        yield "preserve_ordering", text, "remove preserve_ordering or the levels"
+    for policy in (batching.get("default_queue_policy", {}), *policies.values()):
+        if policy.get("timeout_action") == "DELAY" and int(policy.get("default_timeout_microseconds", 0)):
+            text = f"Queue policy can not have DELAY as timeout action when 'preserve_ordering' is true for {name}"
+            yield "DELAY", text, "write timeout_action: REJECT, or remove preserve_ordering"
+
+
+def _cache(config: Json) -> Iterator[Problem]:
+    if not config.get("response_cache", {}).get("enable"):
+        return
+    name, head = config["name"], "Response Cache does not currently support model"
+    if "sequence_batching" in config:
+        text = f"{head} {name} with sequence batching scheduler. Please disable the response cache."
+        yield "response_cache", text, "remove response_cache"
+    if config.get("model_transaction_policy", {}).get("decoupled"):
+        text = f"{head} {name} with 'decoupled' transaction policy. Please disable the response cache."
+        yield "response_cache", text, "remove response_cache"
+
+
+def _controls(config: Json) -> Iterator[Problem]:
+    name, seen = config["name"], set()
+    values = ("int32_false_true", "fp32_false_true", "bool_false_true")
+    words, head = "'int32_false_true', 'fp32_false_true'", "sequence batching specifies more than one from"
+    for io in config.get("sequence_batching", {}).get("control_input", ()):
+        tensor = io.get("name", "")
+        if not tensor:
+            text = f"sequence batching control tensor must have a name for {name}"
+            yield "control_input", text, "give it the name of the model's input"
+        elif tensor in seen:
+            text = f"sequence batching control tensor '{tensor}' is specified for multiple control kinds for {name}"
+            yield f'"{tensor}"', text, "use another input, or one control_input with two controls"
+        seen.add(tensor)
+        for control in io.get("control", ()):
+            kind = control.get("kind", "CONTROL_SEQUENCE_START")
+            given = [word for word in values if control.get(word)]
+            if kind == "CONTROL_SEQUENCE_CORRID" and given:
+                text = f"sequence batching must not specify either {words} or 'bool_false_true' for {kind} for {name}"
+                yield given[0], text, f"remove {given[0]}: an ID has a data_type only"
+            elif kind != "CONTROL_SEQUENCE_CORRID" and len(given) > 1:
+                text = f"{head} {words} and 'bool_false_true' for {kind} for {name}"
+                yield given[1], text, "keep the one of the input's type"
+
+
+def _batch_io(config: Json) -> Iterator[Problem]:
+    name = config["name"]
+    inputs, outputs = ({io.get("name", "") for io in config.get(side, ())} for side, _ in SIDES)
+    for side, first in (("input", "BATCH_ELEMENT_COUNT"), ("output", "BATCH_SCATTER_WITH_INPUT_SHAPE")):
+        field = f"batch_{side}"
+        for item in config.get(field, ()):
+            kind, sources, targets = item.get("kind", first), item.get("source_input", []), item.get("target_name", [])
+            if len(sources) != 1:
+                text = f"batch {side} kind '{kind}' expects 1 source input, got {len(sources)} for {name}"
+                yield field, text, "name one input in source_input"
+            if side == "input" and item.get("data_type") not in ("TYPE_INT32", "TYPE_FP32"):
+                text = f"batch input data type must be TYPE_INT32 or TYPE_FP32 for {name}"
+                yield field, text, "write data_type: TYPE_FP32"
+            for source in (source for source in sources if source not in inputs):
+                yield field, f"unknown source input name '{source}' for {name}", f"name one of {sorted(inputs)}"
+            for place, target in enumerate(targets if side == "output" else ()):
+                if target not in outputs:
+                    yield field, f"unknown target output name '{target}' for {name}", f"name one of {sorted(outputs)}"
+                elif target in targets[:place]:
+                    text = f"target output name '{target}' can only be specified once for {name}"
+                    yield field, text, "name it once"
+
+
+def _metrics(config: Json) -> Iterator[Problem]:
+    for control in config.get("model_metrics", {}).get("metric_control", ()):
+        if "metric_identifier" not in control:
+            text = "metric control must specify 'metric_identifier'"
+        elif not control["metric_identifier"].get("family"):
+            text = "metric identifier must specify non-empty 'family'"
+        elif "histogram_options" not in control:
+            text = "metric control must specify 'histogram_options'"
+        elif not control["histogram_options"].get("buckets"):
+            text = "histogram options must specify non-empty 'buckets'"
+        else:
+            continue
+        yield "metric_control", text, 'write metric_identifier { family: "…" } and histogram_options { buckets: [ … ] }'
+
+
+def _crashes(config: Json) -> Iterator[Problem]:
+    """What ends the whole server instead of being refused."""
+    if "model_repository_agents" in config and not config["model_repository_agents"].get("agents"):
+        yield "model_repository_agents", "model_repository_agents names no agent: the whole server ends", "remove it"
+    for key in config.get("metric_tags", {}):
+        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", key):
+            text = f"metric tag '{key}' is no name for a metric's label: the whole server ends"
+            yield f'"{key}"', text, "use letters, digits and _"
+
+
+def _agents(model: ModelDir) -> Iterator[Finding]:
+    for agent in (model.config or {}).get("model_repository_agents", {}).get("agents", ()):
+        name = agent.get("name", "")
+        text = f"unable to find 'libtritonrepoagent_{name}.so' for repo agent '{name}'"
+        line = line_of(model, "model_repository_agents")
+        known = name in AGENTS
+        remedy = "the container has it, other builds may not" if known else "remove it, or install it in the server"
+        yield Finding(
+            "warning" if known else "error", "core", text, remedy, model=model.name, file=model.config_file, line=line
+        )
+
+
+def _warm_up(model: ModelDir, config: Json) -> Iterator[Problem]:
+    inputs = {io.get("name", ""): io for io in config.get("input", ())}
+    if not inputs:
+        return
+    for request in config.get("model_warmup", ()):
+        batch = int(request.get("batch_size", 0))
+        if not batch:
+            continue
+        given = request.get("inputs", {})
+        head = f"warm-up '{request.get('name', '')}': "
+        missing = sorted(name for name, io in inputs.items() if name not in given and not io.get("optional"))
+        if missing:
+            known = sorted(name for name in given if name in inputs)
+            text = (
+                f"{head}expected {len(inputs)} inputs but got {len(known)} inputs for model '{model.name}'. "
+                f"Got input(s) {known}, but missing required input(s) {missing}. "
+                "Please provide all required input(s)."
+            )
+            yield "model_warmup", text, f"give it inputs for {', '.join(missing)}"
+        for name, item in sorted(given.items()):
+            text = _warm_up_input(model, config, inputs.get(name), name, item)
+            if text:
+                yield "model_warmup", head + text, "write it as the input is declared"
+
+
+def _warm_up_input(model: ModelDir, config: Json, io: Json | None, name: str, item: Json) -> str:
+    if not {"zero_data", "random_data", "input_data_file"} & set(item):
+        return f"warmup setting expects input '{name}' to have input_data_type set"
+    if io is None:
+        return ""
+    wanted, given = io.get("data_type", "TYPE_INVALID"), item.get("data_type", "TYPE_INVALID")
+    if wanted != given:
+        head = f"inference input '{name}' data-type is '{_wire(given)}'"
+        return f"{head}, but model '{model.name}' expects '{_wire(wanted)}'"
+    dims, sent = sizes(io.get("dims")), sizes(item.get("dims"))
+    if -1 not in sent and not _takes(dims, sent):
+        lead = [-1] if int(config.get("max_batch_size", 0)) > 0 else []
+        head = f"unexpected shape for input '{name}' for model '{model.name}'"
+        return f"{head}. Expected {lead + dims}, got {[1] * len(lead) + sent}"
+    if wanted == "TYPE_STRING" and item.get("input_data_file"):
+        return _strings(model, name, item)
+    return ""
+
+
+def _takes(dims: list[int], sent: list[int]) -> bool:
+    pairs = zip(dims, sent, strict=False)
+    return len(dims) == len(sent) and all(ours == theirs or (ours == -1 and theirs >= 0) for ours, theirs in pairs)
+
+
+def _strings(model: ModelDir, name: str, item: Json) -> str:
+    path = model.path / "warmup" / str(item["input_data_file"])
+    data, place = (path.read_bytes() if path.is_file() else b""), 0
+    while place < len(data):
+        rest = len(data) - place
+        if rest < 4:  # noqa: PLR2004 - bytes of the length
+            head = f"incomplete string length indicator for inference input '{name}' for model '{model.name}'"
+            return f"{head}, expecting 4 bytes but only {rest} bytes available."
+        place += 4 + int(struct.unpack_from("<I", data, place)[0])
+    return ""
+
+
+def _wire(word: str) -> str:
+    kind = word.removeprefix("TYPE_")
+    return WIRE.get(kind, kind) if kind in TRITON.values() else "<invalid>"

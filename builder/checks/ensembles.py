@@ -1,0 +1,339 @@
+"""Ensembles as a graph: the steps and tensors of each configuration, and every edge against its members.
+
+The rules and words are those of `model_config_utils.cc`, `ensemble_utils.cc` and `model_repository_manager.cc`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.completion import completed_config
+from builder.findings import Finding
+from builder.native_rules import batch_size, sizes
+from builder.scan import ModelDir, line_of, scan_repository, served_versions
+
+if TYPE_CHECKING:
+    from builder.checks import CheckContext
+
+Json = dict[str, Any]
+Problem = tuple[str, str, str]
+"""A word of the line, the server's words, the remedy."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """A tensor of the ensemble: what it is, who said so, and what it hangs on."""
+
+    model: str
+    kind: str
+    dims: list[int]
+    full: list[int]
+    decoupled: bool = False
+    label: int = 0
+    ready: bool = False
+    before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+    step: int | None = None
+
+
+@dataclass(slots=True)
+class _Members:
+    """The other models of the repository, completed once each."""
+
+    models: Mapping[str, ModelDir]
+    context: CheckContext
+    configs: dict[str, Json | None] = field(default_factory=dict)
+
+    def config(self, name: str) -> Json | None:
+        """As the server would complete it; None where only the model's own code knows."""
+        if name not in self.configs:
+            done = completed_config(self.models[name], auto_complete=self.context.auto_complete, gpus=self.context.gpus)
+            self.configs[name] = done.config if done.known else None
+        return self.configs[name]
+
+
+def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
+    """What the server refuses of every ensemble."""
+    models = {model.name: model for model in scan_repository(repository)}
+    members = _Members(models, context)
+    for model in models.values():
+        config = model.config or {}
+        if model.problem or config.get("platform") != "ensemble" or "ensemble_scheduling" not in config:
+            continue
+        found = list(_fields(config, model.name)) or list(_flow(config, model.name))
+        found = found or list(_dependencies(model, models)) or list(_edges(model, members))
+        for word, message, remedy in found:
+            line = line_of(model, word) if word else None
+            yield Finding("error", "ensemble", message, remedy, model=model.name, file=model.config_file, line=line)
+        if not found:
+            yield from _unknown(model, members)
+
+
+def steps_of(config: Json) -> list[Json]:
+    """The steps in their order."""
+    return list(config.get("ensemble_scheduling", {}).get("step", ()))
+
+
+# The configuration alone
+
+
+def _fields(config: Json, name: str) -> Iterator[Problem]:
+    if config.get("instance_group"):
+        text = f"instance group should not be specified for ensemble '{name}'"
+        yield "instance_group", text, "remove it: the members have instances"
+    if "optimization" in config:
+        yield "optimization", f"optimization should not be specified for ensemble '{name}'", "remove it"
+    if config.get("model_warmup"):
+        text = f"model_warmup can not be specified for ensemble '{name}'"
+        yield "model_warmup", text, "warm the members up"
+    if not steps_of(config):
+        yield "ensemble_scheduling", f"must specify 'step' for ensemble '{name}'", "write a step for each member"
+    for index, step in enumerate(steps_of(config)):
+        for word in ("model_name", "input_map", "output_map"):
+            if not step.get(word):
+                text = f"must specify '{word}' in step {index} of ensemble '{name}'"
+                yield "step", text, f"write {word} in step {index}"
+
+
+def _flow(config: Json, name: str) -> Iterator[Problem]:
+    before: dict[str, list[str]] = {}
+    after: dict[str, list[str]] = {}
+    written: set[str] = set()
+    for index, step in enumerate(steps_of(config)):
+        for tensor in step["output_map"].values():
+            if tensor in written:
+                once = "can appear in an output map only once"
+                text = f"ensemble tensor '{tensor}' {once} for ensemble '{name}' step {index}"
+                yield f'"{tensor}"', text, "give one of them another name"
+            written.add(tensor)
+        for tensor in (*step["output_map"].values(), *step["input_map"].values()):
+            before.setdefault(tensor, [])
+            after.setdefault(tensor, [])
+        for source in step["input_map"].values():
+            for target in step["output_map"].values():
+                before[target].append(source)
+                after[source].append(target)
+    yield from _unreached(config, name, before, after)
+
+
+def _unreached(config: Json, name: str, before: dict[str, list[str]], after: dict[str, list[str]]) -> Iterator[Problem]:
+    inputs, outputs = ([io.get("name", "") for io in config.get(side, ())] for side in ("input", "output"))
+    unused = False
+    for side, tensors in (("input", inputs), ("output", outputs)):
+        for tensor in tensors:
+            if tensor not in before:
+                unused = True
+                text = f"ensemble {side} '{tensor}' for ensemble {name}' is not used"
+                yield f'"{tensor}"', text, f"map it in a step, or take it out of the {side}s"
+    if unused:
+        return
+    ready = _reached(inputs, before, after)
+    for tensor in outputs:
+        if tensor not in ready:
+            last = _source(tensor, before, ready)
+            more = f": at least one of its depending tensors, '{last}', is not connected" if last != tensor else ""
+            text = f"output '{tensor}' for ensemble '{name}' is not written{more}"
+            yield f'"{last}"', text, f"have a step or an input of the ensemble give '{last}', without a circle"
+    for tensor in before:
+        if tensor not in outputs and (tensor not in ready or not after[tensor]):
+            remedy = "take it out of the map, or make it an output of the ensemble"
+            yield f'"{tensor}"', f"ensemble tensor '{tensor}' is unused in ensemble '{name}'", remedy
+
+
+def _reached(inputs: list[str], before: dict[str, list[str]], after: dict[str, list[str]]) -> set[str]:
+    ready, queue = set(inputs), deque(inputs)
+    while queue:
+        for tensor in after[queue.popleft()]:
+            if tensor not in ready and all(source in ready for source in before[tensor]):
+                ready.add(tensor)
+                queue.append(tensor)
+    return ready
+
+
+def _source(tensor: str, before: dict[str, list[str]], ready: set[str]) -> str:
+    """Back along tensors that nothing gives, to the first of them."""
+    last, seen = tensor, set[str]()
+    while True:
+        found = next((item for item in before[last] if item not in ready and item not in seen), None)
+        if found is None:
+            return last
+        seen.add(found)
+        last = found
+
+
+# The members
+
+
+def _dependencies(model: ModelDir, models: Mapping[str, ModelDir]) -> Iterator[Problem]:
+    circle = _circle(model.name, models)
+    if circle:
+        text = f"circular dependency between ensembles: {' -> '.join(circle)}"
+        ends = ": the whole server ends" if len(set(circle)) > 2 else ""  # noqa: PLR2004 - as tried
+        yield f'"{circle[1]}"', text + ends, "take one of the steps out"
+        return
+    for step in steps_of(model.config or {}):
+        name, version = step["model_name"], int(step.get("model_version", 0))
+        if name not in models:
+            text = f"ensemble '{model.name}' contains models that are not available or ambiguous: {name}"
+            yield f'"{name}"', text, f"put the model folder {name} into the repository, or mend the name"
+            continue
+        served = served_versions(models[name])
+        if version == -1 and not served:
+            text = f"ensemble '{model.name}' depends on '{name}' which has no loaded version"
+            yield f'"{name}"', text, f"give {name} a version folder"
+        elif version != -1 and version not in served:
+            text = f"ensemble '{model.name}' depends on '{name}' whose required version {version} is not loaded"
+            remedy = "write model_version: -1" if "model_version" not in step else f"served are {list(served)}"
+            yield f'"{name}"', text, remedy
+
+
+def _circle(name: str, models: Mapping[str, ModelDir]) -> list[str]:
+    """The way from the ensemble back to itself, if there is one."""
+    ways, seen = [[name]], set[str]()
+    while ways:
+        way = ways.pop()
+        for step in steps_of((models[way[-1]].config if way[-1] in models else None) or {}):
+            member = step.get("model_name", "")
+            if member == name:
+                return [*way, member]
+            if member not in seen:
+                seen.add(member)
+                ways.append([*way, member])
+    return []
+
+
+def _edges(model: ModelDir, members: _Members) -> Iterator[Problem]:
+    config, name = model.config or {}, model.name
+    nodes: dict[str, _Node] = {}
+    for side in ("input", "output"):
+        for io in config.get(side, ()):
+            dims = sizes(io["reshape"].get("shape")) if "reshape" in io else sizes(io.get("dims"))
+            nodes.setdefault(io.get("name", ""), _node(name, io, dims, config))
+    for index, step in enumerate(steps_of(config)):
+        member = members.config(step["model_name"])
+        if member is None:
+            continue
+        if batch_size(member) != 0 and batch_size(member) < batch_size(config):
+            text = (
+                f"ensemble {name} allows maximum batch size {batch_size(config)}, but it contains model "
+                f"{step['model_name']} which only allows maximum batch size to be {batch_size(member)}"
+            )
+            yield "max_batch_size", text, f"write max_batch_size: {batch_size(member)}"
+        found = list(_step(name, step, member, nodes, index))
+        yield from found
+        if found:
+            return
+    yield from _labels(config, name, nodes, members)
+
+
+def _node(model: str, io: Json, dims: list[int], config: Json) -> _Node:
+    full = [-1, *dims] if batch_size(config) > 0 else dims
+    return _Node(model, io.get("data_type", "TYPE_INVALID"), dims, full)
+
+
+def _step(name: str, step: Json, member: Json, nodes: dict[str, _Node], index: int) -> Iterator[Problem]:
+    at = step["model_name"]
+    for side in ("input", "output"):
+        ports = {io.get("name", ""): io for io in member.get(side, ())}
+        mapped = step[f"{side}_map"]
+        for port, tensor in mapped.items():
+            if port in ports:
+                yield from _edge(name, tensor, nodes, _node(at, ports[port], sizes(ports[port].get("dims")), member))
+            else:
+                way = "mapping to non-existing input" if side == "input" else "mapped from non-existing output"
+                text = f"in ensemble {name}, ensemble tensor {tensor} is {way} {port} in model {at}"
+                yield f'"{port}"', text, f"the {side}s of {at} are {', '.join(sorted(ports)) or 'none'}"
+        for port, io in ports.items():
+            if side == "input" and port not in mapped and not io.get("optional"):
+                text = f"in ensemble {name}, input {port} in model {at} is not mapped to any ensemble tensors"
+                yield f'"{at}"', text, f'write input_map {{ key: "{port}" value: "…" }} in step {index}'
+    _link(step, nodes, index, decoupled=bool(member.get("model_transaction_policy", {}).get("decoupled")))
+
+
+def _edge(name: str, tensor: str, nodes: dict[str, _Node], node: _Node) -> Iterator[Problem]:
+    problem = _inconsistent(nodes.setdefault(tensor, node), node)
+    if problem:
+        remedy = f"write one type and shape for '{tensor}', or put a step between that changes it"
+        yield f'"{tensor}"', f"in ensemble {name}, ensemble tensor {tensor}: {problem}", remedy
+
+
+def _link(step: Json, nodes: dict[str, _Node], index: int, *, decoupled: bool) -> None:
+    maps = (step["input_map"], step["output_map"])
+    inputs, outputs = ([tensor for tensor in item.values() if tensor in nodes] for item in maps)
+    for tensor in outputs:
+        nodes[tensor].decoupled = decoupled
+        nodes[tensor].step = index
+        nodes[tensor].before += inputs
+    for tensor in inputs:
+        nodes[tensor].after += outputs
+
+
+def _inconsistent(known: _Node, node: _Node) -> str:
+    if known.kind != node.kind:
+        return (
+            f"inconsistent data type: {known.kind} is inferred from model {known.model} while {node.kind} is inferred "
+            f"from model {node.model}"
+        )
+    if not _fits(known.dims, node.dims) and not _fits(known.full, node.full):
+        return (
+            f"inconsistent shape: {_text(known.full)} is inferred from model {known.model} while {_text(node.full)} is "
+            f"inferred from model {node.model}"
+        )
+    return ""
+
+
+def _fits(left: list[int], right: list[int]) -> bool:
+    return len(left) == len(right) and all(-1 in pair or pair[0] == pair[1] for pair in zip(left, right, strict=True))
+
+
+def _text(shape: list[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"
+
+
+def _labels(config: Json, name: str, nodes: dict[str, _Node], members: _Members) -> Iterator[Problem]:
+    """Answers of different decoupled members never meet in one step."""
+    queue = deque(io.get("name", "") for io in config.get("input", ()))
+    for tensor in queue:
+        nodes[tensor].ready = True
+    last, by_step = 0, dict[int, int]()
+    while queue:
+        for tensor in nodes[queue.popleft()].after:
+            node = nodes[tensor]
+            if node.ready or not all(nodes[source].ready for source in node.before):
+                continue
+            labels = {nodes[source].label for source in node.before}
+            if len(labels) > 1:
+                text = (
+                    f"in ensemble {name}, step of model '{node.model}' receives inputs originated from different "
+                    "decoupled models"
+                )
+                yield f'"{tensor}"', text, "take its inputs from one decoupled member, or from none"
+                return
+            if node.step in by_step:
+                node.label = by_step[node.step]
+            else:
+                last += node.decoupled
+                node.label = last if node.decoupled else labels.pop()
+                by_step[node.step if node.step is not None else -1] = node.label
+            node.ready = True
+            queue.append(tensor)
+    if last:
+        members.configs[name] = {**config, "name": name, "model_transaction_policy": {"decoupled": True}}
+    if config.get("response_cache", {}).get("enable") and (
+        last or config.get("model_transaction_policy", {}).get("decoupled")
+    ):
+        head = f"Response Cache does not currently support model {name} with 'decoupled' transaction policy"
+        text = f"{head}. Please disable the response cache."
+        yield "response_cache", text, "remove response_cache"
+
+
+def _unknown(model: ModelDir, members: _Members) -> Iterator[Finding]:
+    for name in sorted({step["model_name"] for step in steps_of(model.config or {})}):
+        if name in members.models and members.config(name) is None:
+            message = f"the edges to {name} are not judged: its own code or file says what it takes, which was not run"
+            remedy = f"write input, output and max_batch_size into {members.models[name].config_file}"
+            yield Finding("info", "ensemble", message, remedy, model=model.name, file=model.config_file)

@@ -1,0 +1,128 @@
+"""The core's rules and ensembles as findings: lines, remedies, what is completed, and no traceback on any text."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from builder.checks import CheckContext, run_checks
+from builder.completion import completed_config
+from builder.errors import SpecError
+from builder.findings import Finding, has_errors
+from builder.scan import scan_repository
+from builder.validate import completed_texts, validate_repository
+
+MODEL = "class TritonPythonModel:\n    pass\n"
+PLAIN = """backend: "python"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
+"""
+CHAIN = """platform: "ensemble"
+max_batch_size: 8
+input [ { name: "in" data_type: TYPE_FP32 dims: [ 2 ] } ]
+output [ { name: "out" data_type: TYPE_FP32 dims: [ 2 ] } ]
+ensemble_scheduling {
+  step [
+    { model_name: "a" model_version: -1 input_map { key: "x" value: "in" } output_map { key: "y" value: "mid" } },
+    { model_name: "b" model_version: -1 input_map { key: "x" value: "mid" } output_map { key: "y" value: "out" } }
+  ]
+}
+"""
+
+
+def put(repository: Path, name: str, config: str, code: str = MODEL) -> Path:
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "config.pbtxt").write_text(config, encoding="utf-8")
+    (repository / name / "1" / "model.py").write_text(code, encoding="utf-8")
+    return repository
+
+
+def errors(repository: Path) -> list[Finding]:
+    return [item for item in validate_repository(repository, "26.07") if item.severity == "error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words", "remedy"),
+    [
+        ("\ndynamic_batching { priority_levels: 3 }", 6, "must be in range [1, 3] for m", "default_priority_level: 1"),
+        ('model_warmup [ { name: "w" batch_size: 1 } ]', 5, "missing required input(s) ['x']", "inputs for x"),
+        ("batch_input [ { data_type: TYPE_FP32 } ]", 5, "expects 1 source input, got 0 for m", "name one input"),
+        ("ensemble_scheduling { }", 5, "whose platform is not ensemble", 'platform: "ensemble"'),
+        ('metric_tags { key: "a b" value: "c" }', 5, "the whole server ends", "letters"),
+    ],
+)
+def test_an_error_has_its_line_and_a_remedy(tmp_path: Path, text: str, line: int, words: str, remedy: str) -> None:
+    found = errors(put(tmp_path, "m", PLAIN + text))[0]
+    assert words in found.message
+    assert remedy in found.remedy
+    assert (found.file, found.line) == ("m/config.pbtxt", line)
+
+
+def test_an_edge_is_named_with_both_its_ends(tmp_path: Path) -> None:
+    put(tmp_path, "a", PLAIN)
+    put(tmp_path, "b", PLAIN.replace("FP32", "INT64", 1))
+    put(tmp_path, "both", CHAIN)
+    found = errors(tmp_path)
+    assert [(item.model, item.line) for item in found] == [("both", 7)]
+    assert "'mid'" in found[0].remedy
+    assert found[0].message == (
+        "in ensemble both, ensemble tensor mid: inconsistent data type: TYPE_FP32 is inferred from model a while "
+        "TYPE_INT64 is inferred from model b"
+    )
+
+
+def test_a_member_that_completes_itself_is_not_judged(tmp_path: Path) -> None:
+    code = "class TritonPythonModel:\n    @staticmethod\n    def auto_complete_config(config):\n        return config\n"
+    put(tmp_path, "a", 'backend: "python"\nmax_batch_size: 8\n', code)
+    put(tmp_path, "b", PLAIN)
+    put(tmp_path, "both", CHAIN)
+    found = validate_repository(tmp_path, "26.07")
+    assert not has_errors(found)
+    assert any("edges to a are not judged" in item.message for item in found)
+
+
+def test_kind_gpu_is_judged_for_the_machine_that_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "m", PLAIN + "instance_group { kind: KIND_GPU gpus: [ 1 ] }")
+    assert has_errors(validate_repository(tmp_path, "26.07"))
+    assert has_errors(validate_repository(tmp_path, "26.07", gpus=1))
+    assert not has_errors(validate_repository(tmp_path, "26.07", gpus=2))
+
+
+def test_what_the_server_completes_is_a_configuration_it_accepts(tmp_path: Path) -> None:
+    repository = put(tmp_path / "given", "m", PLAIN.replace('backend: "python"', "") + "dynamic_batching { }")
+    ((name, note, text),) = completed_texts(repository, "26.07")
+    assert (name, note) == ("m", "")
+    assert 'backend: "python"' in text
+    assert "preferred_batch_size: [ 8 ]" in text
+    written = put(tmp_path / "written", "m", text)
+    assert not errors(written)
+    (again,) = scan_repository(written)
+    assert completed_config(again).config == again.config
+
+
+def test_mutated_texts_give_findings_and_never_a_traceback(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    put(tmp_path, "a", PLAIN)
+    put(tmp_path, "b", PLAIN + "dynamic_batching { }\ninstance_group { count: 2 }\nsequence_batching { direct { } }")
+    put(tmp_path, "m", CHAIN)
+    seeds = [(name, (tmp_path / name / "config.pbtxt").read_text(encoding="utf-8")) for name in "abm"]
+    refused = 0
+    for _ in range(300):
+        name, text = chance.choice(seeds)
+        words = text.split(" ")
+        for _ in range(chance.randint(1, 3)):
+            place = chance.randrange(len(words))
+            words[place] = chance.choice(["", "-1", "0", "{", "}", '""', chance.choice(words), words[place] * 2])
+        path = tmp_path / name / "config.pbtxt"
+        path.write_text(" ".join(words), encoding="utf-8")
+        refused += has_errors(run_checks(tmp_path, CheckContext("26.07", auto_complete=True)))
+        path.write_text(text, encoding="utf-8")
+    assert 0 < refused <= 300
+
+
+def test_an_unknown_release_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="unknown Triton release"):
+        list(completed_texts(put(tmp_path, "m", PLAIN), "19.01"))
