@@ -165,7 +165,8 @@ def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
     assert limits == [
         help_time.LIMIT_S, rebuild.LIMIT_S, 0, cold_build.LIMIT_S, cold_build.LIMIT_OVER_GB,
         large_model.LIMIT_OVER_GB, precision.CNN_SPEED, precision.FP16_SIZE, precision.INT8_SIZE, precision.FP16_DROP,
-        precision.INT8_DROP, precision.TRANSFORMER_SPEED, precision.COSINE, 0, embedded_server.LIMIT, live_check.LIMIT_S,
+        precision.INT8_DROP, precision.TRANSFORMER_SPEED, precision.COSINE, 0, embedded_server.LIMIT,
+        live_check.LIMIT_S,
     ]  # fmt: skip
 
 
