@@ -164,7 +164,8 @@ def test_a_source_that_is_no_network_of_pytorch_is_refused_before_any_work(tmp_p
     beside = build("m.onnx", "-o", "repo", "--targets", "onnxruntime,pytorch", "--json", cwd=tmp_path)
     assert beside.code == 0, beside.err
     found = targets(beside.document["models"][0])
-    assert (found["onnxruntime"]["status"], found["pytorch"]["status"]) == ("built", "failed")
+    assert found["onnxruntime"]["status"] in ("built", "cached")
+    assert found["pytorch"]["status"] == "failed"
     assert found["pytorch"]["findings"][0]["message"] == reason
 
 
