@@ -19,6 +19,7 @@ from builder.measurement import (
 )
 from builder.native_rules import STATELESS
 from builder.records import read_record, write_record
+from builder.tensors import Signature
 from builder.work import Convert, Prepare
 
 
@@ -52,6 +53,17 @@ def run_convert(work: Convert, cache: Cache, out: Path) -> None:
     write_record(out / CONVERT_FILE, ConvertReport(ports, files, size))
 
 
+def _unnumbered(signature: Signature) -> str:
+    """Triton's pytorch backend finds states by the numbers in their names, and then everything beside them too."""
+    names = [tensor.name for tensor in signature.tensors if not tensor.name.partition("__")[2].isdigit()]
+    if not names:
+        return ""
+    return (
+        f"with states (sequence:) it takes only inputs and outputs named <name>__<index>, not {', '.join(names)}; "
+        "onnxruntime takes any names"
+    )
+
+
 def refusal_of(work: Convert | Prepare, export: Path) -> BuildError | None:
     """Why there is nothing to convert, or Triton's backend cannot serve it; known from the export alone."""
     report = read_record(ExportReport, export / EXPORT_FILE)
@@ -63,6 +75,8 @@ def refusal_of(work: Convert | Prepare, export: Path) -> BuildError | None:
     refusal = backend_module(work.target.backend).refuses(report.signature, work.release)
     if not refusal and report.sequence is not None and work.target.backend in STATELESS:
         refusal = "it keeps no implicit state (sequence:), only the onnxruntime, tensorrt and pytorch backends do"
+    if not refusal and report.sequence is not None and work.target.backend == "pytorch":
+        refusal = _unnumbered(report.signature)
     if not refusal:
         return None
     return BuildError(

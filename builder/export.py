@@ -147,7 +147,9 @@ def _export_requests(work: Export, source: LoadedSource, out: Path) -> tuple[_Re
         size = _size_to_fix(probed, error)
         if size is None:
             raise
+        pieces = _rows_again(source, reference.requests, size)
         reference = _learn(source, _with_fixed_batch(probed, size, error))
+        reference = replace(reference, extras=(*reference.extras, *pieces))
         try:
             return reference, _write_formats(work, source, reference, out)
         except BuildError:
@@ -189,6 +191,15 @@ def _size_to_fix(probed: _Probed, error: BuildError) -> int | None:
     if probed.probe is None or probed.probe.fixed is not None or NO_OPERATOR in error.message:
         return None
     return probed.probe.sizes[0]
+
+
+def _rows_again(source: LoadedSource, requests: Sequence[Request], size: int) -> tuple[Request, ...]:
+    """The rows of the requests in batches of `size`: what was wrong for one of them must not pass without it."""
+    return tuple(
+        _answered(source, take_rows(request.inputs, start, size), None)
+        for request in requests
+        for start in range(0, len(next(iter(request.inputs.values()))), size)
+    )
 
 
 def _with_fixed_batch(probed: _Probed, size: int, error: BuildError) -> _Probed:

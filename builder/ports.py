@@ -242,7 +242,7 @@ def _forward_arguments(path: Path, archive: zipfile.ZipFile) -> tuple[tuple[str,
         return None
     code = archive.read(member).decode("utf-8")
     body = re.search(rf"^class {re.escape(name)}\(.*?(?=^\S|\Z)", code, re.MULTILINE | re.DOTALL)
-    header = body and re.search(r"^  (def forward\(self.*?\) -> [^\n]*:)\n", body[0], re.MULTILINE | re.DOTALL)
+    header = body and re.search(r"^  (def forward\(\w+: .*?\) -> [^\n]*:)\n", body[0], re.MULTILINE | re.DOTALL)
     if not header:
         raise _damaged(path, f"Method 'forward' is not defined in {path.name}.")
     function = ast.parse(f"{header[1]}\n  pass").body[0]

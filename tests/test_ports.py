@@ -204,6 +204,17 @@ def test_the_arguments_of_a_torchscript_file_without_torch(tmp_path: Path) -> No
         assert ports_json(inspect_ports(path)) == {"arguments": wanted}
 
 
+def test_a_module_that_does_not_say_self(tmp_path: Path) -> None:
+    from script_models import save_script, torch
+
+    class This(torch.nn.Module):  # type: ignore[misc]
+        def forward(this, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a - b
+
+    path = save_script(This(), tmp_path / "model.pt")
+    assert inspect_ports(path).arguments == (("a", "Tensor"), ("b", "Tensor"))
+
+
 def test_a_traced_file_tells_its_arguments_too(tmp_path: Path) -> None:
     from script_models import Minus, torch
 

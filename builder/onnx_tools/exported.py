@@ -17,7 +17,7 @@ from builder.compare import compare_outputs
 from builder.errors import BuildError, BuildRepoError
 from builder.log import get_logger
 from builder.onnx_tools.conform import conform
-from builder.onnx_tools.limits import fit_limits
+from builder.onnx_tools.limits import fit_limits, foreign_operators
 from builder.onnx_tools.reading import ModelProto, graphs, opset_of, read_onnx, short
 from builder.onnx_tools.running import open_plain, run_plain
 from builder.onnx_tools.writing import settle_data, write_onnx
@@ -34,8 +34,6 @@ MIN_COSINE: Final = 0.9999
 MAX_ERROR_HALF: Final = 2e-2
 MIN_COSINE_HALF: Final = 0.999
 
-RUNTIME_DOMAINS: Final = ("com.microsoft",)
-"""Operators that onnxruntime has beside those of ONNX."""
 NO_OPERATOR: Final = "ONNX has no operator for"
 Exporter = Callable[[Path], None]
 Run = Callable[[Mapping[str, Any]], Sequence[Any]]
@@ -135,15 +133,7 @@ def _check_axes(value: Any, tensor: Tensor) -> None:  # noqa: ANN401 - onnx.Valu
 
 def _check_operators(model: ModelProto) -> None:
     """Exporters may leave an operator of the source's framework in the file."""
-    import onnx
-
-    local = {(function.domain, function.name) for function in model.functions}
-    nodes = {(node.domain, node.op_type) for graph in graphs(model) for node in graph.node} - local
-    foreign = sorted(
-        f"{domain}:{word}" if domain else word
-        for domain, word in nodes
-        if domain not in RUNTIME_DOMAINS and not onnx.defs.has(word, "" if domain == "ai.onnx" else domain)
-    )
+    foreign = foreign_operators(model)
     if foreign:
         raise BuildError(f"{NO_OPERATOR} {', '.join(foreign)}")
 

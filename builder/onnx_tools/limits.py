@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from builder.errors import SpecError
-from builder.onnx_tools.reading import ModelProto, opset_of, tensors
+from builder.onnx_tools.reading import ModelProto, graphs, opset_of, tensors
 
 FIRST_IR_OF_TYPE = (
     (range(17, 21), 9, "float8"),
@@ -13,6 +15,47 @@ FIRST_IR_OF_TYPE = (
     (range(25, 27), 13, "int2"),
 )
 """Element types of `TensorProto` and the IR version that brought them (the version history in onnx.proto)."""
+
+
+RUNTIME_DOMAINS: Final = ("com.microsoft",)
+"""Operators that onnxruntime has beside those of ONNX."""
+
+
+def foreign_operators(model: ModelProto) -> list[str]:
+    """Operators with their domains that are neither ONNX's, nor onnxruntime's, nor functions of the file."""
+    import onnx
+
+    local = {(function.domain, function.name) for function in model.functions}
+    bodies = (*graphs(model), *model.functions)
+    nodes = {(node.domain, node.op_type) for body in bodies for node in body.node} - local
+    return sorted(
+        f"{domain}:{word}" if domain else word
+        for domain, word in nodes
+        if domain not in RUNTIME_DOMAINS and not onnx.defs.has(word, "" if domain == "ai.onnx" else domain)
+    )
+
+
+def check_loadable(model: ModelProto, name: str) -> None:
+    """Why onnxruntime refused a model, where it is beyond every release; its own words are of its source code then.
+
+    Raises:
+        SpecError: an opset that no release loads, or operators that onnxruntime does not have.
+    """
+    from builder.releases import known_releases
+
+    newest = max(release.max_opset for release in known_releases())
+    found = opset_of(model)
+    if found > newest:
+        raise SpecError(
+            f"{name} uses ONNX opset {found}, and no known Triton release loads more than {newest}",
+            remedy=_first_release(opset=found, ir_version=0),
+        )
+    foreign = foreign_operators(model)
+    if foreign:
+        raise SpecError(
+            f"{name} has operators that neither ONNX nor onnxruntime knows: {', '.join(foreign)}",
+            remedy="export the model without custom operators; their libraries cannot be loaded here",
+        )
 
 
 def fit_limits(model: ModelProto, *, opset: int, ir_version: int) -> tuple[str, ...]:

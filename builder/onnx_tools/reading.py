@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from builder.errors import SpecError
 
 ModelProto = Any
 TensorProto = Any
 GraphProto = Any
+
+TORCHSCRIPT_HEADLINE: Final = "The following operation failed in the TorchScript interpreter."
+"""A traceback of TorchScript follows it, and the error is its last line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ def short(error: BaseException | str, limit: int = 300) -> str:
     """The first telling line of a library's message, cut to `limit` characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    if len(lines) > 1 and len(text) < 40:  # noqa: PLR2004 - a headline without content
+    if text == TORCHSCRIPT_HEADLINE:
+        return short(lines[-1], limit)
+    if len(lines) > 1 and (len(text) < 40 or text.endswith(":")):  # noqa: PLR2004 - a headline without content
         text = f"{text} {lines[1]}"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -30,7 +30,7 @@ def observe_signature(inputs: tuple[Tensor, ...], seen: Sequence[Request], decla
         if name in {tensor.name for tensor in inputs}:
             raise SpecError(
                 f"{name!r} is the name of an input and of an output",
-                remedy="give the outputs other names: outputs: [...] in the spec",
+                remedy="leave it out: outputs: [...] in the spec names the others; or rename it in the model",
             )
     return Signature(inputs, tuple(_output(name, inputs, seen, declared.get(name)) for name in names))
 

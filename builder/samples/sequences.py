@@ -116,7 +116,8 @@ def _check_names(inputs: Sequence[Tensor], outputs: Sequence[str] | None, sequen
         raise SpecError(
             f"the states {shown} would be mixed up: Triton pairs their inputs with their outputs by the alphabetical "
             "order of the names",
-            remedy="rename the outputs in the model so that they sort as their inputs do",
+            remedy="rename the outputs in the model so that they sort as their inputs do; the inputs of a TorchScript "
+            "file have the names that inputs: gives them, so rename those",
         )
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from builder.errors import SpecError
+from builder.errors import BuildError, SpecError
 from builder.onnx_tools.conform import conform, write_shape
-from builder.onnx_tools.limits import fit_limits
+from builder.onnx_tools.limits import check_loadable, fit_limits
 from builder.onnx_tools.narrowing import chosen_outputs, narrow
 from builder.onnx_tools.ports import Port, batch_name, name_axes, read_ports
 from builder.onnx_tools.reading import (
@@ -141,7 +141,11 @@ class OnnxSource:
     def run(self, inputs: Arrays) -> tuple[NDArray[np.generic], ...]:
         """What onnxruntime answers."""
         if self._session is None:
-            self._session = self._open()
+            try:
+                self._session = self._open()
+            except BuildError:
+                check_loadable(read_served(self._path)[0], self._path.name)
+                raise
         return run_plain(self._session, self.output_names, inputs)
 
     def _open(self) -> Any:  # noqa: ANN401 - onnxruntime.InferenceSession

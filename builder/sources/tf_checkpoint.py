@@ -82,7 +82,7 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
         )
     tf = import_tensorflow()
     made = call_named(source.model, source.args, source.import_root)
-    target = _target(made, source.model)
+    target = _target(made, source.model, source.signature or CALL)
     if is_keras(target) and source.signature is None:
         build_unbuilt(target, inputs)
         _restore(made, found, source.model)
@@ -95,13 +95,15 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
     return TensorFlowModel(CallForm(call, target, parameters=parameters or None), settled, outputs)
 
 
-def _target(made: Any, model: str) -> Any:  # noqa: ANN401 - a trackable
-    """The object that is called: the callable's result, or the one callable part of a `tf.train.Checkpoint`."""
+def _target(made: Any, model: str, method: str) -> Any:  # noqa: ANN401 - a trackable
+    """The object that is called: the callable's result, or the one part of a `tf.train.Checkpoint` with the method."""
     tf = import_tensorflow()
     if not isinstance(made, tf.train.Checkpoint):
         return made
-    parts = {name: part for name, part in vars(made).items() if callable(part) and not name.startswith("_")}
-    models = {name: part for name, part in parts.items() if not hasattr(part, "apply_gradients")}
+    parts = {name: part for name, part in vars(made).items() if callable(getattr(part, method, None))}
+    models = {
+        name: part for name, part in parts.items() if not name.startswith("_") and not hasattr(part, "apply_gradients")
+    }
     if len(models) != 1:
         raise SpecError(
             f"model: {model} returned a Checkpoint with {len(models)} models ({', '.join(models) or 'none'})",
@@ -177,7 +179,8 @@ def _restore(made: Any, found: CheckpointFile, model: str) -> None:  # noqa: ANN
     for _, holder in holders:
         try:
             with silent():
-                status = holder.restore(str(found.prefix))
+                # Not restore(), which asks for the counter that only save() writes.
+                status = holder.read(str(found.prefix))
                 status.assert_existing_objects_matched()
                 status.expect_partial()
         except Exception as error:

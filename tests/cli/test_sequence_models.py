@@ -89,6 +89,38 @@ def test_openvino_is_left_out_with_the_true_reason(tmp_path: Path) -> None:
     assert "keeps no implicit state" in targets["openvino"]["findings"][0]["message"]
 
 
+def test_pytorch_keeps_states_of_numbered_names_only(runtime: Runtime, tmp_path: Path) -> None:
+    from script_models import torch
+
+    class Named(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor, s: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"y__0": x - s, "t__1": x + s}
+
+    class Plain(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x - s, x + s
+
+    for network in (Named(), Plain()):
+        torch.jit.script(network.eval()).save(str(tmp_path / f"{type(network).__name__}.pt"))
+    shape = {"dtype": "float32", "shape": ["batch", 3]}
+    pytorch = {"targets": ["pytorch:fp32"]}
+    named = {
+        **model("named", "Named.pt", inputs=[{"name": "x__0", **shape}, {"name": "s__1", **shape}], **pytorch),
+        "sequence": {"states": [{"input": "s__1", "output": "t__1"}]},
+    }
+    write_spec(tmp_path, named)
+    ran = build("models.yaml", "-o", "repository", "--json", cwd=tmp_path, check="live")
+    assert ran.code == 0, ran.err
+    assert ran.document["models"][0]["served"]["backend"] == "pytorch"
+    plain = {
+        **model("plain", "Plain.pt", inputs=[{"name": "x", **shape}, {"name": "s", **shape}], **pytorch),
+        "sequence": {"states": [{"input": "s", "output": "output_1"}]},
+    }
+    write_spec(tmp_path, plain)
+    ran = build("models.yaml", "-o", "repository", "--json", cwd=tmp_path)
+    assert "only inputs and outputs named <name>__<index>, not x, s, output_0, output_1" in ran.out
+
+
 def test_declaring_a_state_changes_what_clients_see(tmp_path: Path) -> None:
     models.summing(tmp_path / "sum.onnx")
     write_spec(tmp_path, model("sum", "sum.onnx"))

@@ -231,6 +231,21 @@ def test_texts(tmp_path):
     assert report.signature.inputs == (Tensor("input", "string", ("batch", 1)),)
 
 
+def test_a_wrong_answer_is_not_passed_by_fixing_the_batch(tmp_path):
+    """onnxruntime cuts words at letters with accents: in "naïve café" it finds "ve", which scikit-learn does not."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    path = dumped(TfidfVectorizer().fit(["ve caf world"]), tmp_path / "m.joblib")
+    assert "its result answers differently" in failure(path, tmp_path, kind=BuildError)
+
+
+def test_what_was_never_fitted_says_so(tmp_path):
+    from sklearn.preprocessing import StandardScaler
+
+    said = failure(dumped(StandardScaler(), tmp_path / "m.joblib"), tmp_path)
+    assert "this StandardScaler is not fitted | call its fit()" in said
+
+
 @pytest.mark.parametrize(("voting", "outputs"), [("hard", 1), ("soft", 2)])
 def test_voting(tmp_path, voting, outputs):
     from sklearn.ensemble import VotingClassifier

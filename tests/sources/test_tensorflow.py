@@ -176,6 +176,18 @@ class Lazy(tf.Module):
             self.weight = tf.Variable(tf.zeros((x.shape[-1], 2)))
         return x @ self.weight
 
+class Functions(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = tf.Variable(tf.zeros(2))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.float32, name="row")])
+    def scaled(self, row):
+        return row * self.weight
+
+def functions_in_checkpoint():
+    return tf.train.Checkpoint(net=Functions(), step=tf.Variable(0))
+
 def in_checkpoint():
     return tf.train.Checkpoint(net=Net(), step=tf.Variable(0))
 
@@ -535,6 +547,15 @@ def test_checkpoint_and_a_named_function(root):
     assert report.signature.describe() == "row float32[batch,4] → output float32[batch,3]"
     assert_answers(requests, made, lambda feeds: {"output": net.serve(feeds["row"]).numpy()})
     assert "without the method run; it has serve" in failure(root / "ckpt", root, **by("Net", root, signature="run"))
+
+
+def test_the_named_function_of_a_checkpoints_part_that_cannot_be_called(root):
+    inner = nets().Functions()
+    inner.weight.assign([4.0, 5.0])
+    tf.train.Checkpoint(net=inner, step=tf.Variable(3)).write(str(root / "f" / "net-7"))
+    chosen = by("functions_in_checkpoint", root, signature="scaled")
+    _, requests, made = export(root / "f" / "net-7.index", root / "out", **chosen)
+    assert_answers(requests, made, lambda feeds: {"output": inner.scaled(feeds["row"]).numpy()})
 
 
 def test_checkpoint_of_keras_and_of_late_variables(root):

@@ -157,7 +157,9 @@ def argument_names(signature: Signature) -> list[str]:
         name.isidentifier() and name.isascii() and not keyword.iskeyword(name) and name not in ("self", "answer_")
         for name in names
     )
-    return names if fit else [f"input_{place}" for place in range(len(names))]
+    # Names that all say their places are looked up as such, which sequences need; a like argument would undo that.
+    by_place = all("__" in name for name in names) and pytorch_places(names, None) == list(range(len(names)))
+    return names if fit and not by_place else [f"input_{place}" for place in range(len(names))]
 
 
 def _paths(answer: Any, path: str = "") -> Iterator[str]:  # noqa: ANN401

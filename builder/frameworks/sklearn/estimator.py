@@ -33,6 +33,20 @@ def first_step(estimator: Any) -> Any:  # noqa: ANN401 - an estimator
     return estimator
 
 
+def _check_fitted(estimator: Any, path: Path) -> None:  # noqa: ANN401
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as error:
+        raise SpecError(
+            f"{path.name}: this {type(estimator).__name__} is not fitted", remedy="call its fit() and save it again"
+        ) from error
+    except TypeError:
+        """An estimator without fit() has nothing to learn."""
+
+
 def own_inputs(estimator: Any, path: Path) -> tuple[Tensor, ...]:  # noqa: ANN401
     """One matrix, or one column of texts.
 
@@ -40,6 +54,7 @@ def own_inputs(estimator: Any, path: Path) -> tuple[Tensor, ...]:  # noqa: ANN40
         SpecError: the estimator takes columns of several types, or does not tell.
     """
     first = first_step(estimator)
+    _check_fitted(estimator, path)
     if hasattr(first, "analyzer"):
         return (Tensor(INPUT, "string", (BATCH, 1)),)
     count = getattr(estimator, "n_features_in_", None)
