@@ -123,7 +123,7 @@ def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Out
         target=str(plan.target),
         metric=measurement.metric,
     )
-    gate += _share_findings(model.name, plan.target, measurement)
+    gate += _share_findings(model.name, plan.target, measurement, prepared)
     said = (*gate, *_batch_findings(model, plan, measurement), *_prepare_findings(model.name, plan.target, prepared))
     fresh = any(outcome.status == "built" for outcome in ended)
     status: Status = "rejected" if has_errors(gate) else "built" if fresh else "cached"
@@ -164,7 +164,7 @@ def _preflight(
         f"pre-flight with {report.library}, which is not the engine that will be served: {report.layers} layers parsed "
         f"and built ({types}), {_profiles(report.profiles)}"
     )
-    if plan.target.precision == "fp32" or dict(report.precision.compute).get(plan.target.precision, 0.0) >= MIN_SHARE:
+    if _is_mostly(plan.target, report.precision.compute):
         return (Finding("info", check, message, "", *where),)
     message = f"{message}; {plan.target.precision} was asked, and the graph is mostly something else"
     remedy = "look at what kept the nodes out of it, or remove the target: the engine would be rejected"
@@ -203,7 +203,9 @@ def _batch_findings(model: ModelSpec, plan: TargetPlan, measurement: Measurement
     )
 
 
-def _share_findings(model: str, target: Target, measurement: Measurement) -> tuple[Finding, ...]:
+def _share_findings(
+    model: str, target: Target, measurement: Measurement, prepared: PrepareReport | None
+) -> tuple[Finding, ...]:
     """A target that is mostly not in its precision is not what its name says, however good its answers are.
 
     On a CPU fp16 is a storage precision: there the weights count, and `compute` says what the work is done in.
@@ -213,21 +215,33 @@ def _share_findings(model: str, target: Target, measurement: Measurement) -> tup
         return ()
     stored = target.precision == "fp16" and "CPU" in measurement.compute
     what, shares = ("weights' elements", proof.weights) if stored else ("multiply-adds", proof.compute)
-    if dict(shares).get(target.precision, 0.0) >= MIN_SHARE or (not shares and target.precision != "int8"):
+    if _is_mostly(target, shares):
         return ()
     got = ", ".join(f"{share:.0%} {word}" for word, share in shares) or "nothing: it has no heavy operator"
+    kept = prepared is not None and prepared.kept_fp32
     return (
         Finding(
             "error",
             "precision.share",
             f"{target.precision} was asked, and the model is mostly something else: of its {what} {got} "
             f"({proof.source}); expected at least {MIN_SHARE:.0%} {target.precision}",
-            f"remove {target} from the targets; or let fewer nodes stay in fp32 with looser gates (accuracy:), or give "
-            "more telling samples",
+            f"remove {target} from the targets"
+            + (
+                "; or let fewer nodes stay in fp32 with looser gates (accuracy:), or give more telling samples"
+                if kept
+                else ""
+            ),
             model,
             str(target),
         ),
     )
+
+
+def _is_mostly(target: Target, shares: Sequence[tuple[str, float]]) -> bool:
+    """Without heavy operators there is nothing to be in a precision, except that int8 is then an empty word."""
+    if target.precision == "fp32" or (not shares and target.precision != "int8"):
+        return True
+    return dict(shares).get(target.precision, 0.0) >= MIN_SHARE
 
 
 def _prepare_findings(model: str, target: Target, prepared: PrepareReport | None) -> tuple[Finding, ...]:

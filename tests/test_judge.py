@@ -174,16 +174,19 @@ HALVES, FULLS, INTEGERS = {"fp16": 1.0}, {"fp32": 1.0}, {"int8": 0.99, "fp32": 0
 )
 def test_a_target_mostly_not_in_its_precision_is_an_error(target: str, measured: Measurement, rejected: bool) -> None:
     """On a CPU fp16 is how the weights are stored; elsewhere, and for int8, it is how the work is done."""
-    found = _share_findings("m", Target(*target.split(":")), measured)
+    found = _share_findings("m", Target(*target.split(":")), measured, None)
     assert [(item.severity, item.check) for item in found] == [("error", "precision.share")] * rejected
 
 
 def test_the_finding_says_what_was_asked_what_is_there_and_what_to_do() -> None:
     measured = proven({"fp32": 0.88, "int8": 0.12}, INTEGERS)
-    (found,) = _share_findings("m", Target("openvino", "int8"), measured)
+    (found,) = _share_findings("m", Target("openvino", "int8"), measured, None)
     for words in ("int8 was asked", "88% fp32, 12% int8", "ONNX graph", "expected at least 50% int8"):
         assert words in found.message
-    assert "remove openvino:int8" in found.remedy
+    assert found.remedy == "remove openvino:int8 from the targets"
+    kept = PrepareReport("int8", "onnx", kept_fp32=(KeptNode("layer", "Conv", 3.0),))
+    (found,) = _share_findings("m", Target("openvino", "int8"), measured, kept)
+    assert "let fewer nodes stay in fp32 with looser gates (accuracy:)" in found.remedy
 
 
 def test_what_stays_in_fp32_is_said_by_name() -> None:

@@ -165,7 +165,7 @@ def test_bf16_has_the_range_of_fp32(tmp_path: Path) -> None:
 
 def test_what_cannot_be_had_in_the_precision_fails_with_a_remedy(tmp_path: Path) -> None:
     ports = signature(["x:float64:batch,4"], ["y:float64:batch,4"])
-    with pytest.raises(BuildError, match="no operator of the model has a fp16 form") as caught:
+    with pytest.raises(BuildError, match="the model computes in double, and only fp32 can be made fp16") as caught:
         prepared(tmp_path, ports, tiny_models.doubles, prepare_work())
     assert "remove the fp16 targets" in caught.value.remedy
 

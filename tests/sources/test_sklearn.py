@@ -239,6 +239,12 @@ def test_a_wrong_answer_is_not_passed_by_fixing_the_batch(tmp_path):
     assert "its result answers differently" in failure(path, tmp_path, kind=BuildError)
 
 
+def test_the_same_estimator_gives_the_same_bytes(classifier, tmp_path):
+    _, path = classifier
+    first, second = (export(path, tmp_path / name, allow_pickle=True)[2] for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+
+
 def test_what_was_never_fitted_says_so(tmp_path):
     from sklearn.preprocessing import StandardScaler
 

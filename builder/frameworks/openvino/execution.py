@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from builder.measurement import PrecisionProof
@@ -24,8 +25,30 @@ FILTER_AXES: Final = {
 }
 """Leading axes of the filter that say how many outputs (of the backward kinds: inputs) there are, not work for one."""
 RECURRENT: Final = ("LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell")
+RUNS: Final[Mapping[str, str]] = {
+    "FullyConnected": "product",
+    "MatMul": "product",
+    "Convolution": "convolution",
+    "Deconvolution": "convolution",
+    "RNNSeq": "recurrent",
+    "RNNCell": "recurrent",
+}
+"""`layerType` of the execution graph → what it runs."""
+BODIES: Final = {
+    "If": ("get_then_body", "get_else_body"),
+    "Loop": ("get_function",),
+    "TensorIterator": ("get_function",),
+}
 USUAL_SIZE: Final = 32
 """Size of dynamic axes other than the first, where work is compared: shares hardly depend on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heavy:
+    """What one operator has to do, and by what kind of layer it is run."""
+
+    work: float
+    kind: str
 
 
 def precision_proof(compiled: CompiledModel, model: Model) -> PrecisionProof:
@@ -33,17 +56,27 @@ def precision_proof(compiled: CompiledModel, model: Model) -> PrecisionProof:
 
     `model` is the model that was compiled, read again: the execution graph knows its operators' names only.
     """
-    return PrecisionProof(_shares(_kernels(compiled, work_of(model))), _shares(_stored(model)), SOURCE)
+    kernels = [*_kernels(compiled, _heavy(model)), *_kernels_of_bodies(compiled, model)]
+    return PrecisionProof(_shares(kernels), _shares(_stored(model)), SOURCE)
 
 
 def work_of(model: Model) -> dict[str, float]:
     """Operator → multiplications and additions of one request of one row; by its weights where a shape is unknown."""
+    return {name: heavy.work for name, heavy in _heavy(model).items()}
+
+
+def _heavy(model: Model) -> dict[str, _Heavy]:
     sized = model.clone()
     try:
         sized.reshape({port: _usual_shape(port.get_partial_shape()) for port in sized.inputs})
     except RuntimeError:  # sizes that the model does not take
         sized = model
-    return {node.get_friendly_name(): _work(node) for node in sized.get_ops() if _is_heavy(node)}
+    return {node.get_friendly_name(): _Heavy(_work(node), _kind(node)) for node in sized.get_ops() if _is_heavy(node)}
+
+
+def _kind(node: Node) -> str:
+    name = node.get_type_name()
+    return "recurrent" if name in RECURRENT else "convolution" if name in FILTER_AXES else "product"
 
 
 def _usual_shape(shape: Any) -> list[int]:  # noqa: ANN401 - openvino.PartialShape
@@ -84,16 +117,47 @@ def _size(port: Any) -> int:  # noqa: ANN401 - openvino.Output
     return 0 if shape.is_dynamic else math.prod(port.get_shape())
 
 
-def _kernels(compiled: CompiledModel, work: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    left = dict(work)
+def _kernels(compiled: CompiledModel, heavy: Mapping[str, _Heavy]) -> Iterator[tuple[str, float]]:
+    """The layers name the operators that they run, except those that became others on the way.
+
+    (A product with its bias is known by the sum's name, a bidirectional LSTM is run as two.) What is left of a kind of
+    work is done by its nameless layers, in equal parts.
+    """
+    left = dict(heavy)
+    nameless: list[tuple[str, str]] = []
     for node in compiled.get_runtime_model().get_ordered_ops():
         facts = node.get_rt_info()
         kernel = KERNELS.get(_text(facts, "primitiveType").rpartition("_")[2])
         if kernel is None:
             continue
-        for name in _text(facts, "originalLayersNames").split(","):
-            if name in left:
-                yield kernel, left.pop(name)
+        names = [name for name in _text(facts, "originalLayersNames").split(",") if name in left]
+        for name in names:
+            yield kernel, left.pop(name).work
+        kind = RUNS.get(_text(facts, "layerType"))
+        if not names and kind is not None:
+            nameless.append((kernel, kind))
+    for kind in dict.fromkeys(kind for _, kind in nameless):
+        kernels = [kernel for kernel, its in nameless if its == kind]
+        work = sum(item.work for item in left.values() if item.kind == kind)
+        yield from ((kernel, work / len(kernels)) for kernel in kernels)
+
+
+def _kernels_of_bodies(compiled: CompiledModel, model: Model) -> Iterator[tuple[str, float]]:
+    """The execution graph does not show what is inside If and Loop: it has the type that floats are computed in."""
+    import openvino
+
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT")
+    kernel = STORED.get(hint.to_string() if isinstance(hint, openvino.Type) else str(hint), "fp32")
+    for body in _bodies(model):
+        yield from ((kernel, work) for work in work_of(body).values())
+
+
+def _bodies(model: Model) -> Iterator[Model]:
+    for node in model.get_ops():
+        for word in BODIES.get(node.get_type_name(), ()):
+            body = getattr(node, word)()
+            yield body
+            yield from _bodies(body)
 
 
 def _text(facts: Mapping[str, Any], key: str) -> str:
@@ -101,7 +165,7 @@ def _text(facts: Mapping[str, Any], key: str) -> str:
 
 
 def _stored(model: Model) -> Iterator[tuple[str, float]]:
-    for node in model.get_ops():
+    for node in (node for graph in (model, *_bodies(model)) for node in graph.get_ops()):
         if node.get_type_name() != "Constant":
             continue
         word = STORED.get(node.get_element_type().to_string())

@@ -17,6 +17,7 @@ from builder.tensors import BY_NUMPY, Signature, Tensor
 
 ML_OPSET: Final = 3
 LOCALE: Final = "C.UTF-8"
+GRAPH_NAME: Final = "main_graph"
 ML_OPSET_SINCE: Final = 16
 """The opset of ONNX that came with version 3 of ai.onnx.ml."""
 
@@ -51,6 +52,8 @@ def convert(  # noqa: PLR0913 - the estimator, the promise, how, where to
         except NameError:
             # Some classifiers have no ZipMap to leave out, and no such option.
             model = convert_sklearn(estimator, **question)
+    # skl2onnx draws a name by chance.
+    model.graph.name = GRAPH_NAME
     _settle_opsets(model)
     _settle_locales(model)
     if double:

@@ -16,6 +16,7 @@ SHOWN: Final = 8
 """Parser errors that a message holds."""
 LONGEST_REASON: Final = 240
 PLUGIN: Final = "Plugin not found"
+NOT_SUPPORTED: Final = "not supported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,12 @@ def _refused(library: Any, path: Path, found: list[_Refusal]) -> BuildError:  # 
     unsupported = sorted({item.operator for item in found if item.unsupported})
     more = f"; and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
     if unsupported:
-        what = f"{describe(library)} has no operator {', '.join(unsupported)}"
+        lacks = (
+            "has no operator"
+            if all(_why(item) == NOT_SUPPORTED for item in found if item.unsupported)
+            else "does not take every"
+        )
+        what = f"{describe(library)} {lacks} {', '.join(unsupported)}"
         remedy = (
             f"replace {', '.join(unsupported)} in the model, or use onnxruntime+tensorrt, which runs the rest of it"
         )
@@ -99,7 +105,7 @@ def _refused(library: Any, path: Path, found: list[_Refusal]) -> BuildError:  # 
 
 def _why(item: _Refusal) -> str:
     if PLUGIN in item.reason or (item.unsupported and not item.reason):
-        return "not supported"
+        return NOT_SUPPORTED
     return item.reason or "refused without a reason"
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from builder.errors import BuildError
+from builder.onnx_tools.files import link_model
 from builder.onnx_tools.precision import PrecisionJob
-from builder.onnx_tools.precision.lowering import Lowered, Lowering, plan_lowering
+from builder.onnx_tools.precision.lowering import FLOAT, Lowered, Lowering, not_lowered, plan_lowering
 from builder.onnx_tools.precision.naming import name_nodes
 from builder.onnx_tools.reading import ModelProto, TensorProto, external_tensors, opset_of, read_onnx, short, tensors
 from builder.onnx_tools.values import value_types
@@ -25,6 +26,7 @@ from builder.onnx_tools.writing import append, data_file, point, write_proto
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FLOATS: Final = (FLOAT, "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
 LOW: Final = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 ONNX_FLOAT: Final = 1
 ONNX_LOW: Final = {"fp16": 10, "bf16": 16}
@@ -50,13 +52,32 @@ def convert(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset
             remedy=f"remove the {job.precision} targets of this model, or allow more in the spec: accuracy: {{…}}",
         )
     if not graph.lowering.nodes:
-        raise BuildError(
-            f"no operator of the model has a {job.precision} form in its opset",
-            remedy=f"remove the {job.precision} targets of this model, or export it with a newer opset",
-        )
+        _unchanged(graph, model_path, out_path)
+        return
     _rewrite(graph)
     _write(graph, model_path.parent, out_path)
     _check(out_path, model_path, job.precision)
+
+
+def _unchanged(graph: _Graph, model_path: Path, out_path: Path) -> None:
+    """A model that came in the precision stays as it is.
+
+    Raises:
+        BuildError: it did not.
+    """
+    precision = graph.precision
+    others = {word for word in FLOATS if word in value_types(graph.model, model_path.parent).values()}
+    if LOW[precision] in others:
+        link_model(model_path, out_path)
+        return
+    if others - {FLOAT}:
+        words = " and ".join(sorted(word.removeprefix("tensor(").rstrip(")") for word in others - {FLOAT}))
+        what = f"the model computes in {words}, and only fp32 can be made {precision}"
+        remedy = f"remove the {precision} targets of this model, or export it in fp32"
+    else:
+        what = f"no operator of the model has a {precision} form in its opset"
+        remedy = f"remove the {precision} targets of this model, or export it with a newer opset"
+    raise BuildError(what, remedy=remedy)
 
 
 def emulate(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset[str]) -> None:
@@ -127,7 +148,8 @@ def _planned(path: Path, job: PrecisionJob, keep: frozenset[str], *, emulated: b
     while any(name.endswith(suffix) for name in types):
         suffix += "_"
     stored = frozenset(tensor.name for tensor in model.graph.initializer)
-    return _Graph(model, plan_lowering(model, types, LOW[precision], keep), stored, precision, suffix, emulated)
+    stays = keep | not_lowered(model, job.dialect, precision)
+    return _Graph(model, plan_lowering(model, types, LOW[precision], stays), stored, precision, suffix, emulated)
 
 
 def _raised(model: ModelProto) -> ModelProto:

@@ -18,7 +18,10 @@ STANDARD: Final = ("", "ai.onnx")
 QUANTIZED: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 """Scales decide the values: a model that comes quantised keeps them."""
 RANDOM: Final = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"})
+MATRIX: Final = 2
 SIZES: Final = frozenset({"Shape", "Size"})
+LACKING: Final[Mapping[tuple[str, str], frozenset[str]]] = {("tensorrt", "bf16"): frozenset({"HardSwish"})}
+"""(dialect, precision) → operators that ONNX has in the type and the dialect has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,35 @@ class Lowering:
     made_half: set[str] = field(default_factory=set)
     read_half: set[str] = field(default_factory=set)
     read_full: set[str] = field(default_factory=set)
+
+
+def not_lowered(model: ModelProto, dialect: str, precision: str) -> frozenset[str]:
+    """Names of nodes that must stay in fp32 because of who will run the graph."""
+    lacking = LACKING.get((dialect, precision), frozenset())
+    names = {node.name for node in model.graph.node if node.op_type in lacking and _domain(node) == ""}
+    return frozenset(names | _crashing(model)) if dialect == "onnxruntime" and precision == "fp16" else frozenset(names)
+
+
+def _crashing(model: ModelProto) -> set[str]:
+    """Transposes of the batch in front of a product: of these in fp16 onnxruntime makes one operator, and crashes.
+
+    Its CPU provider puts a cast between the two, and fuses around it (onnxruntime issue 28392; 1.24 to 1.27 at least).
+    """
+    multiplied = {name for node in model.graph.node if node.op_type == "MatMul" for name in node.input}
+    return {
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Transpose" and node.output[0] in multiplied and _moves_the_batch(_permutation(node))
+    }
+
+
+def _moves_the_batch(axes: tuple[int, ...]) -> bool:
+    """The first axis becomes one of the last two, and the others keep their order."""
+    return len(axes) > MATRIX and 0 in axes[-MATRIX:] and [axis for axis in axes if axis] == list(range(1, len(axes)))
+
+
+def _permutation(node: Any) -> tuple[int, ...]:  # noqa: ANN401 - onnx.NodeProto
+    return next((tuple(item.ints) for item in node.attribute if item.name == "perm"), ())
 
 
 def plan_lowering(model: ModelProto, types: Mapping[str, str], low: str, keep: frozenset[str]) -> Lowering:

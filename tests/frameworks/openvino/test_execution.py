@@ -58,3 +58,38 @@ def test_a_half_quantised_model_says_so():
     shares = dict(precision_proof(compiled, mixed).compute)
     conv, product = 8 * 16 * 16 * 3 * 9, 4 * 8
     assert shares == {"int8": round(conv / (conv + product), 4), "fp32": round(product / (conv + product), 4)}
+
+
+def test_a_product_with_its_bias_and_what_runs_in_a_body_are_counted_too():
+    """The layer of the product is known by the sum's name, and the graph shows nothing of what an If does."""
+    taken, other = (op.parameter([-1, 8], np.float32) for _ in range(2))
+    then = openvino.Model([op.matmul(taken, op.constant(weights(8, 8)), False, False, name="inner")], [taken])
+    otherwise = openvino.Model([op.relu(other)], [other])
+    x = op.parameter([-1, 8], np.float32, name="x")
+    condition = op.greater(op.reduce_sum(x, np.int64([0, 1]), keep_dims=False), np.float32(0))
+    choice = op.if_op(condition.output(0))
+    choice.set_then_body(then)
+    choice.set_else_body(otherwise)
+    choice.set_input(x.output(0), taken, other)
+    chosen = choice.set_output(then.results[0], otherwise.results[0])
+    product = op.matmul(chosen, op.constant(weights(8, 4)), False, False, name="product")
+    whole = openvino.Model([op.add(product, op.constant(weights(1, 4)), name="sum")], [x])
+    compiled = openvino.Core().compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    proof = precision_proof(compiled, whole)
+    assert proof.compute == (("fp32", 1.0),)
+    assert proof.weights == (("fp32", 1.0),)
+
+
+def test_a_recurrent_layer_weighs_more_than_the_quantised_product_behind_it():
+    x = op.parameter([-1, 5, 16], np.float32, name="x")
+    rows = op.gather(op.shape_of(x), np.int64([0]), np.int64(0))
+    state = op.broadcast(np.float32(0), op.concat([rows, np.int64([2, 16])], 0))
+    lengths = op.broadcast(np.int64(5), rows)
+    fed = [op.constant(weights(2, 64, 16)), op.constant(weights(2, 64, 16)), op.constant(weights(2, 64))]
+    lstm = op.lstm_sequence(x, state, state, lengths, *fed, 16, "BIDIRECTIONAL", name="lstm")
+    bounds = (np.float32(-1.0), np.float32(1.0))
+    last = op.fake_quantize(lstm.output(1), *bounds, *bounds, 256)
+    kernel = op.fake_quantize(op.constant(weights(16, 4)), *(np.float32([[edge]]) for edge in bounds * 2), 255)
+    whole = openvino.Model([op.matmul(last, kernel, False, False, name="product")], [x])
+    compiled = openvino.Core().compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert dict(precision_proof(compiled, whole).compute)["fp32"] > 0.9

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +268,49 @@ def test_a_model_of_other_types_has_nothing_to_lower(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="fp16") as caught:
         converted(source, what=job(ports=ports))
     assert "remove the fp16 targets" in caught.value.remedy
+
+
+def half_product(path: Path) -> Path:
+    """A product whose input, weights and output are fp16."""
+    ports = signature(["x:float16:batch,8"], ["y:float16:batch,8"])
+    return write_graph(path, ports, [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.eye(8, dtype=np.float16)})
+
+
+def test_a_model_that_comes_in_the_precision_stays_as_it_is(tmp_path: Path) -> None:
+    source = half_product(tmp_path / "m.onnx")
+    convert(source, tmp_path / "low.onnx", job(), frozenset())
+    assert (tmp_path / "low.onnx").read_bytes() == source.read_bytes()
+    with pytest.raises(BuildError, match="computes in float16, and only fp32 can be made bf16"):
+        convert(source, tmp_path / "low.onnx", job("bf16"), frozenset())
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 2), (1, 2, 0), (0, 2, 1)])
+def test_onnxruntime_loads_a_batch_that_is_transposed_and_multiplied(tmp_path: Path, axes: tuple[int, ...]) -> None:
+    """In fp16 it fuses some of these into what makes it crash, and a crash here would be the server's."""
+    ports = signature(["x:float32:batch,8,8"], ["y:float32:other,rows,8"])
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], name="transpose", perm=axes),
+        helper.make_node("MatMul", ["t", "w"], ["y"], name="product"),
+    ]
+    write_graph(tmp_path / "m.onnx", ports, nodes, weights("w"))
+    convert(tmp_path / "m.onnx", tmp_path / "low.onnx", job(ports=ports), frozenset())
+    load = "import sys, onnxruntime as o; o.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    ran = subprocess.run(
+        [sys.executable, "-c", load, tmp_path / "low.onnx"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    lowered = {node.input[0] for node in onnx.load(tmp_path / "low.onnx").graph.node if node.op_type == "Transpose"}
+    assert lowered == ({"x__fp16"} if axes == (0, 2, 1) else {"x"})
+
+
+def test_tensorrt_gets_its_bf16_without_the_operators_it_lacks(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="product"),
+        helper.make_node("HardSwish", ["a"], ["y"], name="swish"),
+    ]
+    source = write_graph(tmp_path / "m.onnx", PORTS, nodes, weights("w"))
+    for dialect, before in (("tensorrt", "Cast"), ("onnx", "MatMul")):
+        convert(source, tmp_path / "low.onnx", replace(job("bf16"), dialect=dialect), frozenset())
+        made = {name: node for node in onnx.load(tmp_path / "low.onnx").graph.node for name in node.output}
+        (swish,) = [node for node in made.values() if node.op_type == "HardSwish"]
+        assert made[swish.input[0]].op_type == before
