@@ -123,6 +123,7 @@ def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Out
         target=str(plan.target),
         metric=measurement.metric,
     )
+    gate = _computed_lower(gate, plan.target, measurement)
     gate += _share_findings(model.name, plan.target, measurement, prepared)
     said = (*gate, *_batch_findings(model, plan, measurement), *_prepare_findings(model.name, plan.target, prepared))
     fresh = any(outcome.status == "built" for outcome in ended)
@@ -200,6 +201,20 @@ def _batch_findings(model: ModelSpec, plan: TargetPlan, measurement: Measurement
             model.name,
             str(plan.target),
         ),
+    )
+
+
+def _computed_lower(gate: Sequence[Finding], target: Target, measurement: Measurement) -> tuple[Finding, ...]:
+    """A CPU with bf16 units, not the model, made these errors: the backend has no higher precision."""
+    if target.backend != "openvino" or target.precision not in ("fp32", "fp16") or "bf16" not in measurement.compute:
+        return tuple(gate)
+    remedy = (
+        "OpenVINO computes in bf16 on this CPU, and Triton's backend cannot be told not to: use onnxruntime:fp32, or "
+        "allow it in the spec"
+    )
+    return tuple(
+        replace(item, remedy=item.remedy.replace("choose a higher precision, or allow it in the spec", remedy))
+        for item in gate
     )
 
 

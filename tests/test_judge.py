@@ -12,6 +12,7 @@ from builder.findings import Finding
 from builder.judge import (
     ModelState,
     TargetState,
+    _computed_lower,
     _prepare_findings,
     _share_findings,
     candidates,
@@ -187,6 +188,17 @@ def test_the_finding_says_what_was_asked_what_is_there_and_what_to_do() -> None:
     kept = PrepareReport("int8", "onnx", kept_fp32=(KeptNode("layer", "Conv", 3.0),))
     (found,) = _share_findings("m", Target("openvino", "int8"), measured, kept)
     assert "let fewer nodes stay in fp32 with looser gates (accuracy:)" in found.remedy
+
+
+def test_errors_of_bf16_units_are_not_mended_by_a_higher_precision() -> None:
+    found = Finding(
+        "error", "accuracy.cosine", "m", "choose a higher precision, or allow it in the spec: accuracy: {…}"
+    )
+    (told,) = _computed_lower([found], Target("openvino", "fp32"), proven({}, FULLS, "bf16, CPU"))
+    assert told.remedy.startswith("OpenVINO computes in bf16 on this CPU")
+    assert told.remedy.endswith("use onnxruntime:fp32, or allow it in the spec: accuracy: {…}")
+    assert _computed_lower([found], Target("openvino", "fp32"), proven({}, FULLS, "fp32, CPU")) == (found,)
+    assert _computed_lower([found], Target("openvino", "int8"), proven({}, FULLS, "bf16, CPU")) == (found,)
 
 
 def test_what_stays_in_fp32_is_said_by_name() -> None:

@@ -197,6 +197,21 @@ def attention_inputs(ports, rows, length):
     }
 
 
+def test_a_weight_that_several_nodes_share_is_stored_once(tmp_path):
+    """As torch's exporter writes equal weights; else a smaller graph has more bytes, and the clock decides."""
+    nodes = [
+        node("Identity", ["w"], ["v"]),
+        node("MatMul", ["x", "w"], ["a"]),
+        node("MatMul", ["a", "v"], ["y"]),
+    ]
+    before = onnx.load(
+        write_graph(tmp_path / "m.onnx", signature(["x:float32:b,64"], ["y:float32:b,64"]), nodes, {"w": some(64, 64)})
+    )
+    after = TRANSFORMS["clean"].apply(before)
+    assert count_operators(after) == {"MatMul": 2}
+    assert len(after.graph.initializer) == 1
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_each_transform_does_its_work_and_keeps_the_answers(case, tmp_path):
     name, ports, nodes, weights, expected = CASES[case]

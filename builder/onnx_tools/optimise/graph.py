@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Any, Final
 
 from builder.onnx_tools.reading import ModelProto, graphs, opset_of
@@ -137,6 +138,25 @@ def prune(graph: Any) -> None:  # noqa: ANN401 - onnx.GraphProto
         copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in weights]
         del graph.initializer[:]
         graph.initializer.extend(copies)
+
+
+def tie(graph: Any) -> None:  # noqa: ANN401 - onnx.GraphProto
+    """Of equal constants of the main graph keep the first, in place; inner graphs keep what they read."""
+    inner = {name for node in graph.node for name in uses(node) if name not in node.input}
+    held = inner | {value.name for side in (graph.input, graph.output) for value in side}
+    first: dict[bytes, str] = {}
+    same: dict[str, str] = {}
+    for tensor in graph.initializer:
+        if tensor.name not in held:
+            nameless = type(tensor).FromString(tensor.SerializeToString())
+            nameless.ClearField("name")
+            same[tensor.name] = first.setdefault(
+                sha256(nameless.SerializeToString(deterministic=True)).digest(), tensor.name
+            )
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = same.get(name, name)
+    prune(graph)
 
 
 def sort_nodes(graph: Any) -> None:  # noqa: ANN401 - onnx.GraphProto

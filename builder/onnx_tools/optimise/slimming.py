@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from builder.onnx_tools.exported import quiet
-from builder.onnx_tools.optimise.graph import copy_of, reframe
+from builder.onnx_tools.optimise.graph import copy_of, reframe, tie
 from builder.onnx_tools.reading import ModelProto
 
 REWRITES = ("constant_folding", "graph_fusion", "dead_node_elimination", "subexpression_elimination", "weight_tying")
@@ -26,4 +26,5 @@ def slim(model: ModelProto, *, patterns: Collection[str] = (), rewrites: Collect
             skip_fusion_patterns=sorted(set(DEFAULT_FUSION_PATTERNS) - set(patterns)),
             skip_optimizations=sorted(set(REWRITES) - set(rewrites)),
         )
+    tie(after.graph)  # it writes a weight that Identity nodes share once for each of them
     return reframe(model, after)
