@@ -7,11 +7,17 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final
 
 from builder.resources import PACKAGE
 
 NOT_STEP = ("cli", "triton_backends", "_resources", "servers")
 """Folders of the package that no work runs: changing them rebuilds nothing."""
+
+
+IN_PLACE_OF: Final = {"onnxruntime": ("onnxruntime-gpu",)}
+"""Distributions that bring the same package as another one, and are installed in its place."""
+ABSENT: Final = "absent"
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
@@ -21,10 +27,19 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
 
 @cache
 def _version(name: str) -> str:
+    """`1.27.0`, and `1.27.0 (onnxruntime-gpu)` where another distribution stands in: it decides other results."""
+    found = _installed(name)
+    if found != ABSENT:
+        return found
+    others = ((other, _installed(other)) for other in IN_PLACE_OF.get(name, ()))
+    return next((f"{number} ({other})" for other, number in others if number != ABSENT), ABSENT)
+
+
+def _installed(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "absent"
+        return ABSENT
 
 
 @cache

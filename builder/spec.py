@@ -221,6 +221,7 @@ class CudaSpec(Part):
     cudnn_search: Literal["exhaustive", "heuristic", "default"] | None = Field(
         None, description="How a convolution's algorithm is found; exhaustive is the library's own choice"
     )
+    tf32: bool | None = Field(None, description="Multiply fp32 in TF32 where the GPU has it; the library's own is yes")
     cpu_fallback: bool = Field(default=True, description="Run on the CPU where there is no GPU; else refuse to")
 
 

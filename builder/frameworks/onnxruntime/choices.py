@@ -90,6 +90,7 @@ def cuda_words(cuda: Mapping[str, Any]) -> dict[str, str]:
         "arena_extend_strategy": ARENA.get(cuda.get("arena", "")),
         "gpu_mem_limit": cuda.get("memory_limit_bytes"),
         "cudnn_conv_algo_search": CUDNN.get(cuda.get("cudnn_search", "")),
+        "use_tf32": None if cuda.get("tf32") is None else int(cuda["tf32"]),
     }
     return {key: str(value) for key, value in words.items() if value is not None}
 

@@ -20,12 +20,13 @@ WORDS = {
     "optimization": "extended",
     "intra_op_threads": 2,
     "inter_op_threads": 3,
-    "cuda": {"arena": "same_as_requested", "memory_limit_bytes": 1 << 30, "cudnn_search": "heuristic"},
+    "cuda": {"arena": "same_as_requested", "memory_limit_bytes": 1 << 30, "cudnn_search": "heuristic", "tf32": False},
 }
 CUDA_WORDS = {
     "arena_extend_strategy": "kSameAsRequested",
     "gpu_mem_limit": str(1 << 30),
     "cudnn_conv_algo_search": "HEURISTIC",
+    "use_tf32": "0",
 }
 
 
