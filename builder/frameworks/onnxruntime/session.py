@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import BuildError
-from builder.frameworks.onnxruntime.choices import TENSORRT, Choices, provider_options
+from builder.frameworks.onnxruntime.choices import CUDA, TENSORRT, Choices, provider_options
 from builder.measurement import PrecisionProof
 from builder.onnx_tools.precision.proof import prove, prove_as_run
 from builder.onnx_tools.writing import EXTERNAL_FROM_BYTES
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.generic]]
 
 BF16_ONNX: Final = 16
+
+NOT_STARTED: Final = {
+    CUDA: "check nvidia-smi, and install the CUDA and cuDNN libraries that the log names",
+    TENSORRT: "install the TensorRT libraries that the log names (libnvinfer), of the version this onnxruntime was "
+    "made for, where the loader finds them (LD_LIBRARY_PATH)",
+}
+"""Why a provider that this onnxruntime has does not start: its own complaint is in the log of the work."""
 
 TYPES: Final = {
     "tensor(bool)": "bool",
@@ -98,7 +105,7 @@ def load(path: Path, choices: Choices = Choices()) -> Any:  # noqa: ANN401, B008
         raise BuildError(
             f"onnxruntime {onnxruntime.__version__} could not start its {choices.required} and would use "
             f"{session.get_providers()[0]}",
-            remedy="check nvidia-smi and the CUDA libraries that this onnxruntime was made for",
+            remedy=NOT_STARTED[choices.required],
         )
     return session
 

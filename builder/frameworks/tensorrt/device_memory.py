@@ -52,10 +52,11 @@ class DeviceMemory(Protocol):
 
 def available() -> str | None:
     """The package that will be used; None where there is none. Nothing is imported."""
-    return next((name for name in PACKAGES if _installed(name)), None)
+    return next((name for name in PACKAGES if installed(name)), None)
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether there is such a package; it is not imported."""
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:
@@ -165,8 +166,19 @@ class Pycuda:
         self._stream = driver.Stream()
         self.stream = int(self._stream.handle)
 
+    def _call(self, name: str, *arguments: Any) -> Any:  # noqa: ANN401
+        """A function of the driver.
+
+        Raises:
+            BuildError: CUDA says no.
+        """
+        try:
+            return getattr(self._driver, name)(*arguments)
+        except self._driver.Error as error:
+            raise BuildError(str(error)) from error
+
     def allocate(self, size: int) -> int:
-        held = self._driver.mem_alloc(max(size, 1))
+        held = self._call("mem_alloc", max(size, 1))
         self._held[int(held)] = held
         return int(held)
 
@@ -176,7 +188,7 @@ class Pycuda:
     def pinned(self, size: int) -> Bytes:
         import numpy as np
 
-        array: Bytes = self._driver.pagelocked_empty(max(size, 1), np.uint8)
+        array: Bytes = self._call("pagelocked_empty", max(size, 1), np.uint8)
         self._pinned[int(array.ctypes.data)] = array
         return array
 
@@ -184,10 +196,10 @@ class Pycuda:
         self._pinned.pop(int(array.ctypes.data)).base.free()
 
     def to_device(self, address: int, array: Bytes) -> None:
-        self._driver.memcpy_htod_async(address, array, self._stream)
+        self._call("memcpy_htod_async", address, array, self._stream)
 
     def to_host(self, array: Bytes, address: int) -> None:
-        self._driver.memcpy_dtoh_async(array, address, self._stream)
+        self._call("memcpy_dtoh_async", array, address, self._stream)
 
     def wait(self) -> None:
         self._stream.synchronize()

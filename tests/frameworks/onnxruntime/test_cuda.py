@@ -116,7 +116,7 @@ def test_without_the_gpu_the_cpu_takes_over_only_where_it_may(tmp_path: Path) ->
             [sys.executable, "-c", code, path, fallback], env=hidden, capture_output=True, text=True, check=False
         )
 
-    assert run("yes").stdout.strip() == "CPUExecutionProvider"
+    assert run("yes").stdout.split()[-1] == "CPUExecutionProvider", "the library prints its own complaint before"
     refused = run("no")
     assert refused.returncode != 0
     assert f"{BuildError.__name__}: onnxruntime" in refused.stderr

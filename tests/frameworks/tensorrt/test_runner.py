@@ -13,8 +13,16 @@ from small_graphs import conversion, plain_answers, random_inputs, requests_for,
 from tiny_models import LINEAR, linear
 
 from builder.backends import Settings, backend_module
-from builder.errors import MachineError
-from builder.frameworks.tensorrt.device_memory import PACKAGES, available, open_device
+from builder.errors import BuildError, MachineError
+from builder.frameworks.tensorrt.device_memory import (
+    PACKAGES,
+    CudaPython,
+    DeviceMemory,
+    Pycuda,
+    available,
+    installed,
+    open_device,
+)
 from builder.machine import gpu, has_nvidia_gpu
 
 gpu_only = pytest.mark.skipif(gpu() is None, reason="this machine has no NVIDIA GPU")
@@ -35,10 +43,17 @@ def test_without_a_gpu_the_drivers_own_words_are_passed_on() -> None:
     assert "nvidia-smi" in error.value.remedy
 
 
+def device_of(package: str) -> DeviceMemory:
+    if not installed(package):
+        pytest.skip(f"{package} is not installed")
+    return Pycuda() if package == "pycuda" else CudaPython()
+
+
 @pytest.mark.gpu
 @gpu_only
-def test_memory_goes_to_the_device_and_back() -> None:
-    device = open_device()
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_memory_goes_to_the_device_and_back(kind: str) -> None:
+    device = device_of(kind)
     try:
         sent, back = device.pinned(1000), device.pinned(1000)
         sent[:] = np.arange(1000, dtype=np.uint8)
@@ -47,6 +62,18 @@ def test_memory_goes_to_the_device_and_back() -> None:
         device.to_host(back, address)
         device.wait()
         np.testing.assert_array_equal(back, sent)
+    finally:
+        device.close()
+
+
+@pytest.mark.gpu
+@gpu_only
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_more_memory_than_the_device_has_is_the_builds_error(kind: str) -> None:
+    device = device_of(kind)
+    try:
+        with pytest.raises(BuildError, match="out of memory"):
+            device.allocate(1 << 50)
     finally:
         device.close()
 
@@ -102,6 +129,7 @@ def test_sizes_outside_every_profile_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@engines
 @pytest.mark.skipif(backend_module("onnxruntime+tensorrt").missing() is not None, reason="no onnxruntime with TensorRT")
 def test_tensorrt_inside_onnxruntime_answers_like_the_model(tmp_path: Path) -> None:
     linear(tmp_path / "model.onnx")
