@@ -1,4 +1,4 @@
-"""Source → `model.onnx` or `model.pt`, `export.json`, `reference.npz`: its framework is never needed to judge again."""
+"""Source → `model.onnx`, `model.pt` or `step/`, `export.json`, `reference.npz`: enough to judge without its framework."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from builder.samples.sequences import (
     step_pool,
 )
 from builder.samples.split import SplitRule
-from builder.sources import LoadedSource, TorchScriptSource, source_module
+from builder.sources import CodeSource, LoadedSource, TorchScriptSource, source_module
 from builder.tensors import Signature, Tensor
 from builder.work import Export, SamplesRef, SequenceRef
 
@@ -183,6 +183,8 @@ def _write_format(
     signature, requests = reference.signature, (*reference.requests, *reference.extras)
     if word == "torchscript":
         return cast("TorchScriptSource", source).to_torchscript(path, signature=signature, requests=requests)
+    if word == "python":
+        return cast("CodeSource", source).to_python(path, signature=signature)
     return source.to_onnx(path, signature=signature, requests=requests, opset=work.opset, ir_version=work.ir_version)
 
 

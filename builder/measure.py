@@ -145,7 +145,7 @@ def _batch(session: Session, precision: str, report: ExportReport, requests: Seq
     rows = batch_rows(requests, max(sizes))
     if rows is None:
         return BatchProof(proven=False, reason="the samples hold no rows to make batches of")
-    exact = precision == "fp32" and session.compute.startswith("fp32")
+    exact = precision in ("fp32", "native") and session.compute.startswith(("fp32", "Python"))
     tolerance = TOLERANCE if exact else HALF_TOLERANCE
     return prove_batch(session.run, report.signature, rows, sizes, tolerance=tolerance)
 

@@ -10,7 +10,8 @@ EXPORT_FILE = "export.json"
 REFERENCE_FILE = "reference.npz"
 ONNX_FILE = "model.onnx"
 TORCHSCRIPT_FILE = "model.pt"
-FORMAT_FILES = {"onnx": ONNX_FILE, "torchscript": TORCHSCRIPT_FILE}
+STEP_FOLDER = "step"
+FORMAT_FILES = {"onnx": ONNX_FILE, "torchscript": TORCHSCRIPT_FILE, "python": STEP_FOLDER}
 """What an export may write, each where a target needs it and the source can be written so."""
 CALIBRATION_FILE = "calibration.npz"
 CALIBRATION_TABLE = "calibration.json"

@@ -15,6 +15,10 @@ from builder.records import canonical, to_json
 from builder.tensors import Tensor
 
 
+ONLY_PRECISION = {"python": "native"}
+"""Backends that have one precision, which is not fp32."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A backend in Triton's word and a precision: `openvino:fp16`."""
@@ -32,7 +36,7 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Split `BACKEND:PRECISION`; a missing precision is fp32.
+    """Split `BACKEND:PRECISION`; a missing precision is fp32, or the only one that the backend has.
 
     Raises:
         ValueError: the text is no target.
@@ -41,7 +45,16 @@ def parse_target(text: str) -> Target:
     if not backend or ":" in precision:
         msg = f"{text!r} is not BACKEND:PRECISION, for example onnxruntime:fp32"
         raise ValueError(msg)
-    return Target(backend, precision or "fp32")
+    return Target(backend, precision or ONLY_PRECISION.get(backend, "fp32"))
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file or folder that belongs to a step in Python, by the name of the argument that takes its path."""
+
+    name: str
+    path: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,8 @@ class SourceRef:
     """The source model: where it is read, and what decides its content.
 
     `model` is `module:callable` returning the network, `args` its keyword arguments as canonical JSON; `import_root`
-    is put on the import path for it. `digest` covers the files of `path` and the code of `model`.
+    is put on the import path for it. `digest` covers the files of `path` and the code of `model`. A step in Python has a
+    `function` (or class) in the file at `path`, and `files` beside its arguments.
     """
 
     format: str
@@ -60,6 +74,8 @@ class SourceRef:
     import_root: str = ""
     allow_pickle: bool = False
     signature: str | None = None
+    function: str | None = None
+    files: tuple[FileRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +130,11 @@ class SequenceRef:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Source → `model.onnx`, `model.pt` or both, `export.json`, `reference.npz`.
+    """Source → what the targets are made of (`model.onnx`, `model.pt`, `step/`), `export.json`, `reference.npz`.
 
     `inputs` and `outputs` are what the spec declares (empty: what the source itself says; an output of the spec is
     only a name). `opset` and `ir_version` are the highest that the release loads. `formats` are what the targets need,
-    `onnx` or `torchscript`; one that the source cannot be written as fails only the targets that need it.
+    `onnx`, `torchscript` or `python`; one that the source cannot be written as fails only the targets that need it.
     """
 
     source: SourceRef

@@ -66,7 +66,7 @@ class Backend(Protocol):
     GRAPHS: Mapping[str, str]
     """Precision of a target → precision of the ONNX graph it is converted from."""
     FORMAT: str
-    """What it is converted from: `onnx`, prepared by the precision of `GRAPHS`, or `torchscript` as exported."""
+    """What it is converted from: `onnx`, prepared by the precision of `GRAPHS`; `torchscript` or `python` as exported."""
     DIALECT: str
     """The graph it takes: `onnx`, `onnxruntime` (its own operators too), `tensorrt` (int8 without zero points)."""
     LIBRARIES: tuple[str, ...]
@@ -102,11 +102,12 @@ BACKENDS: Final[dict[str, str]] = {
     "onnxruntime+tensorrt": "builder.backends.onnxruntime_tensorrt",
     "openvino": "builder.backends.openvino",
     "pytorch": "builder.backends.pytorch",
+    "python": "builder.backends.python",
     "tensorrt": "builder.backends.tensorrt",
 }
 
 
-NAMES: Final = {"onnx": "ONNX", "torchscript": "TorchScript"}
+NAMES: Final = {"onnx": "ONNX", "torchscript": "TorchScript", "python": "Python code"}
 """Values of `FORMAT`, as people write them."""
 
 

@@ -74,6 +74,13 @@ class TorchScriptSource(LoadedSource, Protocol):
         """Write `path` for Triton's pytorch backend; returns the route taken and notes for the user."""
 
 
+class CodeSource(LoadedSource, Protocol):
+    """A loaded source of a row with `python` in its `FORMATS`."""
+
+    def to_python(self, path: Path, *, signature: Signature) -> tuple[str, tuple[str, ...]]:
+        """Write the folder `path` for Triton's python backend; returns the route taken and notes for the user."""
+
+
 class Source(Protocol):
     """A module of this folder."""
 
@@ -82,7 +89,7 @@ class Source(Protocol):
     EXTRA: str
     """The extra of build-repo that installs them; empty where the core has them."""
     FORMATS: tuple[str, ...]
-    """What a loaded source can be written as, if the model allows: `onnx`, `torchscript`."""
+    """What a loaded source can be written as, if the model allows: `onnx`, `torchscript`, `python`."""
 
     def recognise(self, path: Path) -> bool:
         """By content, cheaply, with no framework imported."""
@@ -112,6 +119,7 @@ SOURCES: Final[dict[str, str]] = {
     "tf_saved_model": "builder.sources.tf_saved_model",
     "keras": "builder.sources.keras_model",
     "tf_checkpoint": "builder.sources.tf_checkpoint",
+    "python": "builder.sources.python_step",
 }
 """Word in the spec → module. The order is the order in which a file's content is tried."""
 

@@ -42,7 +42,8 @@ Json = dict[str, Any]
 TRITON_WORDS: Final = {"onnxruntime+tensorrt": "onnxruntime"}
 """Targets that are not named as their backend, and its word."""
 CAN_BATCH: Final = {
-    "onnxruntime": True, "onnxruntime+tensorrt": True, "openvino": False, "pytorch": True, "tensorrt": True,
+    "onnxruntime": True, "onnxruntime+tensorrt": True, "openvino": False, "pytorch": True, "python": True,
+    "tensorrt": True,
 }  # fmt: skip
 """Whether max_batch_size > 0 is safe in the native backend for requests of any size."""
 PLATFORM: Final = {"pytorch": "pytorch_libtorch", "tensorrt": "tensorrt_plan"}
@@ -52,6 +53,7 @@ KINDS: Final = {
     "onnxruntime+tensorrt": {"auto": "KIND_GPU", "gpu": "KIND_GPU"},
     "openvino": {"auto": "KIND_CPU", "cpu": "KIND_CPU"},
     "pytorch": {"auto": "KIND_CPU", "cpu": "KIND_CPU", "gpu": "KIND_GPU"},
+    "python": {"auto": "KIND_CPU", "cpu": "KIND_CPU", "gpu": "KIND_GPU"},
     "tensorrt": {"auto": "KIND_GPU", "gpu": "KIND_GPU"},
 }
 

@@ -1,0 +1,99 @@
+"""Triton's python backend: a step in Python code, run by the interpreter of the server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from builder.backends import Conversion, Settings
+from builder.errors import BuildError
+from builder.measurement import PrecisionProof
+from builder.onnx_tools.files import link_file
+from builder.resources import PACKAGE
+from builder.tensors import Signature
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+GRAPHS = {"native": "native"}
+"""Code has the precision it has."""
+FORMAT = "python"
+DIALECT = ""
+LIBRARIES = ("numpy",)
+EXTRA = ""
+FILENAME = "model.py"
+CAN_BATCH = True
+DEFERS = False
+
+WRAPPER: Final = PACKAGE / "frameworks" / "python" / "model.py"
+
+
+def missing() -> tuple[str, str] | None:
+    """Nothing: Python is here."""
+    return None
+
+
+def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 - the same in every release
+    """A type that numpy lacks."""
+    for tensor in signature.tensors:
+        if tensor.dtype == "bfloat16":
+            return f"tensor '{tensor.name}': TYPE_BF16 not currently supported, since numpy has no such type"
+    return None
+
+
+def convert(job: Conversion, out: Path) -> Signature:
+    """The step's files as they were exported, and beside them the model that runs them."""
+    for file in sorted(item for item in job.model.rglob("*") if item.is_file()):
+        target = out / file.relative_to(job.model)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link_file(file, target)
+    shutil.copyfile(WRAPPER, out / FILENAME)
+    return job.signature
+
+
+class PythonSession:
+    """The step run in this process as the server runs it, but for the packages: those of this Python are here already."""
+
+    def __init__(self, folder: Path) -> None:
+        from builder.frameworks.python.model import ContractError, Step, StepError
+
+        try:
+            self._step = Step(folder)
+        except (StepError, ContractError) as error:
+            raise BuildError(
+                f"the step does not load from the folder that the server gets: {error}",
+                remedy="a file that it reads must be copied with it: source: {files: {NAME: PATH}} in the spec",
+            ) from error
+
+    @property
+    def compute(self) -> str:
+        return "Python, CPU"
+
+    def run(self, inputs: Arrays) -> Arrays:
+        return self._step.run({name: array.copy() for name, array in inputs.items()})
+
+    def precision_proof(self) -> PrecisionProof | None:
+        """Nobody can tell what code computes in."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def open_session(folder: Path, signature: Signature, settings: Settings) -> PythonSession:  # noqa: ARG001
+    """Load `folder/model.py`'s step.
+
+    Raises:
+        BuildError: its code fails.
+    """
+    return PythonSession(folder)
+
+
+def config_fields(settings: Settings) -> Mapping[str, Any]:  # noqa: ARG001 - nothing to set
+    """None."""
+    return {}
