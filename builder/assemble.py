@@ -258,6 +258,7 @@ def _portable_spec(spec: RepoSpec) -> object:
     for model in data["models"]:
         model["source"].pop("path")
         model["source"].pop("import_root")
+        model["source"]["files"] = sorted(model["source"]["files"])
         for key in ("samples", "class_names"):
             if model.get(key):
                 model[key] = "given"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from builder.errors import SpecError
+from builder.frameworks.python.code import read_code
 from builder.frameworks.pytorch.files import foreign_names
 
 LOCATION: Final = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
@@ -80,6 +81,16 @@ def callable_digest(model: str, import_root: Path) -> str:
     if installed:
         return hashlib.sha256(installed.encode()).hexdigest()
     return _found_elsewhere(top, model, import_root)
+
+
+def step_digest(path: Path) -> str:
+    """The digest of a step's file and of the files of its folder that it imports.
+
+    Raises:
+        SpecError: one is no Python.
+    """
+    code = read_code(path)
+    return _files_digest(code.folder, [code.folder / name for name in code.files])
 
 
 def pickled_code_digest(path: Path, import_root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Source → `model.onnx`, `model.pt` or `step/`, `export.json`, `reference.npz`: enough to judge without its framework."""
+"""Source → `model.onnx`, `model.pt` or `step/`, with `export.json`, `reference.npz`: its framework is done with."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from builder import defaults
 from builder.backends import backend_module, device_bound, refuses_source
-from builder.code_digest import callable_digest, path_digest, pickled_code_digest
+from builder.code_digest import callable_digest, path_digest, pickled_code_digest, step_digest
 from builder.compare import Gates, gates_of
 from builder.errors import MachineError, SpecError
 from builder.libraries import code_digest, library_versions
@@ -24,6 +24,7 @@ from builder.tensors import Tensor
 from builder.work import (
     Convert,
     Export,
+    FileRef,
     Measure,
     Prepare,
     Quantization,
@@ -293,12 +294,14 @@ def _source(model: ModelSpec) -> SourceRef:
     found = SourceRef(
         format=_format(model),
         path=str(source.path),
-        digest=path_digest(source.path),
+        digest=step_digest(source.path) if _format(model) == "python" else path_digest(source.path),
         model=source.model,
         args=json.dumps(source.args, sort_keys=True),
         import_root=str(root),
         allow_pickle=source.allow_pickle,
         signature=source.signature,
+        function=source.function,
+        files=tuple(FileRef(name, str(path), path_digest(path)) for name, path in sorted(source.files.items())),
     )
     _screen(model, found)
     if source.model:

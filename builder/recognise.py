@@ -14,7 +14,7 @@ from builder.sources import SOURCES, source_module
 ACCEPTED: Final = (
     "accepted are ONNX files, TorchScript files, PyTorch state dicts (.pt, .pth, .safetensors), torch.export programs "
     "(.pt2), Hugging Face model directories, scikit-learn and PyTorch pickles (only where the spec allows them), "
-    "TensorFlow SavedModels, Keras models (.keras, .h5), and TensorFlow checkpoints"
+    "TensorFlow SavedModels, Keras models (.keras, .h5), TensorFlow checkpoints, and steps in Python (.py)"
 )
 SHOWN: Final = 3
 ALIKE: Final = 0.8

@@ -74,6 +74,14 @@ def check_callable(text: str) -> str:
     return text
 
 
+def check_identifier(text: str) -> str:
+    """A name in Python."""
+    if not text.isidentifier():
+        msg = f"{text!r} is no name in Python: letters, digits and '_'"
+        raise ValueError(msg)
+    return text
+
+
 ModelName = Annotated[str, AfterValidator(check_name)]
 Release = Annotated[str, BeforeValidator(check_release)]
 Dim = Annotated[int | str, BeforeValidator(check_dim)]
@@ -98,6 +106,13 @@ class SourceSpec(Part):
     allow_pickle: bool = Field(default=False, description="Allow files that can run code when opened")
     import_root: Path | None = Field(
         None, strict=False, description="Folder from which the callable is imported; the spec file's own when left out"
+    )
+    function: Annotated[str, AfterValidator(check_identifier)] | None = Field(
+        None, description="A step in Python: the function, or the class whose object is called; run when left out"
+    )
+    files: dict[Annotated[str, AfterValidator(check_identifier)], Annotated[Path, Field(strict=False)]] = Field(
+        default_factory=dict,
+        description="A step in Python: files that are served with it, by the argument that gets the path",
     )
 
 

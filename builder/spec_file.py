@@ -18,6 +18,7 @@ from builder.recognise import find_model, recognise
 from builder.releases import get_release
 from builder.sources import SOURCES
 from builder.spec import LONGEST_NAME, ZERO, ModelSpec, RepoSpec, SequenceSpec, SourceSpec
+from builder.spec_steps import default_serve, default_targets, step_problems, without_targets
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, line_of, parse_yaml, path_text
 
@@ -75,7 +76,9 @@ def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str,
         data = {**data, "triton": overrides["triton"]}
     words = {key: value for key, value in overrides.items() if key != "triton"}
     if words and isinstance(data.get("models"), list):
-        models = [{**model, **words} if isinstance(model, dict) else model for model in data["models"]]
+        models = [
+            {**item, **without_targets(item, words)} if isinstance(item, dict) else item for item in data["models"]
+        ]
         data = {**data, "models": models}
     return data
 
@@ -162,9 +165,11 @@ def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
         if model.targets == ():
             yield Problem((*here, "targets"), "the list is empty; leave the key out for the defaults")
         yield from _target_problems(model.targets or (), (*here, "targets"))
-        targets = model.targets or spec.defaults.targets
-        if model.serve is not None or not _is_word(spec.defaults.serve):
-            yield from _serve_problems(model.serve or spec.defaults.serve, targets, (*here, "serve"))
+        targets = model.targets or default_targets(model, spec)
+        serve = model.serve or default_serve(model, spec)
+        if model.serve is not None or not _is_word(serve):
+            yield from _serve_problems(serve, targets, (*here, "serve"))
+        yield from (Problem((*here, *place), text, cure) for place, text, cure in step_problems(model, folder))
         yield from _file_problems(model, folder, here)
         yield from _sequence_problems(model, folder, here)
 
@@ -298,13 +303,14 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
                     "path": path,
                     "format": source.format or recognise(path),
                     "import_root": _absolute(folder / (source.import_root or "")),
+                    "files": {name: _absolute(folder / path) for name, path in source.files.items()},
                 }
             ),
             "samples": samples and samples.model_copy(update={"path": _absolute(folder / samples.path)}),
             "class_names": model.class_names and _absolute(folder / model.class_names),
             "sequence": model.sequence and _completed_sequence(model.sequence, folder),
-            "targets": tuple(str(parse_target(text)) for text in model.targets or given.targets),
-            "serve": _serve_word(model.serve or given.serve),
+            "targets": tuple(str(parse_target(text)) for text in model.targets or default_targets(model, spec)),
+            "serve": _serve_word(model.serve or default_serve(model, spec)),
             "accuracy": model.accuracy or given.accuracy,
             "optimize": model.optimize or given.optimize,
             "quantization": model.quantization or given.quantization,

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from builder.records import canonical, to_json
 from builder.tensors import Tensor
 
-
 ONLY_PRECISION = {"python": "native"}
 """Backends that have one precision, which is not fp32."""
 
@@ -62,8 +61,8 @@ class SourceRef:
     """The source model: where it is read, and what decides its content.
 
     `model` is `module:callable` returning the network, `args` its keyword arguments as canonical JSON; `import_root`
-    is put on the import path for it. `digest` covers the files of `path` and the code of `model`. A step in Python has a
-    `function` (or class) in the file at `path`, and `files` beside its arguments.
+    is put on the import path for it. `digest` covers the files of `path` and the code of `model`. A step in Python has
+    a `function` (or class) in the file at `path`, and `files` beside its arguments.
     """
 
     format: str

@@ -2,7 +2,8 @@
 
 An `.npz` holds either arrays named like the inputs (one request), or `INDEX/INPUT` for several requests with `rows`
 (rows of each, 0: no batch axis) and, for a model with states, `sequence` (the sequence that each is a step of, in
-order). Strings are unicode, bfloat16 its bits as uint16. Requests of more rows than the model's max_batch_size are cut.
+order). Strings are unicode, or all their bytes with `lengths/NAME` beside them; bfloat16 is its bits as uint16.
+Requests of more rows than the model's max_batch_size are cut.
 A model with a sequence batcher is sent sequences; where the payload knows none, each request is one of a single step.
 """
 
@@ -82,7 +83,7 @@ def load_requests(target: Target, client: Any, model: str, payloads: Sequence[st
     if file is None:
         return made_up(target, client, model, ports, limit, stateful=stateful)
     with np.load(file, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+        arrays = unpacked({name: stored[name] for name in stored.files})
     names = {port["name"] for port in ports}
     groups = [(arrays, None)] if names <= set(arrays) else grouped(arrays, names, file)
     # The sequence batcher takes single rows.
@@ -91,6 +92,18 @@ def load_requests(target: Target, client: Any, model: str, payloads: Sequence[st
     if not requests:
         raise ValueError(f"{file} holds no request")
     return flagged(requests, arrays.get("sequence")) if stateful else requests
+
+
+def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With the strings that are stored as all their bytes and, under `lengths/NAME`, their lengths."""
+    found = {name: array for name, array in arrays.items() if not name.startswith("lengths/")}
+    for key in arrays.keys() - found.keys():
+        lengths, whole = arrays[key], arrays[key.removeprefix("lengths/")].tobytes()
+        ends = np.cumsum(lengths.ravel()).tolist()
+        texts = np.empty(lengths.size, dtype=np.object_)
+        texts[:] = [whole[end - size : end] for size, end in zip(lengths.ravel().tolist(), ends, strict=True)]
+        found[key.removeprefix("lengths/")] = texts.reshape(lengths.shape)
+    return found
 
 
 def flagged(requests: Sequence[PreparedRequest], numbers: np.ndarray | None) -> list[PreparedRequest]:

@@ -66,7 +66,7 @@ class Backend(Protocol):
     GRAPHS: Mapping[str, str]
     """Precision of a target → precision of the ONNX graph it is converted from."""
     FORMAT: str
-    """What it is converted from: `onnx`, prepared by the precision of `GRAPHS`; `torchscript` or `python` as exported."""
+    """What it is converted from: `onnx`, prepared by the precision of `GRAPHS`; `torchscript`, `python` as exported."""
     DIALECT: str
     """The graph it takes: `onnx`, `onnxruntime` (its own operators too), `tensorrt` (int8 without zero points)."""
     LIBRARIES: tuple[str, ...]

@@ -57,7 +57,7 @@ def convert(job: Conversion, out: Path) -> Signature:
 
 
 class PythonSession:
-    """The step run in this process as the server runs it, but for the packages: those of this Python are here already."""
+    """The step run in this process as the server runs it, but for the packages: this Python has its own."""
 
     def __init__(self, folder: Path) -> None:
         from builder.frameworks.python.model import ContractError, Step, StepError

@@ -18,6 +18,7 @@ from builder.live.wire import ensure_alive, request_finding, served_batching, sh
 from builder.measurement import OutputError
 from builder.samples import Request
 from builder.samples.recut import joined, split_rows
+from builder.samples.strings import array_bytes
 from builder.servers import Endpoint
 from builder.tensors import Signature, Tensor
 from builder.triton_client import PROTOCOLS, SPELLED, Client, Protocol, RequestFailedError, offered, open_client
@@ -151,7 +152,7 @@ def _send(client: Client, model: str, signature: Signature, request: Request, se
 
 
 def _largest_body(request: Request, served: Served) -> int:
-    return max(sum(array.nbytes for array in piece.values()) for piece in split_rows(request, served.max_batch_size))
+    return max(sum(map(array_bytes, piece.values())) for piece in split_rows(request, served.max_batch_size))
 
 
 def _body_finding(size: int, refusal: str, model: str, subject: LiveSubject) -> Finding:

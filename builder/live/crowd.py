@@ -15,6 +15,7 @@ from builder.live.records import LiveCondition, LiveSubject, LiveTask, Phase, Se
 from builder.live.wire import ensure_alive, request_finding, served_batching, settled, shaped_like
 from builder.measurement import OutputError
 from builder.samples.recut import Job, cut_jobs, row_pools, whole_jobs
+from builder.samples.strings import array_bytes
 from builder.triton_client import (
     REQUEST_TIMEOUT_S,
     Protocol,
@@ -108,7 +109,7 @@ def _plan(task: LiveTask, served: Served, pace_s: float) -> _Plan:
 def _crowd_sizes(subject: LiveSubject, served: Served, pace_s: float) -> tuple[int, ...]:
     if pace_s > SLOW_S:
         return (FEW_CLIENTS,)
-    largest = max(sum(array.nbytes for array in request.inputs.values()) for request in subject.requests)
+    largest = max(sum(map(array_bytes, request.inputs.values())) for request in subject.requests)
     room = max(FEW_CLIENTS, IN_FLIGHT_BYTES // max(1, largest))
     return tuple(dict.fromkeys(min(clients, room) for clients in (CLIENTS if served.batches else CLIENTS[:1])))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from builder.samples import Request, storable
+from builder.samples.strings import array_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ def save_payload(file: Path, requests: Sequence[Request]) -> None:
         members["sequence"] = np.asarray([request.sequence for request in chosen], np.int64)
     for index, request in enumerate(chosen):
         for name, array in request.inputs.items():
-            members[f"{index}/{name}"] = storable(np.asarray(array))
+            members |= storable(f"{index}/{name}", np.asarray(array))
     np.savez(file, **members)  # type: ignore[arg-type]
 
 
@@ -36,7 +37,7 @@ def _within(requests: Sequence[Request], limit: int) -> list[Request]:
     chosen: list[Request] = []
     total = 0
     for request in requests:
-        total += sum(array.nbytes for array in request.inputs.values())
+        total += sum(map(array_bytes, request.inputs.values()))
         if chosen and total > limit:
             break
         chosen.append(request)

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
+from builder.samples.strings import pack, unpack
 from builder.tensors import Signature
+
+LENGTHS = "lengths/"
+"""Before the name of an array of strings: the array of their lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def save_requests(path: Path, signature: Signature, requests: Sequence[Request])
     for index, request in enumerate(requests):
         for side, tensors, arrays in _sides(signature, request):
             for place, tensor in enumerate(tensors):
-                members[f"{index}.{side}.{place}"] = storable(np.asarray(arrays[tensor.name]))
+                members |= storable(f"{index}.{side}.{place}", np.asarray(arrays[tensor.name]))
         if request.labels is not None:
             members[f"{index}.labels"] = np.asarray(request.labels)
     np.savez(path, **members)  # type: ignore[arg-type]
@@ -56,11 +60,11 @@ def load_requests(path: Path, signature: Signature) -> tuple[Request, ...]:
         return tuple(
             Request(
                 inputs={
-                    tensor.name: _usable(stored[f"{index}.in.{place}"], tensor.dtype)
+                    tensor.name: _usable(stored, f"{index}.in.{place}", tensor.dtype)
                     for place, tensor in enumerate(signature.inputs)
                 },
                 outputs={
-                    tensor.name: _usable(stored[f"{index}.out.{place}"], tensor.dtype)
+                    tensor.name: _usable(stored, f"{index}.out.{place}", tensor.dtype)
                     for place, tensor in enumerate(signature.outputs)
                 },
                 rows=int(rows),
@@ -88,21 +92,23 @@ def _sides(signature: Signature, request: Request):  # type: ignore[no-untyped-d
     return (("in", signature.inputs, request.inputs), ("out", signature.outputs, request.outputs))
 
 
-def storable(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Strings as unicode, bfloat16 as its bits: both load without pickle."""
+def storable(name: str, array: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
+    """The members of an `.npz` that hold it: strings as bytes and their lengths, bfloat16 as its bits."""
     import numpy as np
 
-    if array.dtype.kind in "OS":
-        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
-        return np.asarray(texts, dtype=np.str_).reshape(array.shape)
+    if array.dtype.kind in "OSU":
+        content, lengths = pack(array)
+        return {name: content, f"{LENGTHS}{name}": lengths}
     if array.dtype.name == "bfloat16":
-        return array.view(np.uint16)
-    return array
+        return {name: array.view(np.uint16)}
+    return {name: array}
 
 
-def _usable(array: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
+def _usable(stored: Mapping[str, NDArray[np.generic]], name: str, dtype: str) -> NDArray[np.generic]:
+    array = stored[name]
     if dtype == "string":
-        return array.astype(object)
+        # Earlier versions stored unicode.
+        return unpack(array, stored[f"{LENGTHS}{name}"]) if f"{LENGTHS}{name}" in stored else array.astype(object)
     if dtype == "bfloat16":
         import ml_dtypes
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.generic]]
 
 from builder.samples import Request
+from builder.samples.strings import array_bytes
 
 POOL_BYTES: Final = 64 << 20
 """Inputs kept of one group of rows: enough to mix, little enough for any machine."""
@@ -104,7 +105,7 @@ def _row_form(request: Request) -> object:
 
 
 def _size_bytes(request: Request) -> int:
-    return sum(array.nbytes for array in request.inputs.values())
+    return sum(map(array_bytes, request.inputs.values()))
 
 
 def _taken(arrays: Arrays, indices: tuple[int, ...] | None) -> Arrays:

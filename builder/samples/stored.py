@@ -10,6 +10,7 @@ from typing import Final
 from builder.cache import Cache
 from builder.measurement import REFERENCE_FILE, ExportReport
 from builder.samples import Request, load_requests, save_requests, sequences_of
+from builder.samples.strings import array_bytes
 
 MAX_BYTES: Final = 24 << 20
 MAX_REQUESTS: Final = 24
@@ -63,4 +64,4 @@ def _whole_sequences(sequences: Sequence[Sequence[Request]]) -> list[Request]:
 
 
 def _size(request: Request) -> int:
-    return sum(array.nbytes for arrays in (request.inputs, request.outputs) for array in arrays.values())
+    return sum(array_bytes(array) for arrays in (request.inputs, request.outputs) for array in arrays.values())

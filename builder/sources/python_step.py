@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from builder.errors import BuildError, SpecError
+from builder.errors import SpecError
 from builder.frameworks.python.code import callables, parse, read_code
 from builder.records import to_json
 from builder.samples import Request
@@ -36,11 +36,9 @@ def describe(path: Path) -> Description:
     """The functions and classes that could be the step, with their arguments; nothing is run."""
     found = callables(parse(path))
     shown = "; ".join(f"{name}({', '.join(arguments)})" for name, arguments in found.items())
-    notes = (
-        f"a step in Python: {shown or 'no public function'}",
-        "the file does not say what goes in: inputs: gives names, dtypes and shapes; function: names the function, "
-        "where it is not called run",
-    )
+    missing = "the file does not say what goes in: inputs: gives names, dtypes and shapes"
+    default = "function: names the function where it is not called run"
+    notes = (f"a step in Python: {shown or 'no public function'}", f"{missing}; {default}")
     return Description(format="python", signature=None, notes=notes)
 
 
@@ -117,8 +115,8 @@ class PythonStep:
     def to_onnx(
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int
     ) -> tuple[str, tuple[str, ...]]:
-        """Code is no graph."""
-        raise BuildError("a step in Python cannot be written as ONNX", remedy="its only target is python:native")
+        """Code is no graph: `FORMATS` says so, and nobody asks."""
+        raise NotImplementedError(path, signature, requests, opset, ir_version)
 
     def to_python(self, path: Path, *, signature: Signature) -> tuple[str, tuple[str, ...]]:
         """The step's files, and `step.json` that says how they are called."""

@@ -67,7 +67,9 @@ def parse(file: Path) -> ast.Module:
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise SpecError(f"{file.name}{line}: {said}", remedy="the file must be Python that this version reads") from error
+        raise SpecError(
+            f"{file.name}{line}: {said}", remedy="the file must be Python that this version reads"
+        ) from error
 
 
 def callables(tree: ast.Module) -> dict[str, tuple[str, ...]]:
@@ -77,8 +79,9 @@ def callables(tree: ast.Module) -> dict[str, tuple[str, ...]]:
         if isinstance(node, ast.FunctionDef):
             found[node.name] = _arguments(node)
         elif isinstance(node, ast.ClassDef):
-            calls = (item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__call__")
-            found |= {node.name: _arguments(item)[1:] for item in calls}
+            methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+            if "__call__" in methods:
+                found[node.name] = _arguments(methods["__call__"])[1:]
     return {name: arguments for name, arguments in found.items() if not name.startswith("_")}
 
 
@@ -96,7 +99,9 @@ def _imports(tree: ast.Module, inside: str) -> Iterator[tuple[int, str, bool]]:
             for alias in node.names:
                 yield node.lineno, alias.name, node in certain
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join((*package[: len(package) - node.level + 1], node.module or "")) if node.level else node.module
+            base = (
+                ".".join((*package[: len(package) - node.level + 1], node.module or "")) if node.level else node.module
+            )
             for alias in node.names:
                 yield node.lineno, f"{base}.{alias.name}".lstrip("."), node in certain
 

@@ -1,7 +1,7 @@
 """A step in Python code as a model of Triton's python backend; `step.json` beside it says whose code it runs.
 
-This file is copied into the model's version folder as it is. It needs numpy, and in the server its utilities; build-repo
-runs the same code in its own process, where the answers to the samples come from.
+This file is copied into the model's version folder as it is. It needs numpy, and in the server its utilities. The same
+code runs in build-repo's own process, where the answers to the samples come from.
 
 The callable gets keyword arguments named like the inputs: numpy arrays, strings as object arrays of bytes. It returns
 one array, a tuple of arrays in the order of the outputs, or a dict of them.
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 Native = Any
-"""An object of the server's utilities, which bring no types."""
+"""An object of the step's code or of the server's utilities, which bring no types."""
 
 
 class StepError(Exception):
@@ -36,7 +36,7 @@ class ContractError(Exception):
     """The step's code can be loaded or gives an answer, but not what a step must be or give."""
 
 
-def load_callable(file: Path, function: str, arguments: Json) -> Any:
+def load_callable(file: Path, function: str, arguments: Json) -> Native:
     """The function of the file, or of a class one object made with the arguments.
 
     Raises:
@@ -61,7 +61,7 @@ def load_callable(file: Path, function: str, arguments: Json) -> Any:
     return lambda **inputs: found(**inputs, **arguments)
 
 
-def _import(file: Path) -> Any:
+def _import(file: Path) -> Native:
     name = file.stem if file.stem not in sys.modules else f"step_{file.stem}_{abs(hash(str(file)))}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -90,7 +90,7 @@ def said(error: BaseException, folder: Path) -> str:
     return f"{text} ({Path(last.filename).relative_to(folder)}, line {last.lineno}: {last.line})"
 
 
-def call(function: Any, inputs: Arrays, folder: Path) -> Any:
+def call(function: Native, inputs: Arrays, folder: Path) -> Native:
     """The callable's own answer.
 
     Raises:
@@ -102,7 +102,7 @@ def call(function: Any, inputs: Arrays, folder: Path) -> Any:
         raise StepError(said(error, folder)) from error
 
 
-def named(result: Any, names: "tuple[str, ...] | None") -> Arrays:
+def named(result: Native, names: "tuple[str, ...] | None") -> Arrays:
     """An answer as arrays by name; without names a dict names them itself and others are numbered.
 
     Raises:
@@ -112,7 +112,9 @@ def named(result: Any, names: "tuple[str, ...] | None") -> Arrays:
         wanted = tuple(map(str, result)) if names is None else names
         missing = [name for name in wanted if name not in result]
         if missing:
-            msg = f"it returned a dict without {', '.join(missing)}; it holds {', '.join(map(str, result)) or 'nothing'}"
+            msg = (
+                f"it returned a dict without {', '.join(missing)}; it holds {', '.join(map(str, result)) or 'nothing'}"
+            )
             raise ContractError(msg)
         return {name: as_array(name, result[name]) for name in wanted}
     values = tuple(result) if isinstance(result, (tuple, list)) else (result,)
@@ -123,7 +125,7 @@ def named(result: Any, names: "tuple[str, ...] | None") -> Arrays:
     return {name: as_array(name, value) for name, value in zip(wanted, values, strict=True)}
 
 
-def as_array(name: str, value: Any) -> Array:
+def as_array(name: str, value: Native) -> Array:
     """A numpy array; strings as objects, each of bytes.
 
     Raises:
@@ -231,7 +233,7 @@ class TritonPythonModel:
         return {name: array if self.step.inputs[name]["shape"] else array.reshape(()) for name, array in arrays.items()}
 
     def _together(self, members: list[int], inputs: list[Arrays]) -> "dict[int, Arrays | str]":
-        """Answers, or what went wrong: where a merged call fails, each request is asked alone to find the guilty one."""
+        """Answers, or what went wrong: where a merged call fails, each request is asked alone, to find the guilty."""
         if len(members) == 1:
             return {members[0]: self._alone(inputs[members[0]])}
         parts = [inputs[index] for index in members]
