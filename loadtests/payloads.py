@@ -150,7 +150,7 @@ def cut(
     group: Mapping[str, np.ndarray], rows: int | None, ports: Sequence[Mapping[str, Any]], limit: int
 ) -> list[PreparedRequest]:
     """Pieces of at most max_batch_size rows; whole where the server does not batch."""
-    whole = [Port(port["name"], port["datatype"], wire(group[port["name"]], port["datatype"])) for port in ports]
+    whole = [Port(port["name"], port["datatype"], wire(fitted(group, port), port["datatype"])) for port in ports]
     if limit == 0:
         return [PreparedRequest(tuple(whole), rows or 0)]
     total = whole[0].array.shape[0]
@@ -161,6 +161,13 @@ def cut(
         )
         for start in range(0, total, limit)
     ]
+
+
+def fitted(group: Mapping[str, np.ndarray], port: Mapping[str, Any]) -> np.ndarray:
+    """A vector of rows travels as [N, 1] where the server batches."""
+    array = group[port["name"]]
+    column = array.ndim == 1 and [int(dim) for dim in port.get("shape", [])] == [-1, 1]
+    return array.reshape(-1, 1) if column else array
 
 
 def wire(array: np.ndarray, datatype: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from builder.findings import Finding
 from builder.live.crowd import check_crowd
 from builder.live.records import LiveCondition, LiveResult, LiveSubject, LiveTask, Phase, Served
 from builder.live.sequences import check_sequence_crowd, check_sequences_alone
-from builder.live.wire import ensure_alive, request_finding, served_batching, shaped_like
+from builder.live.wire import as_sent, ensure_alive, request_finding, served_batching, shaped_like
 from builder.measurement import OutputError
 from builder.samples import Request
 from builder.samples.recut import joined, split_rows
@@ -148,7 +148,8 @@ def _answer(
 
 def _send(client: Client, model: str, signature: Signature, request: Request, served: Served) -> Arrays:
     pieces = split_rows(request, served.max_batch_size)
-    return shaped_like(request.outputs, joined([client.infer(model, signature, piece) for piece in pieces]))
+    answers = [client.infer(model, signature, as_sent(piece, served)) for piece in pieces]
+    return shaped_like(request.outputs, joined(answers), served)
 
 
 def _largest_body(request: Request, served: Served) -> int:

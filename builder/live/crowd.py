@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from builder.compare import compare_outputs, merge_errors
 from builder.findings import Finding
 from builder.live.records import LiveCondition, LiveSubject, LiveTask, Phase, Served
-from builder.live.wire import ensure_alive, request_finding, served_batching, settled, shaped_like
+from builder.live.wire import as_sent, ensure_alive, request_finding, served_batching, settled, shaped_like
 from builder.measurement import OutputError
 from builder.samples.recut import Job, cut_jobs, row_pools, whole_jobs
 from builder.samples.strings import array_bytes
@@ -51,6 +51,7 @@ class _Plan:
     """What every client of the crowd needs to know."""
 
     task: LiveTask
+    served: Served
     limit: int | None
     timeout_s: float
     least: int
@@ -103,7 +104,7 @@ def _plan(task: LiveTask, served: Served, pace_s: float) -> _Plan:
         limit = min(largest, max(1, served.max_batch_size // 2)) if served.max_batch_size else largest
         subject = LiveSubject(subject.signature, row_pools(subject.requests), True, subject.target)
     timeout_s = max(REQUEST_TIMEOUT_S, 4 * CLIENTS[0] * pace_s)
-    return _Plan(replace(task, subject=subject), limit, timeout_s, 1 if pace_s > SLOW_S else LEAST)
+    return _Plan(replace(task, subject=subject), served, limit, timeout_s, 1 if pace_s > SLOW_S else LEAST)
 
 
 def _crowd_sizes(subject: LiveSubject, served: Served, pace_s: float) -> tuple[int, ...]:
@@ -135,7 +136,7 @@ def _run_client(plan: _Plan, protocol: Protocol, number: int, gate: threading.Ba
         while seen.requests < MOST and (seen.requests < plan.least or time.perf_counter() < deadline):
             job = next(jobs)
             try:
-                answer = client.infer(plan.task.model, signature, job.inputs())
+                answer = client.infer(plan.task.model, signature, as_sent(job.inputs(), plan.served))
             except RequestFailedError as error:
                 seen.failure = error
                 break
@@ -157,9 +158,8 @@ def _jobs(plan: _Plan, number: int) -> Iterator[Job]:
 def _compare_waiting(seen: _Findings, plan: _Plan) -> None:
     for job, answer in seen.waiting:
         source = job.outputs()
-        errors = compare_outputs(
-            plan.task.subject.signature, [source], [shaped_like(source, answer)], scales=plan.task.scales
-        )
+        got = shaped_like(source, answer, plan.served)
+        errors = compare_outputs(plan.task.subject.signature, [source], [got], scales=plan.task.scales)
         seen.measured.setdefault(job.rows, []).append(errors)
     seen.waiting.clear()
     seen.waiting_bytes = 0

@@ -28,12 +28,26 @@ def served_batching(client: Client, model: str) -> Served:
     return Served(size, size > 1 and config.get("dynamic_batching") is not None)
 
 
-def shaped_like(sources: Arrays, answers: Arrays) -> Arrays:
-    """Answers with the scalars back that travel as [1]."""
+def as_sent(inputs: Arrays, served: Served) -> Arrays:
+    """Arrays that have a batch axis only travel as [N, 1] where the server batches."""
+    if not served.max_batch_size:
+        return inputs
+    return {name: array.reshape(-1, 1) if array.ndim == 1 else array for name, array in inputs.items()}
+
+
+def shaped_like(sources: Arrays, answers: Arrays, served: Served | None = None) -> Arrays:
+    """Answers with the scalars back that travel as [1], and where the server batches the vectors that do as [N, 1]."""
+    batches = served is not None and served.max_batch_size > 0
     return {
-        name: array.reshape(()) if name in sources and sources[name].ndim == 0 and array.shape == (1,) else array
+        name: _shaped(sources[name].ndim, array, batches=batches) if name in sources else array
         for name, array in answers.items()
     }
+
+
+def _shaped(rank: int, array: NDArray[np.generic], *, batches: bool) -> NDArray[np.generic]:
+    if rank == 0 and array.shape == (1,):
+        return array.reshape(())
+    return array.reshape(-1) if batches and rank == 1 and array.shape[1:] == (1,) else array
 
 
 def ensure_alive(endpoint: Endpoint) -> None:
