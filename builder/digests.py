@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+PYTHON_CACHE = "__pycache__"
+
 
 def file_digest(path: Path) -> str:
     """sha256 of a file."""
@@ -20,7 +22,9 @@ def folder_digests(folder: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for root, _, names in os.walk(folder):
+    """Every file but what a Python interpreter leaves where it reads code."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != PYTHON_CACHE]
         for name in names:
             yield Path(root, name)
 

@@ -301,7 +301,9 @@ def _source(model: ModelSpec) -> SourceRef:
         allow_pickle=source.allow_pickle,
         signature=source.signature,
         function=source.function,
-        files=tuple(FileRef(name, str(path), path_digest(path)) for name, path in sorted(source.files.items())),
+        files=tuple(
+            FileRef(name, str(path), f"{path.name}:{path_digest(path)}") for name, path in sorted(source.files.items())
+        ),
     )
     _screen(model, found)
     if source.model:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from builder.digests import digest_of, file_digest, folder_digests
+from builder.digests import PYTHON_CACHE, digest_of, file_digest, folder_digests
 from builder.errors import SpecError
 from builder.findings import Finding
 from builder.manifest import MANIFEST_FILE, SAMPLES_FILE, Manifest, ServedRecord
@@ -271,7 +271,11 @@ def same_content(left: Path, right: Path) -> bool:
 
 def _tree(folder: Path) -> dict[str, Path]:
     every = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
-    return {name: path for name, path in every.items() if name != MANIFEST_FILE and not name.startswith(".build-repo-")}
+    return {
+        name: path
+        for name, path in every.items()
+        if name != MANIFEST_FILE and not name.startswith(".build-repo-") and PYTHON_CACHE not in Path(name).parts
+    }
 
 
 def _same_item(left: Path, right: Path) -> bool:

@@ -20,6 +20,8 @@ PICKLES: Final = ("torch_pickle", "sklearn")
 """Formats whose files can run code when opened."""
 TELLS_WHEN_OPENED: Final = ("sklearn",)
 """Formats that tell their inputs, but only to a build, which opens them."""
+CODE: Final = ("python",)
+"""Formats that are code, and no network."""
 ONLY: Final = {"sklearn": "onnxruntime"}
 """Formats whose operators (ai.onnx.ml) one backend alone has."""
 
@@ -53,6 +55,11 @@ def _model(item: Inspection, folder: Path, name: str) -> Iterator[str]:
     yield "    source:"
     yield f"      path: {_scalar(path)}"
     yield f"      format: {what.format}"
+    if what.format in CODE:
+        yield f"      # {what.notes[0]}"
+        yield "      # What gets arrays named like the inputs: a function, or a class whose object does; constants."
+        yield "      function: run"
+        yield "      args: {}"
     if len(what.signatures) > 1:
         yield f"      signature: {_scalar(what.signatures[0])}   # or {', '.join(map(_scalar, what.signatures[1:]))}"
     if what.format in NEEDS_CALLABLE or (what.format == "keras" and what.signature is None):
@@ -82,7 +89,7 @@ def _inputs(item: Inspection) -> Iterator[str]:
         return
     if signature is None:
         yield "    # The file does not say what goes in: give every input its name, dtype and shape, in the order of"
-        yield "    # the network's arguments; an axis of any size gets a name."
+        yield "    # its arguments; an axis of any size gets a name."
         yield "    inputs:"
         yield "      - {name: input, dtype: float32, shape: [batch, 3, 224, 224]}"
         return
@@ -100,6 +107,8 @@ def _tensor(tensor: Tensor) -> str:
 
 
 def _targets(item: Inspection) -> list[str]:
+    if item.description.format in CODE:
+        return ["python:native"]
     only = ONLY.get(item.description.format)
     taken = [target.backend for target in item.targets if not target.refusal and only in (None, target.backend)]
     return [text for text in defaults.TARGETS if text.split(":")[0] in taken] or list(defaults.TARGETS[:1])

@@ -13,6 +13,7 @@ from builder.work import (
     NOT_IN_KEY,
     Convert,
     Export,
+    FileRef,
     Measure,
     Prepare,
     Quantization,
@@ -29,7 +30,16 @@ from builder.work import (
 
 TARGET = Target("onnxruntime", "fp32")
 EXPORT = Export(
-    source=SourceRef("onnx", "/home/a/m.onnx", "d1", "nets:build", '{"n": 1}', "/home/a", allow_pickle=False),
+    source=SourceRef(
+        "onnx",
+        "/home/a/m.onnx",
+        "d1",
+        "nets:build",
+        '{"n": 1}',
+        "/home/a",
+        allow_pickle=False,
+        files=(FileRef("table", "/home/a/t.txt", "t.txt:d3"),),
+    ),
     inputs=(Tensor("x", "float32", ("batch", 3)),),
     outputs=("y",),
     samples=SamplesRef("/home/a/s.npz", "d2", "label", 0, 8),
@@ -90,6 +100,15 @@ def test_every_field_decides_the_key_but_the_places(work: Work) -> None:
 def test_source_and_samples_paths_and_the_import_root_are_the_only_places() -> None:
     places = {name for name, _ in variants(EXPORT) if name.split(".")[-1] in NOT_IN_KEY}
     assert places == {"source.path", "source.import_root", "samples.path"}
+
+
+def test_the_place_of_a_file_of_a_step_never_matters() -> None:
+    moved = dataclasses.replace(EXPORT.source, files=(FileRef("table", "/home/b/t.txt", "t.txt:d3"),))
+    assert work_key(dataclasses.replace(EXPORT, source=moved)) == work_key(EXPORT)
+
+
+def test_python_code_has_the_precision_it_has() -> None:
+    assert parse_target("python") == Target("python", "native")
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 CONFIG_FILE: Final = "config.pbtxt"
+PYTHON_FILE: Final = "model.py"
 FOREIGN: Final = ("tensorrt", "torch_aoti", "tensorflow", "dali", "fil", "vllm", "tensorrtllm", "identity")
 """Backends that the embedded server does not have."""
 FOREIGN_PLATFORMS: Final = {
@@ -115,9 +116,21 @@ def _copy_model(folder: Path, dest: Path, config: Message | None) -> tuple[str, 
     for entry in folder.iterdir():
         if config is not None and removed and entry.name == CONFIG_FILE:
             (dest / CONFIG_FILE).write_text(text_format.MessageToString(config), encoding="utf-8")
+        elif (entry / PYTHON_FILE).is_file():
+            _link_files(entry, dest / entry.name)
         else:
             (dest / entry.name).symlink_to(entry.resolve())
     return removed
+
+
+def _link_files(folder: Path, dest: Path) -> None:
+    """Folders of its own for a model of Python code: what the interpreter writes there stays out of the repository."""
+    dest.mkdir()
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            _link_files(entry, dest / entry.name)
+        else:
+            (dest / entry.name).symlink_to(entry.resolve())
 
 
 def _remove_new_fields(config: Message) -> tuple[str, ...]:

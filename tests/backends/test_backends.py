@@ -56,7 +56,7 @@ def linear(tmp_path: Path, weights: np.ndarray | None = None) -> Path:
 @pytest.mark.parametrize("word", BACKENDS)
 def test_every_row_keeps_the_protocol(word):
     backend = backend_module(word)
-    assert "fp32" in backend.GRAPHS
+    assert backend.GRAPHS
     assert backend.FILENAME.startswith("model.")
     assert all(isinstance(name, str) for name in backend.LIBRARIES)
     assert backend.refuses(LINEAR, RELEASE) is None

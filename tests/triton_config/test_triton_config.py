@@ -136,6 +136,8 @@ CASES: dict[str, ConfigRequest] = {
     "batch_of_one": resnet("onnxruntime", batching=BatchingSpec(max_batch_size=1)),
     "not_dynamic": resnet("onnxruntime", batching=BatchingSpec(dynamic=False)),
     "strings": make_request("onnxruntime", *TEXT),
+    "python": make_request("python", *TEXT, batching=BatchingSpec(max_batch_size=16, preferred=(16,))),
+    "python_rank_one": make_request("python", (tensor("text", "string", "n"),), (tensor("length", "int64", "n"),)),
     "scalar": make_request(
         "onnxruntime",
         (tensor("chunk", "float32", "n", 512), tensor("rate", "int64")),

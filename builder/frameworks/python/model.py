@@ -7,14 +7,23 @@ The callable gets keyword arguments named like the inputs: numpy arrays, strings
 one array, a tuple of arrays in the order of the outputs, or a dict of them.
 """
 
+from __future__ import annotations
+
+import contextlib
 import importlib.util
 import json
+import locale
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+    Arrays = dict[str, Array]
 
 FACTS_FILE = "step.json"
 CODE_FOLDER = "code"
@@ -22,8 +31,6 @@ FILES_FOLDER = "files"
 PACKAGES_FOLDER = "packages"
 
 Json = dict[str, Any]
-Array = np.ndarray[Any, Any]
-Arrays = dict[str, Array]
 Native = Any
 """An object of the step's code or of the server's utilities, which bring no types."""
 
@@ -43,6 +50,7 @@ def load_callable(file: Path, function: str, arguments: Json) -> Native:
         StepError: the file's own code fails.
         ContractError: there is no such function.
     """
+    sys.dont_write_bytecode = True  # neither the user's folder nor a repository is written to
     folder = str(file.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -102,7 +110,7 @@ def call(function: Native, inputs: Arrays, folder: Path) -> Native:
         raise StepError(said(error, folder)) from error
 
 
-def named(result: Native, names: "tuple[str, ...] | None") -> Arrays:
+def named(result: Native, names: tuple[str, ...] | None) -> Arrays:
     """An answer as arrays by name; without names a dict names them itself and others are numbered.
 
     Raises:
@@ -131,6 +139,8 @@ def as_array(name: str, value: Native) -> Array:
     Raises:
         ContractError: it is none, or holds other objects.
     """
+    import numpy as np
+
     if value is None:
         msg = f"output {name!r} is None; return an array"
         raise ContractError(msg)
@@ -157,7 +167,7 @@ def as_bytes(array: Array) -> Array:
 class Step:
     """A step loaded from its folder."""
 
-    def __init__(self, folder: Path, packages: "Path | None" = None) -> None:
+    def __init__(self, folder: Path, packages: Path | None = None) -> None:
         """Load the code; `packages` is where what it imports lies, None where it can be imported already.
 
         Raises:
@@ -207,6 +217,9 @@ class TritonPythonModel:
         """Load the step once for each instance."""
         import triton_python_backend_utils as pb_utils
 
+        # Without a locale the server's Python opens text files as ASCII.
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
         self.utils: Native = pb_utils
         self.batched = int(json.loads(args["model_config"]).get("max_batch_size", 0)) > 0
         folder = Path(args["model_repository"]) / args["model_version"]
@@ -232,8 +245,10 @@ class TritonPythonModel:
         # A scalar travels as [1].
         return {name: array if self.step.inputs[name]["shape"] else array.reshape(()) for name, array in arrays.items()}
 
-    def _together(self, members: list[int], inputs: list[Arrays]) -> "dict[int, Arrays | str]":
+    def _together(self, members: list[int], inputs: list[Arrays]) -> dict[int, Arrays | str]:
         """Answers, or what went wrong: where a merged call fails, each request is asked alone, to find the guilty."""
+        import numpy as np
+
         if len(members) == 1:
             return {members[0]: self._alone(inputs[members[0]])}
         parts = [inputs[index] for index in members]
@@ -252,13 +267,15 @@ class TritonPythonModel:
             for index, count, end in zip(members, rows, ends, strict=True)
         }
 
-    def _alone(self, inputs: Arrays) -> "Arrays | str":
+    def _alone(self, inputs: Arrays) -> Arrays | str:
         try:
             return self.step.run(inputs)
         except (StepError, ContractError) as error:
             return str(error)
 
-    def _response(self, request: Native, answer: "Arrays | str") -> Native:
+    def _response(self, request: Native, answer: Arrays | str) -> Native:
+        import numpy as np
+
         if isinstance(answer, str):
             return self.utils.InferenceResponse(error=self.utils.TritonError(answer))
         wanted = set(request.requested_output_names()) or set(answer)

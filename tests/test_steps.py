@@ -1,0 +1,275 @@
+"""Steps in Python end to end: built, served by the embedded Triton, and refused where they cannot be served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import assert_refused, assert_sound, build, contents, run
+from step_code import write_steps
+
+from builder import defaults
+from builder.runtime import Runtime
+from builder.servers import ServeOptions, server_module
+
+SPEC = """
+defaults: {targets: [onnxruntime:fp32], serve: onnxruntime:fp32}
+models:
+  - name: mix
+    source: {path: steps/mix.py, function: Mix, args: {scale: 2.5}, files: {table: steps/words.txt}}
+    inputs:
+      - {name: x, dtype: float32, shape: [batch, 3]}
+      - {name: y, dtype: float32, shape: [batch, 3]}
+    outputs: [sum, word]
+  - name: mix_unbatched
+    source: {path: steps/mix.py, function: Mix, args: {scale: 2.5}, files: {table: steps/words.txt}}
+    inputs:
+      - {name: x, dtype: float32, shape: [batch, 3]}
+      - {name: y, dtype: float32, shape: [batch, 3]}
+    outputs: [sum, word]
+    batching: {max_batch_size: 0}
+  - name: reverse
+    source: {path: steps/mix.py, function: reverse}
+    inputs: [{name: text, dtype: string, shape: [batch]}]
+    outputs: [length, back]
+    warmup: {samples: 1}
+  - name: reverse_batched
+    source: {path: steps/mix.py, function: reverse}
+    inputs: [{name: text, dtype: string, shape: [batch]}]
+    outputs: [length, back]
+    samples: {path: bytes.npz}
+    batching: {max_batch_size: 4}
+    warmup: {samples: 1}
+  - name: centred
+    source: {path: steps/mix.py, function: centred}
+    inputs: [{name: x, dtype: float32, shape: [batch, 3]}]
+  - name: total
+    source: {path: steps/mix.py, function: total}
+    inputs: [{name: values, dtype: int64, shape: [count]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("steps")
+    write_steps(folder / "steps")
+    (folder / "models.yaml").write_text(SPEC, encoding="utf-8")
+    np.savez(folder / "bytes.npz", text=np.array([b"\xff\xd8\x00\x01", b"a", b"", b"na\xc3\xafve"], dtype="S8"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(here: Path, runtime: Runtime) -> tuple[Path, dict[str, Any]]:
+    ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=here)
+    assert ran.code == 0, ran.err
+    return here / "repo", ran.document
+
+
+@pytest.mark.live
+def test_every_step_is_served_and_checked_live(built: tuple[Path, dict[str, Any]]) -> None:
+    repository, document = built
+    assert {model["served"]["backend"] for model in document["models"]} == {"python"}
+    assert {model["served"]["precision"] for model in document["models"]} == {"native"}
+    assert not [item for item in document["findings"] if item["severity"] != "info"]
+    assert_sound(repository)
+    manifest = json.loads((repository / "build-repo.json").read_text())
+    for record in manifest["models"].values():
+        (live,) = record["live"].values()
+        assert live["checked"]
+        assert live["unchecked"] == []
+    assert not list(repository.rglob("__pycache__"))
+
+
+@pytest.mark.live
+def test_only_what_the_step_imports_is_copied(built: tuple[Path, dict[str, Any]]) -> None:
+    version = built[0] / "mix" / "1"
+    found = sorted(str(path.relative_to(version)) for path in version.rglob("*") if path.is_file())
+    assert found == [
+        "code/helper.py",
+        "code/mix.py",
+        "code/tables/__init__.py",
+        "code/tables/words.py",
+        "files/table/words.txt",
+        "model.py",
+        "step.json",
+    ]
+
+
+@pytest.mark.live
+def test_batching_is_proven_as_everywhere(built: tuple[Path, dict[str, Any]]) -> None:
+    def size(name: str) -> str:
+        return next(
+            line for line in (built[0] / name / "config.pbtxt").read_text().splitlines() if "max_batch_size" in line
+        )
+
+    assert size("mix") == "max_batch_size: 8"
+    assert size("mix_unbatched") == "max_batch_size: 0"
+    assert size("reverse") == "max_batch_size: 0"
+    assert size("reverse_batched") == "max_batch_size: 4"
+    assert size("centred") == "max_batch_size: 0"
+    assert size("total") == "max_batch_size: 0"
+
+
+@pytest.mark.live
+def test_a_second_build_changes_nothing(built: tuple[Path, dict[str, Any]], here: Path) -> None:
+    before = contents(built[0])
+    ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=here)
+    assert ran.code == 0, ran.err
+    assert {target["status"] for model in ran.document["models"] for target in model["targets"]} == {"cached"}
+    assert contents(built[0]) == before
+    (built[0] / "mix" / "1" / "__pycache__").mkdir()
+    (built[0] / "mix" / "1" / "__pycache__" / "model.cpython-312.pyc").write_bytes(b"left by a server")
+    assert run("build", "models.yaml", "-o", "repo", cwd=here).code == 0
+    assert not (built[0] / "mix" / "2").exists()
+
+
+@pytest.mark.live
+def test_the_repository_is_judged_clean_offline(built: tuple[Path, dict[str, Any]], here: Path) -> None:
+    ran = run("validate", "repo", "--format", "json", cwd=here)
+    assert ran.code == 0
+    assert ran.document["findings"] == []
+
+
+@pytest.mark.live
+def test_a_failing_request_fails_alone_in_the_words_of_the_user_code(built: tuple[Path, dict[str, Any]]) -> None:
+    """Also where the batcher merged it with good ones."""
+    from tritonclient import grpc
+
+    with server_module("embedded").serve(built[0], ServeOptions(release=defaults.RELEASE)) as endpoint:
+        client = grpc.InferenceServerClient(endpoint.grpc)
+        said: dict[int, Any] = {}
+        for number in range(24):
+            x = np.full((1, 3), 2e6 if number % 3 == 0 else number, np.float32)
+            inputs = [grpc.InferInput(name, [1, 3], "FP32") for name in ("x", "y")]
+            inputs[0].set_data_from_numpy(x)
+            inputs[1].set_data_from_numpy(np.ones((1, 3), np.float32))
+            client.async_infer(
+                "mix", inputs, lambda result, error, number=number: said.update({number: error or result})
+            )
+        while len(said) < 24:
+            pass
+        client.close()
+    for number, answer in said.items():
+        if number % 3 == 0:
+            assert "ValueError: x is too large (mix.py, line 17: raise ValueError" in str(answer)
+        else:
+            np.testing.assert_allclose(answer.as_numpy("sum"), np.full((1, 3), (number + 1) * 2.5))
+            assert answer.as_numpy("word").tolist() == [[b"two"]]
+
+
+def spec(folder: Path, source: str, more: str = "") -> None:
+    write_steps(folder / "steps")
+    text = f"models:\n  - name: m\n    source: {source}\n    inputs: [{{name: x, shape: [batch, 3]}}]\n{more}"
+    (folder / "models.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "words"),
+    [
+        ("{path: steps/mix.py, function: Mux}", "", ["has no function or class 'Mux'; it has Mix, reverse"]),
+        ("{path: steps/mix.py}", "", ["has no function or class 'run'"]),
+        (
+            "{path: steps/mix.py, function: Mix, args: {scale: 1}}",
+            "",
+            ["mix.py cannot be loaded: TypeError", "missing 1 required positional argument: 'table'"],
+        ),
+        (
+            "{path: steps/mix.py, function: broken}",
+            "",
+            ["KeyError: 'no such thing' (mix.py, line 36: raise KeyError"],
+        ),
+        ("{path: steps/other.py}", "", ["RuntimeError: nobody imports this (other.py, line 1"]),
+        (
+            "{path: steps/mix.py, function: centred}",
+            "    outputs: [a, b]\n",
+            ["mix.py: centred: it returned 1 output, expected 2: a, b"],
+        ),
+        (
+            "{path: steps/mix.py, function: centred}",
+            "    targets: [python:native, openvino:fp32]\n",
+            ["line 5: models[0].targets[1]: openvino:fp32 cannot serve a step in Python"],
+        ),
+        (
+            "{path: steps/mix.py, function: centred}",
+            "    targets: [python:fp16]\n",
+            ["python has no precision 'fp16'; it has native"],
+        ),
+        ("{path: steps/mix.py, model: 'a:b'}", "", ["models[0].source.model: a step in Python has no such word"]),
+        ("{path: steps/mix.py, files: {table: no.txt}}", "", ["no.txt: no such file or folder"]),
+        ("{path: steps/mix.py, function: 'a b'}", "", ["'a b' is no name in Python"]),
+    ],
+)
+def test_what_cannot_be_a_step_is_refused(
+    source: str, more: str, words: list[str], tmp_path: Path, work_cache: Path
+) -> None:
+    spec(tmp_path, source, more)
+    ran = build("models.yaml", "-o", "repo", cwd=tmp_path, cache=work_cache)
+    assert_refused(ran, 2, *words)
+    assert not (tmp_path / "repo").exists()
+
+
+def test_no_inputs_no_python_and_words_of_a_step_elsewhere(tmp_path: Path, work_cache: Path) -> None:
+    write_steps(tmp_path / "steps")
+    ran = build("steps/mix.py", "-o", "repo", cwd=tmp_path, cache=work_cache)
+    assert_refused(ran, 2, "a step in Python (mix.py) needs inputs", "inputs: [{name: x")
+    (tmp_path / "broken.py").write_text("def run(x):\n    return (\n")
+    assert_refused(build("broken.py", "-o", "repo", cwd=tmp_path), 2, "broken.py, line 2: '(' was never closed")
+    import tiny_models
+
+    tiny_models.linear(tmp_path / "linear.onnx")
+    text = "models: [{name: m, source: {path: linear.onnx, function: run}}]\n"
+    (tmp_path / "models.yaml").write_text(text, encoding="utf-8")
+    ran = build("models.yaml", "-o", "repo", cwd=tmp_path)
+    assert_refused(ran, 2, "models[0].source.function: belongs to a step in Python")
+    ran = build("linear.onnx", "--targets", "python", "-o", "repo", cwd=tmp_path)
+    assert_refused(ran, 2, "Triton's python backend loads Python code, and a source of the format onnx can only")
+
+
+def test_a_step_beside_models_keeps_its_own_target(tmp_path: Path, work_cache: Path) -> None:
+    """`--targets` and `--serve` mean the models that have a choice."""
+    import tiny_models
+
+    spec(tmp_path, "{path: steps/mix.py, function: centred}", "  - {name: n, source: {path: linear.onnx}}\n")
+    tiny_models.linear(tmp_path / "linear.onnx")
+    words = ("--targets", "onnxruntime:fp32", "--serve", "onnxruntime:fp32", "--json")
+    ran = build("models.yaml", "-o", "repo", *words, cwd=tmp_path, cache=work_cache)
+    assert ran.code == 0, ran.err
+    served = {model["name"]: model["served"]["backend"] for model in ran.document["models"]}
+    assert served == {"m": "python", "n": "onnxruntime"}
+
+
+def test_a_changed_module_of_the_step_is_another_work(tmp_path: Path, work_cache: Path) -> None:
+    spec(tmp_path, "{path: steps/mix.py, function: Mix, args: {scale: 1}, files: {table: steps/words.txt}}")
+    text = (tmp_path / "models.yaml").read_text().replace("3]}]", "3]}, {name: y, shape: [batch, 3]}]")
+    (tmp_path / "models.yaml").write_text(text)
+
+    def plan() -> str:
+        ran = run("plan", "models.yaml", "--json", cwd=tmp_path, cache=work_cache)
+        assert ran.code == 0, ran.err
+        return ran.out
+
+    def changes(name: str, text: str) -> bool:
+        before = plan()
+        (tmp_path / "steps" / name).write_text(text)
+        return plan() != before
+
+    assert changes("helper.py", "def add(x, y):\n    return y + x\n")
+    assert changes("tables/words.py", "def read(path):\n    return ['a']\n")
+    assert changes("words.txt", "other words")
+    assert not changes("other.py", "pass\n")
+
+
+def test_inspect_and_init_say_what_a_step_is(tmp_path: Path) -> None:
+    write_steps(tmp_path / "steps")
+    ran = run("inspect", "steps/mix.py", cwd=tmp_path)
+    assert ran.code == 0
+    assert "Mix(x, y); reverse(text); centred(x)" in ran.out.replace("\n", " ")
+    ran = run("init", "steps/mix.py", "-o", "drafted.yaml", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "drafted.yaml").read_text()
+    assert "format: python" in text
+    assert "function: " in text
+    assert "targets: [python:native]" in text
