@@ -31,7 +31,9 @@ CAN_BATCH = True
 DEFERS = True
 PREFLIGHT_LIBRARIES = ("tensorrt-rtx",)
 
-CHOICES: Final = "remove the tensorrt target, add --defer to build it later, or build on a machine with an NVIDIA GPU"
+LEAVE: Final = "remove the tensorrt target, or add --defer to build it later"
+CHOICES: Final = f"{LEAVE}, on a machine with an NVIDIA GPU"
+PACKAGE: Final = "pip install tensorrt== the version of the target release (docs/guides/tensorrt.md)"
 
 
 def missing() -> tuple[str, str] | None:
@@ -43,9 +45,9 @@ def missing() -> tuple[str, str] | None:
     if gpu() is None:
         return "there is an NVIDIA device, and its driver does not answer", f"check nvidia-smi; or {CHOICES}"
     if find_spec(REAL) is None:
-        return "the Python package tensorrt is not installed", f"pip install tensorrt; or {CHOICES}"
+        return "the Python package tensorrt is not installed", f"{PACKAGE}; or {LEAVE}"
     if available() is None:
-        return "an engine is measured with pycuda or cuda-python, and neither is installed", f"{REMEDY}; or {CHOICES}"
+        return "an engine is measured with pycuda or cuda-python, and neither is installed", f"{REMEDY}; or {LEAVE}"
     return None
 
 
