@@ -6,7 +6,7 @@ A client belongs to the thread that opened it: tritonclient's own objects must n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -83,7 +83,7 @@ class Client:
         wanted = [self._output(tensor.name) for tensor in signature.outputs]
         more: dict[str, Any] = {"client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
         more |= step.arguments() if step else {}
-        with self._errors(model):
+        with self.errors(model):
             result = self.raw.infer(model, sent, outputs=wanted, headers=self.headers, **more)
             answers = {tensor.name: result.as_numpy(tensor.name) for tensor in signature.outputs}
         return {name: array for name, array in answers.items() if array is not None}
@@ -106,14 +106,43 @@ class Client:
     def ready_models(self) -> tuple[str, ...]:
         """Every model that the server says is ready, sorted."""
         limits = {"as_json": True, "client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
-        with self._errors("*"):
+        with self.errors("*"):
             data = self.raw.get_model_repository_index(headers=self.headers, **limits)
         rows = data.get("models", []) if isinstance(data, dict) else data
         return tuple(sorted({str(row["name"]) for row in rows if row.get("state") == "READY"}))
 
+    def infer_shapes(self, model: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+        """Send tritonclient's own inputs and outputs, which lie in shared memory; the shapes of what was written there.
+
+        Raises:
+            RequestFailedError: as `infer`.
+        """
+        more: dict[str, Any] = {"client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
+        with self.errors(model):
+            result = self.raw.infer(model, list(inputs), outputs=list(outputs), headers=self.headers, **more)
+            answer = result.get_response()
+            rows = answer["outputs"] if isinstance(answer, dict) else answer.outputs
+            named = [(row["name"], row["shape"]) if isinstance(row, dict) else (row.name, row.shape) for row in rows]
+        return {name: tuple(int(size) for size in shape) for name, shape in named}
+
+    @contextmanager
+    def registered(self, name: str, key: str, size_bytes: int) -> Iterator[None]:
+        """The server knows the shared memory `key` as `name`, and forgets it on leaving.
+
+        Raises:
+            RequestFailedError: it cannot open it.
+        """
+        with self.errors("*"):
+            self.raw.register_system_shared_memory(name, key, size_bytes, headers=self.headers)
+        try:
+            yield
+        finally:
+            with suppress(Exception):  # a server that is gone has forgotten it
+                self.raw.unregister_system_shared_memory(name, headers=self.headers)
+
     def _ask(self, model: str, method: str) -> dict[str, Any]:
         limits = {"as_json": True, "client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
-        with self._errors(model):
+        with self.errors(model):
             return cast("dict[str, Any]", getattr(self.raw, method)(model, headers=self.headers, **limits))
 
     def _input(self, tensor: Tensor, array: Array) -> Any:  # noqa: ANN401 - tritonclient's own type
@@ -127,7 +156,8 @@ class Client:
         return self.module.InferRequestedOutput(name, **binary)
 
     @contextmanager
-    def _errors(self, model: str) -> Iterator[None]:
+    def errors(self, model: str) -> Iterator[None]:
+        """What tritonclient raises becomes a RequestFailedError."""
         try:
             yield
         except Exception as error:

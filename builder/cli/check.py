@@ -101,6 +101,6 @@ def _cells(item: ModelCheck) -> tuple[str, str, str, str]:
     result = item.result
     if result is None:
         return "-", "-", "-", "-"
-    worst = max((output.max_relative for part in result.conditions for output in part.outputs), default=0.0)
+    worst = f"{result.worst.deviation:.1e} ({result.worst.described})" if result.worst else "0"
     merged = f"{result.executions}/{result.inferences}" if result.inferences else "-"
-    return result.target or "-", "+".join(result.protocols), f"{worst:.1e}", merged
+    return result.target or "-", "+".join(result.protocols), worst, merged

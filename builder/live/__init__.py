@@ -14,6 +14,7 @@ from builder.findings import Finding
 from builder.live.crowd import check_crowd
 from builder.live.records import LiveCondition, LiveResult, LiveSubject, LiveTask, Phase, Served
 from builder.live.sequences import check_sequence_crowd, check_sequences_alone
+from builder.live.shared_memory import check_shared_memory
 from builder.live.wire import as_sent, ensure_alive, request_finding, served_batching, shaped_like
 from builder.measurement import OutputError
 from builder.samples import Request
@@ -55,13 +56,14 @@ def check_live(endpoint: Endpoint, subject: LiveSubject, gates: Gates, *, model:
     crowd = Phase()
     if alone.complete and subject.requests:
         crowd = (check_sequence_crowd if subject.sequence else check_crowd)(task, alone.complete, pace_s)
-    conditions = alone.conditions + crowd.conditions
-    findings = alone.findings + crowd.findings + _verdict(conditions, gates, model, subject)
+    shared, why_not = _check_shared(task, alone.complete)
+    conditions = alone.conditions + shared.conditions + crowd.conditions
+    findings = alone.findings + shared.findings + crowd.findings + _verdict(conditions, gates, model, subject)
     return LiveResult(
         model=model,
         target=subject.target,
         protocols=alone.complete,
-        skipped=_skipped(protocols, subject),
+        skipped=(*_skipped(protocols, subject), *((f"shared memory: not checked, {why_not}",) if why_not else ())),
         conditions=conditions,
         requests=crowd.statistics.requests,
         inferences=crowd.statistics.inferences,
@@ -70,6 +72,15 @@ def check_live(endpoint: Endpoint, subject: LiveSubject, gates: Gates, *, model:
         findings=tuple(dict.fromkeys(findings)),
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_shared(task: LiveTask, complete: tuple[Protocol, ...]) -> tuple[Phase, str]:
+    """The same memory whatever the protocol, so one of them is enough; a text where there is nothing to compare."""
+    if task.subject.sequence is not None:
+        return Phase(), "a model with states is checked in sequences"
+    if not complete or not task.subject.requests:
+        return Phase(), "there is nothing to compare with"
+    return check_shared_memory(task, complete[-1])
 
 
 def _skipped(protocols: tuple[Protocol, ...], subject: LiveSubject) -> tuple[str, ...]:
@@ -203,6 +214,10 @@ def _placed(finding: Finding, ways: list[tuple[str, str]], subject: LiveSubject)
     spelled = " and ".join(dict.fromkeys(SPELLED[protocol] for _, protocol in ways))
     if any(mode == "sequential" for mode, _ in ways):
         return replace(finding, message=f"{finding.message} (over {spelled})")
+    if all(mode == "shared memory" for mode, _ in ways):
+        remedy = "leave shared memory out, or use another target: its backend reads or writes it wrongly"
+        text = f"{finding.message} (only with inputs and outputs in shared memory)"
+        return replace(finding, message=text, remedy=remedy)
     text = f"{finding.message} (over {spelled}, only when several clients send at once; alone the answers are right)"
     mixed = "the states of sequences that run at once are mixed up"
     remedy = f"{mixed}: " if subject.sequence else "requests of different users change each other's answers: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,9 +12,9 @@ from builder.measurement import OutputError, Sequencing, served_signature
 from builder.samples import Request
 from builder.servers import Endpoint
 from builder.tensors import Signature
-from builder.triton_client import Protocol, Statistics
+from builder.triton_client import SPELLED, Protocol, Statistics
 
-Mode = Literal["sequential", "concurrent"]
+Mode = Literal["sequential", "concurrent", "shared memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ class LiveTask:
     scales: Mapping[str, float]
 
 
+def _deviation(output: OutputError) -> float:
+    if output.problem or output.new_nonfinite:
+        return math.inf
+    unequal = output.mismatches / output.elements if output.elements else 0.0
+    return max(output.max_relative, unequal)
+
+
 @dataclass(frozen=True, slots=True)
 class LiveCondition:
     """The worst deviation under one protocol, one way of sending and one batch size (0: no batch axis)."""
@@ -54,6 +62,17 @@ class LiveCondition:
     rows: int
     requests: int
     outputs: tuple[OutputError, ...]
+
+    @property
+    def deviation(self) -> float:
+        """The worst output's largest error as a share of its magnitude; of what must be equal, the unequal share."""
+        return max((_deviation(output) for output in self.outputs), default=0.0)
+
+    @property
+    def described(self) -> str:
+        """`gRPC, 8 rows, concurrent`."""
+        rows = f"{self.rows} row{'s' if self.rows != 1 else ''}, " if self.rows else ""
+        return f"{SPELLED[self.protocol]}, {rows}{self.mode}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +94,12 @@ class LiveResult:
     batches: tuple[tuple[int, int], ...]
     findings: tuple[Finding, ...]
     seconds: float
+
+    @property
+    def worst(self) -> LiveCondition | None:
+        """The condition under which the largest deviation appeared; None where nothing was compared or none differs."""
+        wrong = [condition for condition in self.conditions if condition.deviation > 0]
+        return max(wrong, key=lambda condition: condition.deviation, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,14 @@ from builder import records
 from builder.compare import Gates
 from builder.errors import ServeError
 from builder.live import LiveResult, LiveSubject, check_live
+from builder.live.records import LiveTask
+from builder.live.shared_memory import check_shared_memory
 from builder.runtime import Runtime
 from builder.samples import Request
 from builder.servers import Endpoint, ServeOptions
 from builder.servers.embedded import serve
 from builder.tensors import Signature, Tensor
-from builder.triton_client import Client
+from builder.triton_client import Client, Protocol
 
 SAME = Signature((Tensor("x", "float32", ("batch", ROW)),), (Tensor("y", "float32", ("batch", ROW)),))
 SCALAR = Signature((Tensor("a", "float32", ()),), (Tensor("b", "float32", ()), Tensor("c", "int64", ())))
@@ -68,7 +70,8 @@ def test_a_right_model_passes_both_protocols_and_is_merged(endpoint: Endpoint) -
     assert 0 < result.executions < result.requests <= result.inferences
     assert sum(size * runs for size, runs in result.batches) == result.inferences
     modes = {(condition.protocol, condition.mode) for condition in result.conditions}
-    assert modes == {(protocol, mode) for protocol in ("http", "grpc") for mode in ("sequential", "concurrent")}
+    crossed = {(protocol, mode) for protocol in ("http", "grpc") for mode in ("sequential", "concurrent")}
+    assert modes == crossed | {("grpc", "shared memory")}
     assert {condition.rows for condition in result.conditions if condition.mode == "concurrent"} >= {1, 2, 3}
     assert all(condition.outputs[0].elements > 0 for condition in result.conditions)
     assert records.from_json(LiveResult, records.to_json(result)) == result
@@ -88,8 +91,11 @@ def test_a_model_that_mixes_users_is_caught_only_by_the_crowd(endpoint: Endpoint
     assert "live.accuracy.error" in errors_of(result)
     assert "only when several clients send at once" in result.findings[0].message
     assert "max_batch_size: 0" in result.findings[0].remedy
-    alone = [condition for condition in result.conditions if condition.mode == "sequential"]
+    alone = [condition for condition in result.conditions if condition.mode != "concurrent"]
     assert max(condition.outputs[0].max_relative for condition in alone) < 1e-6
+    assert result.worst is not None
+    assert result.worst.described in ("HTTP, 1 row, concurrent", "gRPC, 1 row, concurrent")
+    assert result.worst.deviation > 0.1
 
 
 def test_nan_where_the_source_has_none(endpoint: Endpoint) -> None:
@@ -135,6 +141,33 @@ def test_scalars_strings_and_half_floats(endpoint: Endpoint) -> None:
     }
     for model, subject in cases.items():
         assert check_live(endpoint, subject, Gates(), model=model).findings == (), model
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_tensors_in_shared_memory_are_read_and_written_there(protocol: Protocol, endpoint: Endpoint) -> None:
+    before = set(Path("/dev/shm").glob("build-repo-*"))
+    scales = {"y": 1.0}
+    halves = np.random.default_rng(0).standard_normal((3, ROW)).astype(np.float16)
+    subjects = {
+        "linear": LiveSubject(LINEAR, linear_requests((19, 1, 8))),
+        "half": LiveSubject(HALF, (Request({"x": halves}, {"y": halves * np.float16(2)}, rows=3),)),
+    }
+    for model, subject in subjects.items():
+        phase, why_not = check_shared_memory(LiveTask(endpoint, subject, model, scales), protocol)
+        assert (phase.findings, why_not) == ((), "")
+        assert sorted(item.rows for item in phase.conditions) == sorted(item.rows for item in subject.requests)
+        assert all(item.outputs[0].elements and item.outputs[0].max_relative < 1e-5 for item in phase.conditions)
+    wrong = LiveSubject(LINEAR, row_requests(lambda x: x @ -WEIGHTS, (2,)))
+    phase, _ = check_shared_memory(LiveTask(endpoint, wrong, "linear", scales), protocol)
+    assert phase.conditions[0].outputs[0].max_relative > 0.1
+    assert set(Path("/dev/shm").glob("build-repo-*")) == before
+
+
+def test_why_shared_memory_is_not_checked_is_said(endpoint: Endpoint) -> None:
+    texts = np.asarray(["a"], dtype=object)
+    result = check_live(endpoint, LiveSubject(TEXTS, (Request({"s": texts}, {"t": texts}),)), Gates(), model="texts")
+    assert result.skipped == ("shared memory: not checked, the size of strings is not known beforehand",)
+    assert result.worst is None
 
 
 def test_a_skipped_protocol_is_said_and_not_passed(endpoint: Endpoint) -> None:
