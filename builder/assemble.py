@@ -194,7 +194,7 @@ def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
         precision=measured.precision,
     )
     plan = target.plan
-    every: tuple[Work | None, ...] = (state.plan.export, plan.prepare, plan.convert, plan.measure)
+    every: tuple[Work | None, ...] = (state.plan.export, plan.packages, plan.prepare, plan.convert, plan.measure)
     works: dict[str, dict[str, Any]] = {work.kind: portable(to_json(work)) for work in every if work is not None}
     return TargetRecord(
         target=target.target,

@@ -38,7 +38,7 @@ from builder.settle import Building, BuildOptions, settle
 from builder.spec import RepoSpec
 from builder.swap import staging, swap
 from builder.verify import LiveVerdict
-from builder.work import Convert, Export, Prepare, Work, work_key
+from builder.work import Convert, Export, Packages, Prepare, Work, work_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,8 @@ def work_label(work: Work) -> str:
     """`export`, `prepare int8 (onnx)`, `openvino:int8 convert`."""
     if isinstance(work, Export):
         return "export"
+    if isinstance(work, Packages):
+        return f"packages for Python {work.python}{'' if work.platforms else ' here'}"
     if isinstance(work, Prepare):
         return f"prepare {work.precision} ({work.dialect})"
     if isinstance(work, Convert) and work.preflight:

@@ -42,6 +42,7 @@ def run_convert(work: Convert, cache: Cache, out: Path) -> None:
         release=work.release,
         options=json.loads(work.options),
         shared=cache.root / "shared",
+        packages=cache.folder("packages", work.packages) / "packages" if work.packages else None,
     )
     bound = device_bound(work.target.backend)
     if work.preflight and bound is not None:

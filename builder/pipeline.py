@@ -22,7 +22,7 @@ from builder.prepare import has_nothing_to_do, pass_through
 from builder.processes import Children
 from builder.progress import Event, Progress
 from builder.records import write_record
-from builder.step import opens_code, run_work
+from builder.step import needs_process, run_work
 from builder.work import Convert, Measure, Prepare, Work, work_needs
 
 LOG_TAIL_LINES: Final = 6
@@ -68,8 +68,8 @@ def run_works(  # noqa: PLR0913 - the options of a build
 ) -> dict[str, Outcome]:
     """Make every work exist; `works` is in an order in which each follows what it needs.
 
-    `jobs` 0 runs in this process, but for an export that runs a file's own code: that one needs a process that can
-    leave the network. A work that measures runs alone, so that its latencies mean something.
+    `jobs` 0 runs in this process, but for works that run a file's own code: those need a process that can leave the
+    network, or that has packages of its own. A work that measures runs alone, so that its latencies mean something.
 
     Raises:
         MachineError: the disk is full or cannot be written: nothing later could succeed either.
@@ -158,7 +158,7 @@ def _run_one(run: _Run, key: str, work: Work) -> Outcome:
     started = time.monotonic()
     try:
         outcome = (
-            _run_in_process(run, key, work) if run.jobs == 0 and not opens_code(work) else _run_child(run, key, work)
+            _run_in_process(run, key, work) if run.jobs == 0 and not needs_process(work) else _run_child(run, key, work)
         )
     except OSError as error:
         outcome = Outcome("failed", error=disk_error(error, run.folder))

@@ -10,9 +10,11 @@ from typing import Any
 
 from builder import defaults
 from builder.backends import backend_module, device_bound, refuses_source
+from builder.cache import default_cache
 from builder.code_digest import callable_digest, path_digest, pickled_code_digest, step_digest
 from builder.compare import Gates, gates_of
 from builder.errors import MachineError, SpecError
+from builder.frameworks.python.packages import Interpreter, release_python, resolve, this_python
 from builder.libraries import code_digest, library_versions
 from builder.machine import machine_facts
 from builder.measurement import FORMAT_FILES
@@ -26,6 +28,7 @@ from builder.work import (
     Export,
     FileRef,
     Measure,
+    Packages,
     Prepare,
     Quantization,
     SamplesRef,
@@ -55,6 +58,7 @@ class TargetPlan:
     missing: tuple[str, str] | None = None
     deferred: bool = False
     preflight: Convert | None = None
+    packages: Packages | None = None
 
     @property
     def works(self) -> tuple[Work, ...]:
@@ -64,7 +68,7 @@ class TargetPlan:
             return (*prepared, self.preflight)
         if self.missing or self.deferred:
             return ()
-        return (*prepared, self.convert, self.measure)
+        return (*((self.packages,) if self.packages else ()), *prepared, self.convert, self.measure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,13 @@ class ModelPlan:
     spec: ModelSpec
     export: Export
     targets: tuple[TargetPlan, ...]
+    packages: Packages | None = None
 
     @property
     def works(self) -> tuple[Work, ...]:
-        """The export first."""
-        return (self.export, *(work for target in self.targets for work in target.works))
+        """The export first, but for the packages that it needs."""
+        first = (self.packages,) if self.packages else ()
+        return (*first, self.export, *(work for target in self.targets for work in target.works))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,8 @@ def make_plan(spec: RepoSpec, *, defer: bool = False, strict: bool = False) -> P
 
 def _plan_model(model: ModelSpec, release: str, *, defer: bool, strict: bool) -> ModelPlan:
     _require_real_samples(model)
-    export = _export(model, release)
+    here = _packages(model, this_python())
+    export = replace(_export(model, release), packages=work_key(here) if here else None)
     targets = tuple(
         _plan_target(model, export, parse_target(text), release, defer=defer) for text in model.targets or ()
     )
@@ -117,7 +124,23 @@ def _plan_model(model: ModelSpec, release: str, *, defer: bool, strict: bool) ->
             if _cannot_be_written(model, plan.target):
                 raise SpecError(f"{model.name}: {plan.target} cannot be built: {what}", remedy=remedy)
             raise MachineError(f"{model.name}: {plan.target} cannot be built on this machine: {what}", remedy=remedy)
-    return ModelPlan(model, export, targets)
+    return ModelPlan(model, export, targets, here)
+
+
+def _packages(model: ModelSpec, interpreter: Interpreter) -> Packages | None:
+    """The set that a step imports, for one Python; None where it imports nothing but numpy.
+
+    Raises:
+        SpecError: there is no such set.
+        MachineError: nobody can be asked.
+    """
+    requirements = model.source.package_list
+    if not requirements:
+        return None
+    try:
+        return resolve(requirements, interpreter, default_cache())
+    except (SpecError, MachineError) as error:
+        raise type(error)(f"{model.name}: {error.message}", remedy=error.remedy) from error
 
 
 def _needed(plan: TargetPlan, model: ModelSpec, targets: tuple[TargetPlan, ...], *, strict: bool) -> bool:
@@ -152,6 +175,7 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
     prepare = None
     if backend.FORMAT == "onnx":
         prepare = _prepare(model, export, backend.GRAPHS[target.precision], backend.DIALECT)
+    packages = _packages(model, release_python(release)) if target.backend == "python" else None
     convert = Convert(
         export=work_key(export),
         prepare=work_key(prepare) if prepare else None,
@@ -161,6 +185,7 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
         libraries=library_versions(backend.LIBRARIES),
         code=code_digest(),
         device=dict(bound.device_facts()) if bound else {},
+        packages=work_key(packages) if packages else None,
     )
     measure = Measure(
         export=work_key(export),
@@ -170,12 +195,13 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
         machine=machine_facts(),
         libraries=library_versions((*backend.LIBRARIES, *MEASURE_LIBRARIES)),
         code=code_digest(),
+        packages=export.packages,
     )
     preflight = None
     if deferred and bound is not None and bound.can_preflight():
         libraries = library_versions(bound.PREFLIGHT_LIBRARIES)
         preflight = replace(convert, libraries=libraries, device={}, preflight=True)
-    return TargetPlan(target, prepare, convert, measure, None if deferred else missing, deferred, preflight)
+    return TargetPlan(target, prepare, convert, measure, None if deferred else missing, deferred, preflight, packages)
 
 
 def _prepare(model: ModelSpec, export: Export, precision: str, dialect: str) -> Prepare:
@@ -304,6 +330,7 @@ def _source(model: ModelSpec) -> SourceRef:
         files=tuple(
             FileRef(name, str(path), f"{path.name}:{path_digest(path)}") for name, path in sorted(source.files.items())
         ),
+        requirements=source.package_list,
     )
     _screen(model, found)
     if source.model:

@@ -114,6 +114,14 @@ class SourceSpec(Part):
         default_factory=dict,
         description="A step in Python: files that are served with it, by the argument that gets the path",
     )
+    requirements: Annotated[tuple[str, ...], Field(strict=False)] | str = Field(
+        (), description="A step in Python: the packages it imports, as pip names them, or a requirements.txt"
+    )
+
+    @property
+    def package_list(self) -> tuple[str, ...]:
+        """The requirements, once those of a file have been read."""
+        return () if isinstance(self.requirements, str) else self.requirements
 
 
 class TensorSpec(Part):

@@ -18,7 +18,7 @@ from builder.recognise import find_model, recognise
 from builder.releases import get_release
 from builder.sources import SOURCES
 from builder.spec import LONGEST_NAME, ZERO, ModelSpec, RepoSpec, SequenceSpec, SourceSpec
-from builder.spec_steps import default_serve, default_targets, step_problems, without_targets
+from builder.spec_steps import default_serve, default_targets, read_requirements, step_problems, without_targets
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, line_of, parse_yaml, path_text
 
@@ -304,6 +304,7 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
                     "format": source.format or recognise(path),
                     "import_root": _absolute(folder / (source.import_root or "")),
                     "files": {name: _absolute(folder / path) for name, path in source.files.items()},
+                    "requirements": read_requirements(source, folder),
                 }
             ),
             "samples": samples and samples.model_copy(update={"path": _absolute(folder / samples.path)}),

@@ -10,7 +10,7 @@ from builder.spec import ModelSpec, RepoSpec, SourceSpec
 
 FORMAT: Final = "python"
 TARGET: Final = "python:native"
-WORDS: Final = ("function", "files")
+WORDS: Final = ("function", "files", "requirements")
 """Words of a source that only a step has."""
 FOREIGN_WORDS: Final = ("model", "signature", "allow_pickle", "import_root")
 """Words of a source that a step has no use for."""
@@ -61,6 +61,7 @@ def step_problems(model: ModelSpec, folder: Path) -> Iterator[tuple[Place, str, 
             yield ("source", word), "a step in Python has no such word", remedy
     yield from _beside_problems(model)
     yield from _file_problems(source, folder)
+    yield from _requirement_problems(source, folder)
 
 
 def _beside_problems(model: ModelSpec) -> Iterator[tuple[Place, str, str]]:
@@ -70,6 +71,43 @@ def _beside_problems(model: ModelSpec) -> Iterator[tuple[Place, str, str]]:
             yield ("targets", index), message, f"leave targets out, or write {TARGET}"
     if model.sequence is not None:
         yield ("sequence",), "Triton's python backend keeps no implicit state for a model", "leave it out"
+
+
+def read_requirements(source: SourceSpec, folder: Path) -> tuple[str, ...]:
+    """The requirements of the spec, or of the file that it names: one a line, hashes and comments left out.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not isinstance(source.requirements, str):
+        return source.requirements
+    text = (folder / source.requirements).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = (line.partition(" #")[0].partition(" --hash")[0].strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def _requirement_problems(source: SourceSpec, folder: Path) -> Iterator[tuple[Place, str, str]]:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    here = ("source", "requirements")
+    try:
+        found = read_requirements(source, folder)
+    except (OSError, UnicodeDecodeError) as error:
+        yield (
+            here,
+            f"{folder / str(source.requirements)} cannot be read: {error}",
+            "write packages as a list, or a file",
+        )
+        return
+    for text in found:
+        try:
+            by_url = Requirement(text).url
+        except InvalidRequirement:
+            yield here, f"{text!r} is no package as pip names them", "for example pillow==13.0.0"
+            continue
+        if by_url:
+            remedy = "modules of your own belong beside the step's file"
+            yield here, f"{text!r} is a URL: packages come from pip's index", remedy
 
 
 def _file_problems(source: SourceSpec, folder: Path) -> Iterator[tuple[Place, str, str]]:

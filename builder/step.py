@@ -20,7 +20,7 @@ from builder.isolation import leave_network
 from builder.log import set_up_logging
 from builder.processes import PARENT_VARIABLE
 from builder.records import read_record
-from builder.work import Convert, Export, Measure, Prepare, Work
+from builder.work import Convert, Export, Measure, Packages, Prepare, Work
 
 ARGUMENTS: Final = 4
 
@@ -42,7 +42,14 @@ def run_work(work: Work, out: Path, cache: Cache, *, isolated: bool = False) -> 
 
 
 def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
-    if isinstance(work, Export):
+    if isinstance(work, (Export, Measure)) and work.packages:
+        # Before anything else is imported: what the step asks for wins over what build-repo uses itself.
+        sys.path.insert(0, str(cache.folder("packages", work.packages) / "packages"))
+    if isinstance(work, Packages):
+        from builder.frameworks.python.packages import install_packages
+
+        install_packages(work, out)
+    elif isinstance(work, Export):
         from builder.export import run_export
 
         run_export(work, out, isolated=isolated)
@@ -65,9 +72,21 @@ def opens_code(work: Work) -> bool:
     return isinstance(work, Export) and work.source.allow_pickle
 
 
+def needs_process(work: Work) -> bool:
+    """True where a work must not share a process: a file's own code runs, or a step's, with packages of its own."""
+    code = isinstance(work, Export) and work.source.format == "python"
+    return opens_code(work) or code or (isinstance(work, Measure) and work.target.backend == "python")
+
+
 def read_work(path: Path) -> Work:
     """Read a work record, whichever kind it is."""
-    kinds: dict[str, type[Work]] = {"export": Export, "prepare": Prepare, "convert": Convert, "measure": Measure}
+    kinds: dict[str, type[Work]] = {
+        "packages": Packages,
+        "export": Export,
+        "prepare": Prepare,
+        "convert": Convert,
+        "measure": Measure,
+    }
     kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
     return read_record(kinds[kind], path)
 

@@ -165,12 +165,12 @@ def serving(
 @contextmanager
 def light_copy(repository: Path, folders: Sequence[str] | None, release: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Links to a repository's files with configs that the embedded server knows; the repository is not touched."""
-    from builder.servers.embedded import lacking, live_copy
+    from builder.servers.embedded import lacking, live_copy, packages_for
 
     scratch = Path(tempfile.mkdtemp(prefix="build-repo-live-"))
     try:
         chosen = repository if folders is None else _chosen(repository, folders, scratch / "chosen")
-        unchecked = live_copy(chosen, scratch / "repository", lacking(release))
+        unchecked = live_copy(chosen, scratch / "repository", lacking(release), packages_for(release))
         yield scratch / "repository", unchecked
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -62,7 +62,7 @@ class SourceRef:
 
     `model` is `module:callable` returning the network, `args` its keyword arguments as canonical JSON; `import_root`
     is put on the import path for it. `digest` covers the files of `path` and the code of `model`. A step in Python has
-    a `function` (or class) in the file at `path`, and `files` beside its arguments.
+    a `function` (or class) in the file at `path`, `files` beside its arguments, and `requirements` as in the spec.
     """
 
     format: str
@@ -75,6 +75,7 @@ class SourceRef:
     signature: str | None = None
     function: str | None = None
     files: tuple[FileRef, ...] = ()
+    requirements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,28 @@ class SequenceRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """One package of a resolved set; `sha256` is its wheel's, empty where the index does not tell."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """A set of wheels → `packages/`, for one Python.
+
+    Without `platforms` they are for the interpreter that installs them, `python` then only names it.
+    """
+
+    python: str
+    platforms: tuple[str, ...]
+    pins: tuple[Pin, ...]
+    kind: Literal["packages"] = "packages"
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """Source → what the targets are made of (`model.onnx`, `model.pt`, `step/`), `export.json`, `reference.npz`.
 
@@ -146,6 +169,8 @@ class Export:
     code: str
     sequence: SequenceRef | None = None
     formats: tuple[str, ...] = ("onnx",)
+    packages: str | None = None
+    """A set for this Python, that the source's code imports."""
     kind: Literal["export"] = "export"
 
 
@@ -190,6 +215,8 @@ class Convert:
     code: str
     device: dict[str, str] = field(default_factory=dict)
     preflight: bool = False
+    packages: str | None = None
+    """A set for the release's Python, that is served with the artefact."""
     kind: Literal["convert"] = "convert"
 
 
@@ -204,10 +231,11 @@ class Measure:
     machine: dict[str, str]
     libraries: dict[str, str]
     code: str
+    packages: str | None = None
     kind: Literal["measure"] = "measure"
 
 
-Work = Export | Prepare | Convert | Measure
+Work = Packages | Export | Prepare | Convert | Measure
 
 NOT_IN_KEY = ("path", "import_root")
 """Fields that say where to read; the digest beside them says what was read."""
@@ -229,10 +257,13 @@ def portable(data: Any) -> Any:  # noqa: ANN401 - plain JSON
 
 def work_needs(work: Work) -> tuple[tuple[str, str], ...]:
     """(kind, key) of the works that must exist before this one."""
-    if isinstance(work, Export):
+    if isinstance(work, Packages):
         return ()
     if isinstance(work, Prepare):
         return (("export", work.export),)
+    packages = (("packages", work.packages),) if work.packages else ()
+    if isinstance(work, Export):
+        return packages
     if isinstance(work, Convert):
-        return (("export", work.export), *((("prepare", work.prepare),) if work.prepare else ()))
-    return (("export", work.export), ("convert", work.convert))
+        return (("export", work.export), *((("prepare", work.prepare),) if work.prepare else ()), *packages)
+    return (("export", work.export), ("convert", work.convert), *packages)

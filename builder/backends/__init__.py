@@ -25,7 +25,8 @@ class Conversion:
     `model` is the file to convert: the prepared ONNX in the precision of `GRAPHS`, or what the export wrote in the
     backend's `FORMAT`. `export` is
     the export's folder (samples, reference, other formats of the source), `options` what the spec says for this
-    backend, `shared` a folder that outlives the work, for caches such as timings.
+    backend, `shared` a folder that outlives the work, for caches such as timings. `packages` are served with the
+    artefact.
     """
 
     model: Path
@@ -35,6 +36,7 @@ class Conversion:
     release: str
     options: Mapping[str, Any]
     shared: Path
+    packages: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

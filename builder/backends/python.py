@@ -48,12 +48,18 @@ def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 -
 
 def convert(job: Conversion, out: Path) -> Signature:
     """The step's files as they were exported, and beside them the model that runs them."""
-    for file in sorted(item for item in job.model.rglob("*") if item.is_file()):
-        target = out / file.relative_to(job.model)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        link_file(file, target)
+    _link_files(job.model, out)
+    if job.packages is not None:
+        _link_files(job.packages, out / "packages")
     shutil.copyfile(WRAPPER, out / FILENAME)
     return job.signature
+
+
+def _link_files(source: Path, out: Path) -> None:
+    for file in sorted(item for item in source.rglob("*") if item.is_file()):
+        target = out / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link_file(file, target)
 
 
 class PythonSession:

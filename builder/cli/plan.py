@@ -61,7 +61,8 @@ def _model(model: Any, cache: Any, output: Path) -> dict[str, Any]:  # noqa: ANN
     from builder.work import work_key
 
     old = _old_works(output, model.spec.name)
-    works = [_work(model.export, "export", cache, old)]
+    works = [_work(model.packages, work_label(model.packages), cache, old)] if model.packages else []
+    works.append(_work(model.export, "export", cache, old))
     for target in model.targets:
         label = str(target.target)
         if target.deferred or target.missing:

@@ -33,8 +33,9 @@ from builder.servers.server_state import (
     stubs_of,
     vanished,
 )
+from builder.servers.step_packages import packages_for
 
-__all__ = ["lacking", "live_copy", "serve"]
+__all__ = ["lacking", "live_copy", "packages_for", "serve"]
 
 BACKENDS: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "pytorch": "torch"}
 """Word → the package of the runtime that runs its models."""

@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from builder.releases import EMBEDDED_SERVER, fields_unknown
+from builder.servers.step_packages import FOLDER as PACKAGES_FOLDER
+from builder.servers.step_packages import PackagesFor, step_packages
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -34,10 +36,16 @@ FOREIGN_FILES: Final = {
 }
 
 
-def live_copy(repository: Path, dest: Path, lacking: Mapping[str, str] = MappingProxyType({})) -> tuple[str, ...]:
+def live_copy(
+    repository: Path,
+    dest: Path,
+    lacking: Mapping[str, str] = MappingProxyType({}),
+    packages: PackagesFor | None = None,
+) -> tuple[str, ...]:
     """Copy what the embedded server can load into `dest`: links to artefacts, configurations rewritten where needed.
 
-    `lacking` are backends that the installed runtime does not have, with the reason.
+    `lacking` are backends that the installed runtime does not have, with the reason. `packages` finds what steps in
+    Python import, for the server's own Python.
     Returns what the copy does not check, one text each: `MODEL: FIELD` for a field newer than the embedded server,
     `MODEL: …` with the reason for a model left out. An ensemble goes with the models it needs.
     """
@@ -46,12 +54,17 @@ def live_copy(repository: Path, dest: Path, lacking: Mapping[str, str] = Mapping
     left_out = {
         folder.name: reason for folder in folders if (reason := _foreign(folder, configs[folder.name], lacking))
     }
+    own: dict[str, dict[str, Path]] = {}
+    for folder in folders if packages else ():
+        if folder.name not in left_out and packages is not None:
+            own[folder.name], reason = step_packages(folder, packages)
+            left_out |= {folder.name: reason} if reason else {}
     _leave_out_ensembles(configs, left_out)
     dest.mkdir(parents=True, exist_ok=True)
     unchecked = [f"{model}: {reason}" for model, reason in left_out.items()]
     for folder in folders:
         if folder.name not in left_out:
-            removed = _copy_model(folder, dest / folder.name, configs[folder.name])
+            removed = _copy_model(folder, dest / folder.name, configs[folder.name], own.get(folder.name, {}))
             unchecked += [f"{folder.name}: {field}" for field in removed]
     return tuple(sorted(unchecked))
 
@@ -108,7 +121,7 @@ def _steps(config: Message | None) -> list[str]:
     return [step.model_name for step in scheduling.step] if scheduling else []
 
 
-def _copy_model(folder: Path, dest: Path, config: Message | None) -> tuple[str, ...]:
+def _copy_model(folder: Path, dest: Path, config: Message | None, packages: Mapping[str, Path]) -> tuple[str, ...]:
     from google.protobuf import text_format
 
     removed = _remove_new_fields(config) if config is not None else ()
@@ -117,16 +130,20 @@ def _copy_model(folder: Path, dest: Path, config: Message | None) -> tuple[str, 
         if config is not None and removed and entry.name == CONFIG_FILE:
             (dest / CONFIG_FILE).write_text(text_format.MessageToString(config), encoding="utf-8")
         elif (entry / PYTHON_FILE).is_file():
-            _link_files(entry, dest / entry.name)
+            _link_files(entry, dest / entry.name, packages.get(entry.name))
         else:
             (dest / entry.name).symlink_to(entry.resolve())
     return removed
 
 
-def _link_files(folder: Path, dest: Path) -> None:
+def _link_files(folder: Path, dest: Path, packages: Path | None = None) -> None:
     """Folders of its own for a model of Python code: what the interpreter writes there stays out of the repository."""
     dest.mkdir()
+    if packages is not None:
+        (dest / PACKAGES_FOLDER).symlink_to(packages)
     for entry in folder.iterdir():
+        if packages is not None and entry.name == PACKAGES_FOLDER:
+            continue
         if entry.is_dir():
             _link_files(entry, dest / entry.name)
         else:

@@ -137,6 +137,7 @@ class PythonStep:
             "function": function_of(self._source),
             "args": json.loads(self._source.args),
             "files": files,
+            "requirements": list(self._source.requirements),
             **to_json(signature),
         }
         (path / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
