@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,133 @@ def test_inspect_and_init_say_what_a_step_is(tmp_path: Path) -> None:
     assert "format: python" in text
     assert "function: " in text
     assert "targets: [python:native]" in text
+
+
+PHOTO = """
+import io
+
+import numpy as np
+from PIL import Image, features
+
+
+def run(jpeg, size):
+    pictures = [Image.open(io.BytesIO(item)).convert("RGB").resize((size, size)) for item in jpeg[:, 0]]
+    return np.stack([np.asarray(picture) for picture in pictures])
+"""
+PHOTOS = """
+models:
+  - name: photo
+    source: {path: photo.py, args: {size: 32}, requirements: REQUIREMENTS}
+    inputs: [{name: jpeg, dtype: string, shape: [batch, 1]}]
+    outputs: [pixels]
+    samples: {path: photos.npz}
+"""
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A step that decodes photos, and five of them; the encoder is here for the tests."""
+    import io
+
+    from PIL import Image
+
+    (tmp_path / "photo.py").write_text(PHOTO, encoding="utf-8")
+    rows = []
+    for seed in range(5):
+        stream = io.BytesIO()
+        pixels = np.random.default_rng(seed).integers(0, 255, (20 + seed, 30, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(stream, "JPEG")
+        rows.append([stream.getvalue()])
+    np.savez(tmp_path / "photos.npz", jpeg=np.array(rows))
+    return tmp_path
+
+
+def asks_for(folder: Path, requirements: str) -> None:
+    (folder / "models.yaml").write_text(PHOTOS.replace("REQUIREMENTS", requirements), encoding="utf-8")
+
+
+@pytest.mark.live
+def test_the_packages_of_a_step_are_served_for_the_python_of_the_release(
+    photo: Path, runtime: Runtime, work_cache: Path
+) -> None:
+    (photo / "requirements.txt").write_text("# what it decodes with\npillow==11.3.0  # a wheel for every Python\n")
+    asks_for(photo, "requirements.txt")
+    ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=photo)
+    assert ran.code == 0, ran.err
+    packages = photo / "repo" / "photo" / "1" / "packages"
+    assert sorted(item.name for item in packages.iterdir()) == ["PIL", "pillow-11.3.0.dist-info", "pillow.libs"]
+    assert list(packages.glob("PIL/_imaging.cpython-312-*.so"))
+    assert not list(packages.rglob("*.pyc"))
+    manifest = json.loads((photo / "repo" / "build-repo.json").read_text())
+    record = manifest["models"]["photo"]
+    (pin,) = record["targets"][0]["works"]["packages"]["pins"]
+    assert (pin["name"], pin["version"]) == ("pillow", "11.3.0")
+    assert record["live"]["photo"]["checked"]
+    before = contents(photo / "repo")
+    assert run("build", "models.yaml", "-o", "repo", cwd=photo).code == 0
+    assert contents(photo / "repo") == before
+
+
+def test_another_version_of_a_package_is_another_key(photo: Path, work_cache: Path) -> None:
+    def works(requirements: str) -> dict[str, str]:
+        asks_for(photo, requirements)
+        ran = run("plan", "models.yaml", "--json", cwd=photo, cache=work_cache)
+        assert ran.code == 0, ran.err
+        return {work["work"]: work["key"] for work in ran.document["models"][0]["works"]}
+
+    first, second = works("[pillow==11.3.0]"), works("[pillow==11.2.1]")
+    assert list(first) == [
+        "packages for Python 3.11 here" if sys.version_info[:2] == (3, 11) else "packages for Python 3.12 here",
+        "export",
+        "packages for Python 3.12",
+        "python:native convert",
+        "python:native measure",
+    ]
+    assert not set(first.values()) & set(second.values())
+
+
+@pytest.mark.parametrize(
+    ("requirements", "more", "code", "words"),
+    [
+        (
+            "[pillow==0.0.1]",
+            {},
+            2,
+            ["photo: the packages of a step (pillow==0.0.1) cannot be had as wheels for Python 3.1"],
+        ),
+        ("['pillow==11.3.0', 'pillow==11.2.1']", {}, 2, ["cannot be had as wheels", "conflicting dependencies"]),
+        ("['pillow=11']", {}, 2, ["'pillow=11' is no package as pip names them", "pillow==13.0.0"]),
+        ("['pillow @ https://example.org/p.whl']", {}, 2, ["is a URL"]),
+        ("none.txt", {}, 2, ["none.txt cannot be read"]),
+        (
+            "[pillow==11.1.0]",
+            {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_INDEX": "0", "PIP_CONFIG_FILE": "/dev/null"},
+            4,
+            ["pip does not reach its index", "PIP_INDEX_URL"],
+        ),
+        ("[]", {}, 2, ["photo.py, line 5: PIL is installed here, and not where the step is served", "[pillow=="]),
+    ],
+)
+def test_packages_that_cannot_be_had(  # noqa: PLR0917 - the case, and where it is tried
+    requirements: str, more: dict[str, str], code: int, words: list[str], photo: Path, work_cache: Path
+) -> None:
+    asks_for(photo, requirements)
+    ran = build("models.yaml", "-o", "repo", cwd=photo, cache=work_cache, **more)
+    assert_refused(ran, code, *words)
+    assert not (photo / "repo").exists()
+
+
+def test_a_module_that_is_nowhere(photo: Path, work_cache: Path) -> None:
+    (photo / "photo.py").write_text("import no_such_module\n")
+    asks_for(photo, "[]")
+    ran = build("models.yaml", "-o", "repo", cwd=photo, cache=work_cache)
+    assert_refused(ran, 2, "No module named 'no_such_module' (photo.py, line 1", "add its package: source")
+
+
+def test_code_that_the_python_of_the_release_cannot_read(tmp_path: Path, work_cache: Path) -> None:
+    spec(tmp_path, "{path: steps/new.py}")
+    (tmp_path / "steps" / "new.py").write_text(
+        "def run(x):\n    try:\n        x = x + 1\n    except* ValueError:\n        pass\n    return x\n"
+    )
+    ran = build("models.yaml", "--triton", "24.10", "-o", "repo", cwd=tmp_path, cache=work_cache)
+    assert_refused(ran, 1, "Triton 24.10 runs Python 3.10: new.py, line ", "Exception groups are only")

@@ -15,6 +15,8 @@ from builder.work import (
     Export,
     FileRef,
     Measure,
+    Packages,
+    Pin,
     Prepare,
     Quantization,
     SamplesRef,
@@ -39,6 +41,7 @@ EXPORT = Export(
         "/home/a",
         allow_pickle=False,
         files=(FileRef("table", "/home/a/t.txt", "t.txt:d3"),),
+        requirements=("pillow==11.3.0",),
     ),
     inputs=(Tensor("x", "float32", ("batch", 3)),),
     outputs=("y",),
@@ -63,7 +66,8 @@ PREPARE = Prepare(
 )
 CONVERT = Convert("e", "p", TARGET, "26.07", "{}", {"onnxruntime": "1"}, "c", {"gpu": "h"})
 MEASURE = Measure("e", "v", TARGET, "{}", {"cpu": "z", "cores": "2"}, {"numpy": "2"}, "c")
-WORKS = (EXPORT, PREPARE, CONVERT, MEASURE)
+PACKAGES = Packages("3.12", ("manylinux_2_28_x86_64",), (Pin("pillow", "11.3.0", "d4"),))
+WORKS = (PACKAGES, EXPORT, PREPARE, CONVERT, MEASURE)
 
 
 def variants(value: Any) -> list[Any]:
@@ -139,7 +143,10 @@ def test_a_work_survives_json_with_its_key(work: Work) -> None:
 
 
 def test_needs_name_kind_and_key() -> None:
-    assert work_needs(EXPORT) == ()
+    assert work_needs(EXPORT) == work_needs(PACKAGES) == ()
+    assert work_needs(dataclasses.replace(EXPORT, packages="k")) == (("packages", "k"),)
+    assert work_needs(dataclasses.replace(MEASURE, packages="k"))[-1] == ("packages", "k")
+    assert work_needs(dataclasses.replace(CONVERT, prepare=None, packages="k"))[-1] == ("packages", "k")
     assert work_needs(PREPARE) == (("export", "e"),)
     assert work_needs(CONVERT) == (("export", "e"), ("prepare", "p"))
     assert work_needs(dataclasses.replace(CONVERT, prepare=None)) == (("export", "e"),)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.backends import Conversion, Settings
-from builder.errors import BuildError
+from builder.errors import BuildError, SpecError
+from builder.frameworks.python.code import parse
 from builder.measurement import PrecisionProof
 from builder.onnx_tools.files import link_file
+from builder.releases import get_release
 from builder.resources import PACKAGE
 from builder.tensors import Signature
 
@@ -47,7 +49,19 @@ def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 -
 
 
 def convert(job: Conversion, out: Path) -> Signature:
-    """The step's files as they were exported, and beside them the model that runs them."""
+    """The step's files as they were exported, and beside them the model that runs them.
+
+    Raises:
+        BuildError: the release's Python is too old for the code.
+    """
+    major, minor = map(int, get_release(job.release).python.split("."))
+    for file in sorted((job.model / "code").rglob("*.py")):
+        try:
+            parse(file, (major, minor))
+        except SpecError as error:
+            raise BuildError(
+                f"Triton {job.release} runs Python {major}.{minor}: {error.message}", remedy=error.remedy
+            ) from error
     _link_files(job.model, out)
     if job.packages is not None:
         _link_files(job.packages, out / "packages")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import SpecError
-from builder.frameworks.python.code import callables, parse, read_code
+from builder.frameworks.python.code import callables, distribution_of, not_served, parse, read_code
 from builder.records import to_json
 from builder.samples import Request
 from builder.sources import Description
@@ -60,14 +60,27 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
             f"a step in Python ({path.name}) needs inputs: the file does not say what goes in",
             remedy="inputs: [{name: x, dtype: float32, shape: [batch, 3]}], named like the function's arguments",
         )
+    _refuse_unserved(path)
     files = {file.name: file.path for file in source.files}
     try:
         function = load_callable(path, function_of(source), {**json.loads(source.args), **files})
     except ContractError as error:
         raise SpecError(str(error), remedy="name it with source: {function: …}") from error
     except StepError as error:
-        raise SpecError(f"{path.name} cannot be loaded: {error}", remedy=f"correct {path.name}") from error
+        lacks = "ModuleNotFoundError" in str(error)
+        remedy = "add its package: source: {requirements: [NAME==VERSION]}" if lacks else f"correct {path.name}"
+        raise SpecError(f"{path.name} cannot be loaded: {error}", remedy=remedy) from error
     return PythonStep(source, function, inputs, outputs or None)
+
+
+def _refuse_unserved(path: Path) -> None:
+    """Raises SpecError for a package that is here because build-repo needs it: the server would not find it."""
+    found = not_served(read_code(path))
+    if found is not None:
+        raise SpecError(
+            f"{found.file}, line {found.line}: {found.module} is installed here, and not where the step is served",
+            remedy=f"add it: source: {{requirements: [{distribution_of(found.module)}]}}",
+        )
 
 
 def function_of(source: SourceRef) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Final
 
@@ -56,20 +59,37 @@ def read_code(path: Path) -> StepCode:
     return StepCode(folder, tuple(sorted(files)), tuple(foreign))
 
 
-def parse(file: Path) -> ast.Module:
-    """The file's syntax tree.
+def not_served(code: StepCode) -> Import | None:
+    """An import that works here and not in the server: a package that is only installed beside build-repo."""
+    ours = [Path(sysconfig.get_path(word)).resolve() for word in ("purelib", "platlib")]
+    for item in code.foreign:
+        found = importlib.util.find_spec(item.module)
+        places = [*(found.submodule_search_locations or ()), found.origin or ""] if found else []
+        if any(Path(place).resolve().is_relative_to(folder) for place in places if place for folder in ours):
+            return item
+    return None
+
+
+def distribution_of(module: str) -> str:
+    """What pip would have to install, as it is installed here: `pillow==13.0.0`."""
+    names = packages_distributions().get(module, ())
+    return f"{names[0]}=={version(names[0])}" if names else module
+
+
+def parse(file: Path, python: tuple[int, int] | None = None) -> ast.Module:
+    """The file's syntax tree; with `python` for an older one than this.
 
     Raises:
         SpecError: it is no Python.
     """
     try:
-        return ast.parse(file.read_bytes())
+        return ast.parse(file.read_bytes(), feature_version=python)
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise SpecError(
-            f"{file.name}{line}: {said}", remedy="the file must be Python that this version reads"
-        ) from error
+        major, minor = python or sys.version_info[:2]
+        remedy = f"the file must be Python {major}.{minor} or older"
+        raise SpecError(f"{file.name}{line}: {said}", remedy=remedy) from error
 
 
 def callables(tree: ast.Module) -> dict[str, tuple[str, ...]]:
