@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.generic]
     Arrays = Mapping[str, NDArray[np.generic]]
 
+MATRIX: Final = 2
 HELD: Final = 32
 """Tensors of one request held at a time: all activations of a large network do not fit into memory."""
 BINS: Final = {"entropy": 512, "percentile": 2048}
@@ -44,35 +45,44 @@ GIVE_REAL: Final = "give real inputs, as the model will see them, with samples: 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationTable:
-    """`ranges`: tensor → (lowest, highest) that int8 must represent; measured on `rows` rows."""
+    """`ranges`: tensor → (lowest, highest) that int8 must represent; measured on `rows` rows.
+
+    `means`: tensor → the mean of each channel (axis 1), for what convolutions and products with a bias read.
+    """
 
     calibrator: str
     rows: int
     ranges: dict[str, tuple[float, float]]
+    means: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How a table is measured: on `model`, which will be quantised and was made of the file `origin`."""
+    """How a table is measured: on `model`, which will be quantised and was made of the file `origin`.
+
+    `tensors` need a range, `averaged` (a part of them) the means of their channels too.
+    """
 
     model: ModelProto
     origin: Path
     samples: CalibrationSet
     signature: Signature
     calibrator: str
+    tensors: tuple[str, ...]
+    averaged: tuple[str, ...]
 
 
-def read_table(job: Calibration, tensors: Sequence[str], shared: Path, out: Path) -> CalibrationTable:
+def read_table(job: Calibration, shared: Path, out: Path) -> CalibrationTable:
     """The table, from the cache in `shared` or measured now; a copy goes to `out`, beside the quantised model.
 
     Raises:
         BuildError: the samples cannot calibrate, or the model does not run on them.
     """
-    cached = shared / "calibration" / f"{_key(job, tensors)}.json"
+    cached = shared / "calibration" / f"{_key(job)}.json"
     if not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
         part = cached.with_suffix(f".{os.getpid()}.part")
-        write_record(part, _measure(job, tensors))
+        write_record(part, _measure(job))
         part.replace(cached)
     copy = out / CALIBRATION_TABLE
     copy.unlink(missing_ok=True)
@@ -80,37 +90,41 @@ def read_table(job: Calibration, tensors: Sequence[str], shared: Path, out: Path
     return read_record(CalibrationTable, cached)
 
 
-def _key(job: Calibration, tensors: Sequence[str]) -> str:
+def _key(job: Calibration) -> str:
     from importlib.metadata import version
 
     parts = {
         "model": [file_digest(path) for path in source_files(job.origin)],
         "samples": job.samples.digest,
         "calibrator": [job.calibrator, BINS.get(job.calibrator), QUANTIZED_BINS, PERCENTILE],
-        "tensors": list(tensors),
+        "tensors": [list(job.tensors), list(job.averaged)],
         "libraries": [version("onnxruntime"), version("numpy")],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _measure(job: Calibration, tensors: Sequence[str]) -> CalibrationTable:
+def _measure(job: Calibration) -> CalibrationTable:
     _check_inputs(job.samples, job.signature)
     collector = _Ranges() if job.calibrator == "minmax" else _Histograms(job.calibrator)
-    for name, array in _values(job, tensors):
+    averages, averaged = _Means(), frozenset(job.averaged)
+    for name, array in _values(job):
         _check_finite(name, array)
         collector.add(name, array)
+        if name in averaged:
+            averages.add(name, array)
     ranges = collector.ranges()
     _check_ranges(ranges)
-    return CalibrationTable(job.calibrator, job.samples.rows, {name: ranges[name] for name in sorted(ranges)})
+    ordered = {name: ranges[name] for name in sorted(ranges)}
+    return CalibrationTable(job.calibrator, job.samples.rows, ordered, averages.means())
 
 
-def _values(job: Calibration, tensors: Sequence[str]) -> Iterator[tuple[str, Array]]:
+def _values(job: Calibration) -> Iterator[tuple[str, Array]]:
     """Every tensor's value on every request, a few at a time."""
     session = open_exposed(job.model, job.origin.parent)
     ports = {port.name for port in session.get_inputs()}
-    inner = [name for name in tensors if name not in ports]
+    inner = [name for name in job.tensors if name not in ports]
     for inputs in job.samples.requests:
-        yield from ((name, inputs[name]) for name in tensors if name in ports)
+        yield from ((name, inputs[name]) for name in job.tensors if name in ports)
         for start in range(0, len(inner), HELD):
             names = inner[start : start + HELD]
             try:
@@ -135,6 +149,29 @@ class _Ranges:
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         return dict(self._seen)
+
+
+class _Means:
+    """The mean of every channel, over all rows and places."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[NDArray[np.float64], int]] = {}
+
+    def add(self, name: str, array: Array) -> None:
+        if array.ndim < MATRIX or not array.size:
+            return
+        import numpy as np
+
+        others = tuple(axis for axis in range(array.ndim) if axis != 1)
+        total, count = self._sums.get(name, (np.zeros(array.shape[1]), 0))
+        self._sums[name] = (total + array.sum(axis=others, dtype=np.float64), count + array.size // array.shape[1])
+
+    def means(self) -> dict[str, tuple[float, ...]]:
+        """Rounded to what a float32 holds, so that tables stay small."""
+        return {
+            name: tuple(float(f"{value:.7g}") for value in total / count)
+            for name, (total, count) in sorted(self._sums.items())
+        }
 
 
 class _Histograms:

@@ -1,9 +1,4 @@
-"""int8: static, with ranges measured beforehand and Q/DQ pairs in the graph, or dynamic, with ranges of every run.
-
-The Q/DQ pairs stand in front of products (and of the sums and concatenations between convolutions), never behind them,
-so that an activation stays with the product before it: measured on a ResNet-50 and on EfficientNet-Lite0, that is as
-fast in onnxruntime as pairs on both sides, and faster in OpenVINO. Weights are signed, one scale a channel.
-"""
+"""int8: static, with ranges measured beforehand and Q/DQ pairs in the graph, or dynamic, with ranges of every run."""
 
 from __future__ import annotations
 
@@ -17,9 +12,11 @@ from builder.measurement import QuantizationReport
 from builder.onnx_tools.exported import quiet
 from builder.onnx_tools.optimise import TRANSFORMS
 from builder.onnx_tools.precision import PrecisionJob
+from builder.onnx_tools.precision.bias_correction import read_by_layers
 from builder.onnx_tools.precision.calibration import GIVE_REAL, Calibration, CalibrationTable, read_table
 from builder.onnx_tools.precision.naming import name_nodes
-from builder.onnx_tools.precision.quantizable import JOINS, Quantizable, activations, find_quantizable, part_weights
+from builder.onnx_tools.precision.qdq import FORMS, Chosen, measured, quantize
+from builder.onnx_tools.precision.quantizable import Quantizable, find_quantizable, part_weights
 from builder.onnx_tools.reading import ModelProto, graphs, opset_of, short
 from builder.onnx_tools.values import value_types
 from builder.onnx_tools.writing import write_onnx
@@ -33,26 +30,6 @@ PER_CHANNEL_OPSET: Final = 13
 ELEMENTS: Final = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(double)": 11, "tensor(bfloat16)": 16}
 INFERRED: Final = ("onnx.infer", "onnxruntime.quant")
 """Tells the quantiser that types are known; without it, it writes the model to disk and infers them again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How a dialect wants static int8.
-
-    `signed`: activations are int8 around zero, which TensorRT requires; unsigned with a zero point holds twice as many
-    steps for what comes out of a ReLU, and is what onnxruntime is fast with. `integer_bias`: as onnxruntime's kernels
-    of every release take it; OpenVINO is faster with a bias of floats, TensorRT has no other.
-    """
-
-    signed: bool
-    integer_bias: bool
-
-
-FORMS: Final[Mapping[str, Form]] = {
-    "onnxruntime": Form(signed=False, integer_bias=True),
-    "onnx": Form(signed=False, integer_bias=False),
-    "tensorrt": Form(signed=True, integer_bias=False),
-}
 
 
 def convert(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset[str]) -> QuantizationReport:
@@ -80,7 +57,8 @@ def convert(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset
         report = QuantizationReport(mode, None, 0, count)
     else:
         table = _table(model, model_path, out_path.parent, job, _taken(mode, found))
-        model, count = _static(model, taken, table, job, keep)
+        form, per_channel = FORMS[job.dialect], job.quantization.per_channel
+        model, count = quantize(model, Chosen(taken, keep), table, form, per_channel=per_channel)
         report = QuantizationReport(mode, table.calibrator, table.rows, count)
     write_onnx(_finished(model, job), out_path)
     return report
@@ -216,63 +194,17 @@ def _table(model: ModelProto, origin: Path, out: Path, job: PrecisionJob, names:
         raise BuildError(
             "static int8 needs rows of samples to calibrate on, and the export kept none", remedy=GIVE_REAL
         )
-    calibration = Calibration(model, origin, job.calibration, job.signature, job.quantization.calibrator)
-    return read_table(calibration, activations(model, frozenset(names)), job.shared, out)
-
-
-def _static(
-    model: ModelProto, names: Sequence[str], table: CalibrationTable, job: PrecisionJob, keep: frozenset[str]
-) -> tuple[ModelProto, int]:
-    """Q/DQ pairs by onnxruntime's quantiser; returns the model and the number of products in int8."""
-    import numpy as np
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.calibrate import TensorData
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-
-    form = FORMS[job.dialect]
-    operators = sorted({node.op_type for node in model.graph.node if node.name in set(names)})
-    read = activations(model, frozenset(names))
-    quantizer = QDQQuantizer(
+    wanted = frozenset(names)
+    calibration = Calibration(
         model,
-        per_channel=job.quantization is None or job.quantization.per_channel,
-        reduce_range=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8 if form.signed else QuantType.QUInt8,
-        tensors_range={
-            name: TensorData(lowest=np.float32(table.ranges[name][0]), highest=np.float32(table.ranges[name][1]))
-            for name in read
-            if name in table.ranges
-        },
-        nodes_to_quantize=list(names),
-        nodes_to_exclude=[],
-        op_types_to_quantize=operators,
-        extra_options={
-            "ActivationSymmetric": form.signed,
-            "WeightSymmetric": True,
-            "QuantizeBias": form.integer_bias,
-            "OpTypesToExcludeOutputQuantization": operators,
-        },
+        origin,
+        job.calibration,
+        job.signature,
+        job.quantization.calibrator,
+        measured(model, wanted),
+        read_by_layers(model, wanted),
     )
-    with quiet():
-        quantizer.quantize_model()
-    _detach(quantizer.model.model, keep)
-    quantizer.model.topological_sort()
-    made = quantizer.model.model
-    return made, sum(node.name in set(names) and node.op_type not in JOINS for node in made.graph.node)
-
-
-def _detach(model: ModelProto, keep: frozenset[str]) -> None:
-    """Nodes that stay in fp32 read the tensor itself, though others read it quantised."""
-    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    originals = {
-        node.output[0]: sources[node.input[0]]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in sources
-    }
-    for node in model.graph.node:
-        if node.name in keep:
-            for place, name in enumerate(node.input):
-                node.input[place] = originals.get(name, name)
+    return read_table(calibration, job.shared, out)
 
 
 def _dynamic(model: ModelProto, names: Sequence[str], *, per_channel: bool) -> tuple[ModelProto, int]:

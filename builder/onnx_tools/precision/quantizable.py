@@ -29,6 +29,8 @@ CARRIES: Final = frozenset(
     }
 )
 """Operators between convolutions whose results still are images."""
+FOLLOWS: Final = frozenset({"Relu", "Clip", "MaxPool"})
+"""What onnxruntime takes into an integer convolution, or leads 8 bits through."""
 JOINS: Final = frozenset({"Add", "Concat"})
 
 
@@ -99,6 +101,28 @@ def activations(model: ModelProto, names: frozenset[str]) -> tuple[str, ...]:
     """The tensors that these nodes read and that no constant is, sorted: what a calibration table must hold."""
     constants = {tensor.name for tensor in model.graph.initializer}
     found = {name for node in model.graph.node if node.name in names for name in _read(node) if name not in constants}
+    return tuple(sorted(found))
+
+
+def conv_results(model: ModelProto, names: frozenset[str]) -> tuple[str, ...]:
+    """What comes out of these convolutions, behind the ReLU, Clip or MaxPool that alone reads it, sorted.
+
+    Outputs of the model are none: they are what the source gives.
+    """
+    readers: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for name in uses(node):
+            readers.setdefault(name, []).append(node)
+    outputs = {port.name for port in model.graph.output}
+    found = set()
+    for node in model.graph.node:
+        if node.name not in names or node.op_type != "Conv":
+            continue
+        name = node.output[0]
+        while name not in outputs and len(readers.get(name, ())) == 1 and readers[name][0].op_type in FOLLOWS:
+            name = readers[name][0].output[0]
+        if name not in outputs and name in readers:
+            found.add(name)
     return tuple(sorted(found))
 
 
