@@ -30,7 +30,8 @@ from builder.records import canonical, to_json
 from builder.rendering import FolderRequest, render_folder
 from builder.repository import ModelFolder, engines_in, joined_engines, stage_model
 from builder.samples.stored import store_samples
-from builder.spec import ZERO, ModelSpec, RepoSpec
+from builder.spec import ModelSpec, RepoSpec
+from builder.spec_serving import ZERO
 from builder.tensors import Signature
 from builder.work import Work, parse_target, portable, work_key
 
@@ -89,6 +90,7 @@ def stage_state(  # noqa: PLR0913 - where things lie
         old = before.get(folder)
         model, findings = _model_folder(folder, state, target, state.report, samples, old, release=release, cache=cache)
         record = stage_model(staged, current, model, old)
+        findings += _unserved(record, model)
         made.append(Staged(state.spec.name, record, target, findings))
     return tuple(made)
 
@@ -129,8 +131,27 @@ def _model_folder(  # noqa: PLR0913, PLR0917 - what a folder is made of
         keep=spec.versions.keep if spec.versions else VERSIONS_KEPT,
         joined=joined,
         recipe=recipe,
+        pinned=spec.versions.serve if spec.versions and isinstance(spec.versions.serve, tuple) else (),
+        checksums=spec.checksums,
     )
     return model, rendering.findings
+
+
+def _unserved(record: ServedRecord, model: ModelFolder) -> tuple[Finding, ...]:
+    """A list of versions without the one that this build made: nobody would be served what was just proven."""
+    if not model.pinned or record.version in model.pinned:
+        return ()
+    listed = ", ".join(map(str, model.pinned))
+    return (
+        Finding(
+            "error",
+            "repository.versions",
+            f"version {record.version}, which this build makes, is not among the served versions {listed}",
+            f"add {record.version} to versions: {{serve: […]}}, or leave serve out",
+            model=record.folder,
+            file=f"{record.folder}/config.pbtxt",
+        ),
+    )
 
 
 def _recipe(target: TargetState) -> str:

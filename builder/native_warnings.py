@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from builder.backend_parameters import unknown_parameters
 from builder.native_rules import (
     OPENVINO_TYPES,
     SIDES,
@@ -26,7 +27,7 @@ def warnings(backend: str, config: Json, ports: Json, *, auto_complete: bool = F
     if auto_complete:
         completed = auto_completed(backend, config, ports)
         config = config if isinstance(completed, str) else completed
-    found = list(_core_warnings(backend, config))
+    found = [*_core_warnings(backend, config), *unknown_parameters(backend, config), *_unused(backend, config)]
     if backend == "openvino":
         found += _openvino_warnings(config, ports)
     elif backend == "onnxruntime":
@@ -39,7 +40,8 @@ def warnings(backend: str, config: Json, ports: Json, *, auto_complete: bool = F
 def _core_warnings(backend: str, config: Json) -> Iterator[str]:
     batch = batch_size(config)
     if "dynamic_batching" in config:
-        if batch <= 1:
+        queues = {"priority_levels", "default_queue_policy"} & set(config["dynamic_batching"])
+        if batch <= 1 and not queues:
             yield f"dynamic_batching does nothing with max_batch_size {batch}: there is no batch to make"
         preferred = sizes(config["dynamic_batching"].get("preferred_batch_size"))
         if preferred and max(preferred) < batch:
@@ -51,6 +53,22 @@ def _core_warnings(backend: str, config: Json) -> Iterator[str]:
     for index, group in enumerate(config.get("instance_group", ())):
         if group.get("kind") == "KIND_MODEL" and backend != "pytorch":
             yield f"instance group {index} has KIND_MODEL, which onnxruntime and openvino do not use"
+
+
+def _unused(backend: str, config: Json) -> Iterator[str]:
+    """Fields that this backend never looks at."""
+    optimization = config.get("optimization", {})
+    for field, takers in USED_BY.items():
+        if field in optimization and backend in {"onnxruntime", "openvino", "tensorrt", "pytorch"} - takers:
+            yield f"optimization.{field} does nothing: the {backend} backend does not read it"
+
+
+USED_BY = {
+    "graph": {"onnxruntime"},
+    "execution_accelerators": {"onnxruntime"},
+    "cuda": {"tensorrt"},
+    "priority": {"tensorrt"},
+}
 
 
 def _sequence_warnings(config: Json) -> Iterator[str]:

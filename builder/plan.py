@@ -21,7 +21,8 @@ from builder.measurement import FORMAT_FILES
 from builder.records import to_json
 from builder.releases import get_release
 from builder.sources import require, source_module
-from builder.spec import ZERO, AccuracySpec, BatchingSpec, ModelSpec, QuantizationSpec, RepoSpec, TensorRtSpec
+from builder.spec import AccuracySpec, ModelSpec, QuantizationSpec, RepoSpec, TensorRtSpec
+from builder.spec_serving import ZERO, BatchingSpec
 from builder.tensors import Tensor
 from builder.work import (
     Convert,

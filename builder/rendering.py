@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ from builder.records import canonical, read_record, write_record
 from builder.releases import DATA_FILE
 from builder.resources import resource
 from builder.samples import Request
-from builder.spec import BatchingSpec, InstancesSpec, ModelSpec
+from builder.spec import ModelSpec
+from builder.spec_serving import BatchingSpec, InstancesSpec, VersionsSpec
 from builder.work import work_key
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 LIBRARIES = ("jinja2", "numpy", "protobuf", "tritonclient")
 RECORD_FILE = "rendering.json"
 FILES = "files"
+CONFIGS = "configs"
+"""Beside `config.pbtxt`: where Triton looks for what `--model-config-name` names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
         ports=asked.target.converted.ports,
         batch_proven=asked.target.batch_proven,
         batching=spec.batching or BatchingSpec(),
-        instances=spec.instances or InstancesSpec(),
+        instances=spec.instances or (InstancesSpec(),),
         label_files=dict([asked.label_file]) if asked.label_file else {},
         warmup=warmup_from_samples(asked.report.signature, requests, len(requests)),
         settings=backend_module(target.backend).config_fields(
@@ -120,13 +123,19 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
         cc_model_filenames=asked.engines,
         overrides=spec.config,
         sequence=_sequence(spec, asked.report, asked.samples),
+        versions=spec.versions or VersionsSpec(),
+        response_cache=spec.response_cache,
     )
     rendered = render_config(request)
+    named = {name: replace(request, more=fields) for name, fields in spec.configs.items()}
+    others = {name: render_config(other) for name, other in named.items()}
     batching = int(parse_config(rendered.text).get("max_batch_size", 0)) > 0
     files = warmup_files(request)
     if request.sequence is not None:
         files |= initial_state_files(request.sequence)
-    return Rendering(rendered.text, batching, rendered.findings), files
+    files |= {f"{CONFIGS}/{name}.pbtxt": other.text.encode() for name, other in others.items()}
+    said = (*rendered.findings, *(finding for other in others.values() for finding in other.findings))
+    return Rendering(rendered.text, batching, tuple(dict.fromkeys(said))), files
 
 
 def _sequence(spec: ModelSpec, report: ExportReport, samples: Path) -> SequenceRequest | None:
@@ -155,7 +164,7 @@ def _warmup_samples(spec: ModelSpec, report: ExportReport, samples: Path) -> tup
 
 def _key(request: FolderRequest) -> str:
     """The export decides signature and samples, the conversion the artefact's ports, the code all decisions."""
-    words = {"batching", "instances", "warmup", "config", "sequence"}
+    words = {"batching", "instances", "warmup", "config", "configs", "sequence", "versions", "response_cache"}
     parts: dict[str, Any] = {
         "folder": request.folder,
         "export": work_key(request.state.plan.export),

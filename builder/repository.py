@@ -15,6 +15,7 @@ from builder.errors import SpecError
 from builder.findings import Finding
 from builder.manifest import MANIFEST_FILE, SAMPLES_FILE, Manifest, ServedRecord
 from builder.tensors import Signature
+from builder.triton_config.checksums import with_checksums
 from builder.work import Target
 
 CONFIG_FILE: Final = "config.pbtxt"
@@ -29,7 +30,8 @@ class ModelFolder:
 
     `files` are the artefact's, path → sha256, below `artefact`; `extra` goes beside the config by relative path.
     `joined` are files of the version that stands which stay in use beside the artefact's: engines of other GPUs, made
-    by the same `recipe`.
+    by the same `recipe`. `pinned` versions stay whatever `keep` says. With `checksums` the configuration tells the
+    server the sums of all files of versions.
     """
 
     folder: str
@@ -43,6 +45,8 @@ class ModelFolder:
     keep: int
     joined: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
+    pinned: tuple[int, ...] = ()
+    checksums: bool = False
 
     @property
     def every_file(self) -> dict[str, str]:
@@ -132,8 +136,7 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
     version, unchanged = _version(old_folder, before, artefact, model)
     new_folder = staged / model.folder
     new_folder.mkdir(parents=True)
-    older = [number for number in versions_in(old_folder) if number != version]
-    for number in older[len(older) - min(model.keep - 1, len(older)) :]:
+    for number in _kept_versions(versions_in(old_folder), version, model):
         link_tree(old_folder / str(number), new_folder / str(number))
     if unchanged:
         link_tree(old_folder / str(version), new_folder / str(version))
@@ -141,11 +144,12 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
         for name in model.joined:
             _join(old_folder / str(before.version if before else version) / name, new_folder / str(version) / name)
         _copy_artefact(model.artefact, model.files, new_folder / str(version))
-    _write(new_folder / CONFIG_FILE, model.config.encode())
+    _write(new_folder / CONFIG_FILE, _config_bytes(model.config, model, new_folder))
     if model.samples is not None:
         shutil.copyfile(model.samples, new_folder / SAMPLES_FILE)
     for name, content in model.extra.items():
-        _write(new_folder / name, content)
+        is_config = name.endswith(".pbtxt")
+        _write(new_folder / name, _config_bytes(content.decode(), model, new_folder) if is_config else content)
     return ServedRecord(
         folder=model.folder,
         target=model.target,
@@ -155,6 +159,19 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
         files=_own_files(new_folder, version, model.every_file),
         recipe=model.recipe,
     )
+
+
+def _config_bytes(text: str, model: ModelFolder, folder: Path) -> bytes:
+    return (with_checksums(text, folder) if model.checksums else text).encode()
+
+
+def _kept_versions(present: list[int], version: int, model: ModelFolder) -> list[int]:
+    """Older versions that stay: those that the spec names, then the newest."""
+    older = [number for number in present if number != version]
+    wanted = [number for number in older if number in model.pinned]
+    rest = [number for number in older if number not in wanted]
+    room = max(0, model.keep - 1 - len(wanted))
+    return sorted(wanted + rest[len(rest) - min(room, len(rest)) :])
 
 
 def _join(source: Path, destination: Path) -> None:

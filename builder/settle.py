@@ -60,6 +60,10 @@ def settle(run: Building) -> bool:
         if has_errors(run.findings) or any(is_blocked(state, strict=run.options.strict) for state in run.states):
             return False
         _stage(run)
+        refused = _errors([finding for item in run.staged for finding in item.findings])
+        if refused:
+            run.findings += refused
+            return False
         wrong = _check_staged(run)
         if not wrong:
             return True

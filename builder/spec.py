@@ -9,14 +9,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from builder import defaults
+from builder.spec_serving import BatchingSpec, Instances, InstancesSpec, Part, SequenceSpec, VersionsSpec, WarmupSpec
 from builder.tensors import BY_NUMPY
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
-ZERO = "zero"
-"""A state that starts with zeros."""
 LONGEST_NAME = 200
 """A folder's name holds 255 bytes, and `serve: all` puts the target behind a model's."""
 
@@ -85,12 +84,6 @@ def check_identifier(text: str) -> str:
 ModelName = Annotated[str, AfterValidator(check_name)]
 Release = Annotated[str, BeforeValidator(check_release)]
 Dim = Annotated[int | str, BeforeValidator(check_dim)]
-
-
-class Part(BaseModel):
-    """A part of the spec: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class SourceSpec(Part):
@@ -172,33 +165,6 @@ class QuantizationSpec(Part):
     per_channel: bool = True
 
 
-class BatchingSpec(Part):
-    """Triton's dynamic batcher."""
-
-    max_batch_size: int | None = Field(None, ge=0, description="0: no batching, full dims")
-    preferred: tuple[int, ...] = Field((), strict=False)
-    max_queue_delay_us: int | None = Field(None, ge=0)
-    dynamic: bool = True
-
-    @model_validator(mode="after")
-    def _preferred_fits(self) -> BatchingSpec:
-        if any(size < 1 for size in self.preferred):
-            msg = "preferred batch sizes must be at least 1"
-            raise ValueError(msg)
-        limit = defaults.MAX_BATCH_SIZE if self.max_batch_size is None else self.max_batch_size
-        if self.preferred and max(self.preferred) > limit:
-            msg = f"preferred size {max(self.preferred)} is larger than max_batch_size {limit}"
-            raise ValueError(msg)
-        return self
-
-
-class InstancesSpec(Part):
-    """Triton's instance group."""
-
-    count: int = Field(defaults.INSTANCE_COUNT, ge=1)
-    kind: Literal["auto", "cpu", "gpu"] = "auto"
-
-
 AxisSize = Annotated[int, Field(ge=1, strict=True)]
 AxisSizes = Annotated[tuple[AxisSize, AxisSize, AxisSize], Field(strict=False)]
 
@@ -270,59 +236,6 @@ class OnnxRuntimeSpec(Part):
     tensorrt: AcceleratorSpec = AcceleratorSpec()
 
 
-class StateSpec(Part):
-    """An input that takes the state, and the output that gives the next one."""
-
-    input: str = Field(min_length=1)
-    output: str = Field(min_length=1)
-    initial: str = Field(ZERO, min_length=1, description="zero, or an .npy file with the first value of a sequence")
-
-
-class SequenceSpec(Part):
-    """Triton's sequence batcher with implicit state: the server keeps what the model needs of earlier requests."""
-
-    states: tuple[StateSpec, ...] = Field(strict=False, min_length=1)
-    controls: dict[Literal["start", "end", "ready", "corrid"], str] = Field(
-        default_factory=dict, description="Inputs of the model that Triton sets: where a sequence starts and ends …"
-    )
-    strategy: Literal["oldest", "direct"] = Field(
-        defaults.SEQUENCE_STRATEGY,
-        description="oldest: batches of whichever sequences wait; direct: a fixed place in the batch for each",
-    )
-    max_candidate_sequences: int | None = Field(None, ge=1, description="oldest: sequences that an instance takes")
-    max_idle_us: int = Field(defaults.SEQUENCE_IDLE_US, ge=1, description="A sequence silent for longer is ended")
-
-    @model_validator(mode="after")
-    def _fits(self) -> SequenceSpec:
-        if self.strategy == "direct" and self.max_candidate_sequences is not None:
-            msg = "max_candidate_sequences belongs to strategy oldest; direct takes as many as max_batch_size"
-            raise ValueError(msg)
-        for word in ("input", "output"):
-            names = [getattr(state, word) for state in self.states]
-            double = next((name for name in names if names.count(name) > 1), None)
-            if double is not None:
-                msg = f"{word} {double!r} belongs to two states"
-                raise ValueError(msg)
-        inputs = [*(state.input for state in self.states), *self.controls.values()]
-        double = next((name for name in inputs if inputs.count(name) > 1), None)
-        if double is not None:
-            msg = f"input {double!r} has two parts to play"
-            raise ValueError(msg)
-        return self
-
-
-class WarmupSpec(Part):
-    """Requests that Triton runs at load, made from the samples."""
-
-    samples: int = Field(1, ge=0)
-
-
-class VersionsSpec(Part):
-    """How many versions stay in the repository."""
-
-    keep: int = Field(defaults.VERSIONS_KEPT, ge=1)
-
-
 class ModelSpec(Part):
     """One model of the repository."""
 
@@ -340,13 +253,18 @@ class ModelSpec(Part):
     )
     quantization: QuantizationSpec | None = None
     batching: BatchingSpec | None = None
-    instances: InstancesSpec | None = None
+    instances: Instances | None = None
     sequence: SequenceSpec | None = None
     onnxruntime: OnnxRuntimeSpec | None = None
     tensorrt: TensorRtSpec | None = None
     warmup: WarmupSpec | None = None
+    response_cache: bool = Field(default=False, description="Answers of equal requests from tritonserver's cache")
+    checksums: bool = Field(default=False, description="The server verifies its copy of the model's files at load")
     versions: VersionsSpec | None = None
     config: dict[str, Any] = Field(default_factory=dict, description="Fields of Triton's ModelConfig, in its names")
+    configs: dict[ModelName, dict[str, Any]] = Field(
+        default_factory=dict, description="Other configurations, for tritonserver --model-config-name: name → fields"
+    )
 
     @model_validator(mode="after")
     def _inputs_differ(self) -> ModelSpec:
@@ -367,7 +285,7 @@ class DefaultsSpec(Part):
     optimize: Literal["auto", "none"] = defaults.OPTIMIZE
     quantization: QuantizationSpec = QuantizationSpec()
     batching: BatchingSpec = BatchingSpec()
-    instances: InstancesSpec = InstancesSpec()
+    instances: Instances = (InstancesSpec(),)
     versions: VersionsSpec = VersionsSpec()
 
 

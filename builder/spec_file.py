@@ -6,7 +6,6 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ from builder.errors import SpecError
 from builder.recognise import find_model, recognise
 from builder.releases import get_release
 from builder.sources import SOURCES
-from builder.spec import LONGEST_NAME, ZERO, ModelSpec, RepoSpec, SequenceSpec, SourceSpec
+from builder.spec import LONGEST_NAME, ModelSpec, RepoSpec, SourceSpec
+from builder.spec_conflicts import Problem, conflicts
+from builder.spec_serving import ZERO, SequenceSpec
 from builder.spec_steps import default_serve, default_targets, read_requirements, step_problems, without_targets
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, line_of, parse_yaml, path_text
@@ -26,15 +27,6 @@ SUFFIXES = (".yaml", ".yml")
 SERVE_WORDS = ("best", "all")
 LONGEST_FILE_NAME = 255
 """In bytes on every usual file system; asking for a longer one is an error of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong in the file, at a path of keys and positions."""
-
-    path: tuple[str | int, ...]
-    message: str
-    remedy: str = ""
 
 
 def is_spec(path: Path) -> bool:
@@ -109,14 +101,20 @@ def _plain(item: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
 def _known_keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
     kind: Any = RepoSpec
     for part in loc[:-1]:
-        if isinstance(part, int):
-            continue
-        annotation = kind.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        kind = next((item for item in candidates if hasattr(item, "model_fields")), None)
+        field = kind.model_fields.get(part)
+        if field is not None:
+            kind = next(_parts_of(field.annotation), None)
         if kind is None:
             return ()
     return tuple(kind.model_fields)
+
+
+def _parts_of(annotation: Any) -> Iterator[Any]:  # noqa: ANN401
+    """The parts of the spec in `tuple[X, ...] | None` and the like."""
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _parts_of(inner)
 
 
 def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
@@ -171,7 +169,7 @@ def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
             yield from _serve_problems(serve, targets, (*here, "serve"))
         yield from (Problem((*here, *place), text, cure) for place, text, cure in step_problems(model, folder))
         yield from _file_problems(model, folder, here)
-        yield from _sequence_problems(model, folder, here)
+        yield from conflicts(model, tuple(targets), spec.triton, folder, here)
 
 
 def _is_word(serve: str) -> bool:
@@ -243,51 +241,6 @@ def _file_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...])
         yield Problem((*where, "samples", "path"), f"{folder / model.samples.path}: no such file")
     if model.class_names is not None and not (folder / model.class_names).is_file():
         yield Problem((*where, "class_names"), f"{folder / model.class_names}: no such file")
-
-
-def _sequence_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
-    """Words that cannot stand beside `sequence`, and files that are not there."""
-    sequence = model.sequence
-    if sequence is None:
-        if model.samples is not None and model.samples.sequence_id is not None:
-            yield Problem((*where, "samples", "sequence_id"), "the model has no sequence: that these could be steps of")
-        return
-    here = (*where, "sequence")
-    for index, state in enumerate(sequence.states):
-        if state.initial != ZERO and not (folder / state.initial).is_file():
-            text = f"{folder / state.initial}: no such file; write zero, or the path of an .npy file"
-            yield Problem((*here, "states", index, "initial"), text)
-    yield from _sequence_names(model, sequence, here)
-    yield from _sequence_conflicts(model, sequence, where)
-
-
-def _sequence_names(model: ModelSpec, sequence: SequenceSpec, here: tuple[str | int, ...]) -> Iterator[Problem]:
-    """Where the spec lists inputs or outputs, those of the sequence are among them."""
-    declared = [tensor.name for tensor in model.inputs]
-    for name in (*(state.input for state in sequence.states), *sequence.controls.values()):
-        if declared and name not in declared:
-            yield Problem(here, f"{name!r} is not among the inputs {', '.join(declared)}")
-    for state in sequence.states:
-        if model.outputs and state.output not in model.outputs:
-            yield Problem(here, f"{state.output!r} is not among the outputs {', '.join(model.outputs)}")
-
-
-def _sequence_conflicts(model: ModelSpec, sequence: SequenceSpec, where: tuple[str | int, ...]) -> Iterator[Problem]:
-    if model.warmup is not None and model.warmup.samples:
-        text = "a warm-up request belongs to no sequence, so Triton gives it no state; leave warmup out"
-        yield Problem((*where, "warmup"), text)
-    if model.batching is not None and not model.batching.dynamic:
-        text = "the sequence batcher takes the place of the dynamic one; to run sequences one by one: max_batch_size: 0"
-        yield Problem((*where, "batching", "dynamic"), text)
-    if model.batching is not None and model.batching.preferred and sequence.strategy == "direct":
-        yield Problem((*where, "batching", "preferred"), "strategy direct has no preferred sizes; use oldest")
-    for word in ("dynamic_batching", "ensemble_scheduling"):
-        if word in model.config:
-            yield Problem((*where, "config", word), "a model has one scheduler, and sequence: asks for another one")
-    given = model.config.get("sequence_batching")
-    for word, name in (("state", "states"), ("control_input", "controls")):
-        if isinstance(given, dict) and word in given:
-            yield Problem((*where, "config", "sequence_batching", word), f"decided by sequence: {{{name}: …}}")
 
 
 def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:

@@ -15,9 +15,11 @@ from command_line import ROOT, environment, run
 from builder.backends import BACKENDS, backend_module
 from builder.sources import SOURCES, source_module
 from builder.spec import RepoSpec
+from builder.spec_conflicts import conflicts
 
 README = ROOT / "README.md"
 SOURCES_PAGE = ROOT / "docs" / "guides" / "sources.md"
+CONFIG_PAGE = ROOT / "docs" / "guides" / "config.md"
 SPEC_PAGE = ROOT / "docs" / "guides" / "spec.md"
 TENSORRT_PAGE = ROOT / "docs" / "guides" / "tensorrt.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
@@ -124,6 +126,15 @@ def test_every_spec_of_the_guide_to_tensorrt_is_one() -> None:
 def test_every_spec_of_the_guide_to_the_spec_is_one() -> None:
     specs = [RepoSpec.model_validate(yaml.safe_load(block)) for block in blocks(SPEC_PAGE, "yaml")]
     assert any(model.sequence for spec in specs for model in spec.models)
+
+
+def test_every_spec_of_the_guide_to_configurations_has_no_contradiction() -> None:
+    specs = [RepoSpec.model_validate(yaml.safe_load(block)) for block in blocks(CONFIG_PAGE, "yaml")]
+    for spec in specs:
+        for model in spec.models:
+            targets = model.targets or spec.defaults.targets
+            assert list(conflicts(model, targets, spec.triton, ROOT, ("models", 0))) == []
+    assert any(model.configs for spec in specs for model in spec.models)
 
 
 def test_every_backend_stands_in_the_table_of_targets() -> None:

@@ -11,7 +11,7 @@ from builder.checks import CheckContext, run_checks
 from builder.digests import file_digest
 from builder.manifest import ServedRecord
 from builder.repository import ModelFolder, engines_in, joined_engines, stage_model
-from builder.spec import BatchingSpec, InstancesSpec
+from builder.spec_serving import BatchingSpec, InstancesSpec
 from builder.tensors import Signature, Tensor
 from builder.triton_config import ConfigRequest, parse_config, render_config
 from builder.work import Target
@@ -136,7 +136,7 @@ def test_a_gpu_kind_of_the_settings_gives_way_to_the_users() -> None:
     settings = {"instance_group": [{"kind": "KIND_AUTO"}]}
     request = ConfigRequest("m", "onnxruntime", "26.07", LINEAR, LINEAR, True, BatchingSpec(), InstancesSpec())
     for kind, written in (("auto", "KIND_AUTO"), ("cpu", "KIND_CPU"), ("gpu", "KIND_GPU")):
-        made = render_config(replace(request, settings=settings, instances=InstancesSpec(kind=kind)))
+        made = render_config(replace(request, settings=settings, instances=(InstancesSpec(kind=kind),)))
         assert f"kind: {written}\n" in made.text
 
 

@@ -18,6 +18,8 @@ CONFIG_FILE: Final = "config.pbtxt"
 PYTHON_FILE: Final = "model.py"
 FOREIGN: Final = ("tensorrt", "torch_aoti", "tensorflow", "dali", "fil", "vllm", "tensorrtllm", "identity")
 """Backends that the embedded server does not have."""
+AGENTS: Final = ("ModelConfig", "model_repository_agents")
+"""The embedded server has no agents, and refuses a model that names one."""
 FOREIGN_PLATFORMS: Final = {
     "tensorrt_plan": "tensorrt",
     "pytorch_libtorch": "pytorch",
@@ -151,8 +153,8 @@ def _link_files(folder: Path, dest: Path, packages: Path | None = None) -> None:
 
 
 def _remove_new_fields(config: Message) -> tuple[str, ...]:
-    """Clear, in place, every field newer than the embedded server; their names, without the message's."""
-    unknown = {tuple(field.split(".")) for field in fields_unknown(EMBEDDED_SERVER)}
+    """Clear, in place, what the embedded server has not: newer fields, agents. Their names, without the message's."""
+    unknown = {tuple(field.split(".")) for field in fields_unknown(EMBEDDED_SERVER)} | {AGENTS}
     removed = []
     for message in _messages(config):
         for descriptor, _ in message.ListFields():

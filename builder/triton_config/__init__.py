@@ -9,7 +9,7 @@ What is decided, and why:
 - Instances: `auto` is `KIND_CPU` for onnxruntime, openvino and pytorch. The artefact was measured on the CPU, and what
   was measured is what is served, on a machine with a GPU too; `kind: gpu` asks for more. One instance is written
   because Triton starts two for onnxruntime on a CPU when the count is left out. TensorRT runs on GPUs only.
-- No `version_policy`: Triton serves the latest version, older ones stay in the folder for a way back.
+- No `version_policy` unless the spec asks for one: Triton serves the latest version, older ones stay for a way back.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from builder.errors import BuildError, SpecError
 from builder.findings import Finding, Severity
 from builder.measurement import served_signature
 from builder.releases import get_release
+from builder.spec_serving import VersionsSpec
 from builder.tensors import BY_NUMPY, Signature, Tensor
 from builder.triton_config.overrides import apply_overrides
 from builder.triton_config.sequence import SequenceRequest, initial_state_files, sequence_batching
+from builder.triton_config.serving import dynamic_batching, instance_group, version_policy
 from builder.triton_config.text import config_to_text, parse_config
 from builder.triton_config.warmup import WarmupInput, WarmupRequest, warmup_data, warmup_entry, warmup_from_samples
 
 if TYPE_CHECKING:
-    from builder.spec import BatchingSpec, InstancesSpec
+    from builder.spec_serving import BatchingSpec, InstancesSpec
 
 __all__ = (
     "ConfigRequest", "ConfigText", "SequenceRequest", "WarmupInput", "WarmupRequest", "config_to_text",
@@ -64,8 +66,8 @@ class ConfigRequest:
 
     `signature` is the source's, `ports` the artefact's own. `label_files` maps an output to a file in the model's
     folder. `settings` and `overrides` are ModelConfig fields in Triton's names: what the backend needs to run the
-    artefact as it was measured, and what the user says. `cc_model_filenames` maps a compute capability to the file of
-    its engine.
+    artefact as it was measured, and what the user says; `more` is what a named configuration says
+    beyond that. `cc_model_filenames` maps a compute capability to the file of its engine.
     """
 
     name: str
@@ -75,14 +77,17 @@ class ConfigRequest:
     ports: Signature
     batch_proven: bool
     batching: BatchingSpec
-    instances: InstancesSpec
+    instances: tuple[InstancesSpec, ...]
     label_files: Mapping[str, str] = field(default_factory=dict)
     warmup: tuple[WarmupRequest, ...] = ()
     default_model_filename: str | None = None
     cc_model_filenames: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
     sequence: SequenceRequest | None = None
+    versions: VersionsSpec = field(default_factory=VersionsSpec)
+    response_cache: bool = False
 
     @property
     def served(self) -> Signature:
@@ -107,7 +112,7 @@ def render_config(request: ConfigRequest) -> ConfigText:
     """
     get_release(request.release)
     max_batch_size, batch_findings = _max_batch_size(request)
-    group, group_findings = _instance_group(request)
+    groups, group_findings = _instance_groups(request)
     word = TRITON_WORDS.get(request.backend, request.backend)
     config: Json = {"name": request.name, "backend": word, "max_batch_size": max_batch_size}
     if request.backend in PLATFORM:
@@ -123,20 +128,28 @@ def render_config(request: ConfigRequest) -> ConfigText:
         _tensor(request, tensor, request.ports.outputs, "output", max_batch_size) for tensor in request.served.outputs
     ]
     _add_labels(config, request)
-    config["instance_group"] = [group]
+    config["instance_group"] = groups
     if request.sequence is not None:
         config["sequence_batching"] = sequence_batching(
             request.sequence, request.signature, request.batching, max_batch_size
         )
-    elif max_batch_size > 1 and request.batching.dynamic:
-        config["dynamic_batching"] = _dynamic_batching(request)
+    else:
+        _add(config, "dynamic_batching", dynamic_batching(request.batching, max_batch_size))
+    _add(config, "version_policy", version_policy(request.versions))
+    if request.response_cache:
+        config["response_cache"] = {"enable": True}
     if request.warmup:
         config["model_warmup"] = [warmup_entry(item, max_batch_size=max_batch_size) for item in request.warmup]
     settings = {key: value for key, value in request.settings.items() if key != "instance_group"}
-    for fields in (settings, request.overrides):
+    for fields in (settings, request.overrides, request.more):
         config = apply_overrides(config, dict(fields), request.release)
     text = config_to_text(config, template=word, release=request.release)
     return ConfigText(text, batch_findings + group_findings + _engine_findings(request))
+
+
+def _add(config: Json, field: str, value: Json | None) -> None:
+    if value is not None:
+        config[field] = value
 
 
 def _engine_findings(request: ConfigRequest) -> tuple[Finding, ...]:
@@ -233,24 +246,16 @@ def _why_unbatched(request: ConfigRequest) -> str:
     return ""
 
 
-def _dynamic_batching(request: ConfigRequest) -> Json:
-    batching: Json = {}
-    if request.batching.preferred:
-        batching["preferred_batch_size"] = sorted(set(request.batching.preferred))
-    if request.batching.max_queue_delay_us:
-        batching["max_queue_delay_microseconds"] = request.batching.max_queue_delay_us
-    return batching
-
-
-def _instance_group(request: ConfigRequest) -> tuple[Json, tuple[Finding, ...]]:
-    kinds, asked = KINDS[request.backend], request.instances.kind
-    group = {"count": request.instances.count, "kind": kinds.get(asked, kinds["auto"])}
+def _instance_groups(request: ConfigRequest) -> tuple[list[Json], tuple[Finding, ...]]:
+    kinds = KINDS[request.backend]
     measured: Json = next(iter(request.settings.get("instance_group", ())), {})
-    group |= {key: value for key, value in measured.items() if key != "kind" or asked == "auto"}
-    if asked in kinds:
-        return group, ()
-    message = f"instances.kind {asked} is dropped: the {request.backend} backend runs on {kinds['auto'][5:]} only"
-    return group, (_finding(request, "warning", "config.instances", message, "leave instances.kind out of the spec"),)
+    profiles = request.backend == "tensorrt"
+    groups = [instance_group(group, kinds, measured, profiles=profiles) for group in request.instances]
+    lost = next((group.kind for group in request.instances if group.kind not in kinds), None)
+    if lost is None:
+        return groups, ()
+    message = f"instances.kind {lost} is dropped: the {request.backend} backend runs on {kinds['auto'][5:]} only"
+    return groups, (_finding(request, "warning", "config.instances", message, "leave instances.kind out of the spec"),)
 
 
 def _finding(request: ConfigRequest, severity: Severity, check: str, message: str, remedy: str) -> Finding:

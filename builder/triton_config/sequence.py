@@ -11,7 +11,7 @@ from builder.measurement import Sequencing
 from builder.tensors import BY_NUMPY, Signature, Tensor
 
 if TYPE_CHECKING:
-    from builder.spec import BatchingSpec, SequenceSpec
+    from builder.spec_serving import BatchingSpec, SequenceSpec, StateSpec
 
 Json = dict[str, Any]
 
@@ -45,23 +45,33 @@ def sequence_batching(
     if controls:
         block["control_input"] = controls
     files = file_names(request)
+    words = {state.input: state for state in spec.states}
     block["state"] = [
         _state(known[name], output, files.get(name), sized(known[name], request.sequencing, max_batch_size))
+        | _buffers(words[name])
         for name, output in request.sequencing.states
     ]
     return block
+
+
+def _buffers(state: StateSpec) -> Json:
+    words = {"use_same_buffer_for_input_output": state.same_buffer, "use_growable_memory": state.growable}
+    return {field: True for field, asked in words.items() if asked}
 
 
 def _strategy(spec: SequenceSpec, batching: BatchingSpec, max_batch_size: int) -> Json:
     delay = {"max_queue_delay_microseconds": batching.max_queue_delay_us} if batching.max_queue_delay_us else {}
     if spec.strategy == "direct":
         # The delay means nothing to this scheduler without a share of the slots to wait for.
-        return {"direct": {**delay, "minimum_slot_utilization": 1.0} if delay and max_batch_size > 1 else {}}
+        share = spec.min_slot_utilization or 1.0
+        return {"direct": {**delay, "minimum_slot_utilization": share} if delay and max_batch_size > 1 else {}}
     oldest: Json = {"max_candidate_sequences": spec.max_candidate_sequences or defaults.SEQUENCES}
     if max_batch_size > 1:
         sizes = [size for size in sorted(set(batching.preferred)) if size <= max_batch_size]
         oldest |= {"preferred_batch_size": sizes} if sizes else {}
         oldest |= delay
+    if batching.preserve_ordering:
+        oldest["preserve_ordering"] = True
     return {"oldest": oldest}
 
 

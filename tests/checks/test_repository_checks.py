@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from builder.checks import CHECKS, CheckContext, check_module, run_checks
 from builder.findings import Finding, has_errors
-from builder.spec import BatchingSpec, InstancesSpec
+from builder.spec_serving import BatchingSpec, InstancesSpec
 from builder.tensors import Signature, Tensor
 from builder.triton_config import ConfigRequest, WarmupInput, WarmupRequest, render_config, warmup_files
 
@@ -35,7 +35,7 @@ def make_request(backend: str = "onnxruntime", name: str = "net") -> ConfigReque
     warm = WarmupRequest("sample_0", (WarmupInput("x", "float32", (1, 3), np.zeros((1, 3), np.float32)),))
     return ConfigRequest(
         name, backend, "26.07", SIGNATURE, SIGNATURE, batch_proven=True, batching=BatchingSpec(),
-        instances=InstancesSpec(), label_files={"y": "labels.txt"}, warmup=(warm,),
+        instances=(InstancesSpec(),), label_files={"y": "labels.txt"}, warmup=(warm,),
     )  # fmt: skip
 
 

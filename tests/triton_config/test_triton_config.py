@@ -20,7 +20,16 @@ from builder.native_rules import refusals
 from builder.native_warnings import warnings
 from builder.samples import Request
 from builder.scan import FILENAMES
-from builder.spec import BatchingSpec, InstancesSpec, SequenceSpec, StateSpec
+from builder.spec_serving import (
+    BatchingSpec,
+    InstancesSpec,
+    PrioritiesSpec,
+    QueueSpec,
+    ResourceSpec,
+    SequenceSpec,
+    StateSpec,
+    VersionsSpec,
+)
 from builder.tensors import Dim, Signature, Tensor
 from builder.triton_config import (
     CAN_BATCH,
@@ -56,7 +65,7 @@ def make_request(
         ports=signature,
         batch_proven=True,
         batching=BatchingSpec(),
-        instances=InstancesSpec(),
+        instances=(InstancesSpec(),),
     )
     return replace(request, **changes)
 
@@ -106,9 +115,11 @@ def stateful(
     controls: tuple[tuple[str, str], ...] = (),
     sizes: tuple[tuple[str, int], ...] = (),
     batching: BatchingSpec | None = None,
+    same_buffer: bool = False,
     **words: Any,
 ) -> ConfigRequest:
-    spec = SequenceSpec(states=tuple(StateSpec(input=one, output=other) for one, other in states), **words)
+    declared = tuple(StateSpec(input=one, output=other, same_buffer=same_buffer) for one, other in states)
+    spec = SequenceSpec(states=declared, **words)
     sequence = SequenceRequest(spec, Sequencing(states, controls, sizes), initial or {})
     return make_request("onnxruntime", *ports, batching=batching or BatchingSpec(), sequence=sequence)
 
@@ -117,7 +128,7 @@ CASES: dict[str, ConfigRequest] = {
     "resnet_onnxruntime": resnet("onnxruntime"),
     "resnet_openvino": resnet("openvino"),
     "resnet_tensorrt": resnet("tensorrt"),
-    "resnet_pytorch": resnet("pytorch", instances=InstancesSpec(kind="gpu")),
+    "resnet_pytorch": resnet("pytorch", instances=(InstancesSpec(kind="gpu"),)),
     "resnet_not_proven": resnet("onnxruntime", batch_proven=False),
     "fixed_batch": make_request(
         "onnxruntime", (tensor("image", "float32", 1, 3, 416, 416),), (tensor("boxes", "float32", 1, 3549, 6),)
@@ -130,7 +141,7 @@ CASES: dict[str, ConfigRequest] = {
     "batching_words": resnet(
         "onnxruntime",
         batching=BatchingSpec(max_batch_size=16, preferred=(16, 4), max_queue_delay_us=500),
-        instances=InstancesSpec(count=2, kind="gpu"),
+        instances=(InstancesSpec(count=2, kind="gpu"),),
     ),
     "batching_off": resnet("onnxruntime", batching=BatchingSpec(max_batch_size=0)),
     "batch_of_one": resnet("onnxruntime", batching=BatchingSpec(max_batch_size=1)),
@@ -168,6 +179,46 @@ CASES: dict[str, ConfigRequest] = {
     ),
     "sequence_unbatched": stateful(VOICE, (("state", "stateN"),), sizes=(("n", 1),), max_candidate_sequences=16),
     "sequence_unbatched_rows": stateful(RECURRENT, (("h", "k"),), batching=BatchingSpec(max_batch_size=0)),
+    "queues": resnet(
+        "onnxruntime",
+        batching=BatchingSpec(
+            max_batch_size=16,
+            preferred=(8, 16),
+            queue=QueueSpec(max_size=64, timeout_us=100_000, allow_override=True),
+            priorities=PrioritiesSpec(
+                levels=3,
+                default=2,
+                queues={1: QueueSpec(timeout_us=5_000), 3: QueueSpec(timeout_us=9, on_timeout="delay")},
+            ),
+        ),
+    ),
+    "queue_of_openvino": resnet("openvino", batching=BatchingSpec(max_batch_size=0, queue=QueueSpec(max_size=8))),
+    "ordered": resnet("onnxruntime", batching=BatchingSpec(preserve_ordering=True), response_cache=True),
+    "instance_groups": resnet(
+        "onnxruntime",
+        instances=(
+            InstancesSpec(count=2, gpus=(0,), name="fast", host_policy="numa_0"),
+            InstancesSpec(
+                kind="cpu",
+                passive=True,
+                resources=(ResourceSpec(name="R1", count=4), ResourceSpec(name="R2", count=1, shared=True)),
+                priority=2,
+            ),
+        ),
+    ),
+    "profiles": resnet("tensorrt", instances=(InstancesSpec(profiles=(0, 1)),)),
+    "profiles_of_others": resnet("onnxruntime", instances=(InstancesSpec(profiles=(0, 1)),)),
+    "versions_all": resnet("onnxruntime", versions=VersionsSpec(keep=3, serve="all")),
+    "versions_latest": resnet("onnxruntime", versions=VersionsSpec(keep=3, serve=2)),
+    "versions_listed": resnet("onnxruntime", versions=VersionsSpec(keep=3, serve=(3, 1))),
+    "sequence_words": stateful(
+        RECURRENT,
+        (("h", "k"),),
+        batching=BatchingSpec(max_queue_delay_us=500),
+        strategy="direct",
+        min_slot_utilization=0.5,
+        same_buffer=True,
+    ),
     "overrides": resnet(
         "onnxruntime",
         default_model_filename="net.onnx",
@@ -295,7 +346,7 @@ def test_rank_one_is_served_unbatched_and_says_so() -> None:
 
 @pytest.mark.parametrize(("backend", "kind"), [("openvino", "gpu"), ("tensorrt", "cpu")])
 def test_a_kind_that_the_backend_lacks(backend: str, kind: Any) -> None:
-    rendered = render_config(resnet(backend, instances=InstancesSpec(count=2, kind=kind)))
+    rendered = render_config(resnet(backend, instances=(InstancesSpec(count=2, kind=kind),)))
     assert [found.check for found in rendered.findings] == ["config.instances"]
     assert parse_config(rendered.text)["instance_group"][0]["count"] == 2
 
@@ -393,7 +444,8 @@ def test_a_direct_scheduler_without_batches_takes_one_sequence_at_a_time() -> No
         ({"dynamicBatching": {}}, "config.dynamicBatching: .*did you mean 'dynamic_batching'", ""),
         ({"optimization": {"cuda": {"graph": True}}}, "optimization.cuda.graph: .*'graphs'", "busy_wait_events"),
         ({"instance_group": [{"cnt": 1}]}, r"config.instance_group\[0\].cnt: .*'count'", ""),
-        ({"parameters": {"k": "v"}}, "config.parameters.k: expected fields of ModelParameter, got 'v'", "string_value"),
+        ({"parameters": ["k"]}, "config.parameters: expected keys and values", "KEY: VALUE"),
+        ({"parameters": {"k": ["v"]}}, "config.parameters: ", "model_config.proto"),
         ({"parameters": {"k": {"string": "v"}}}, "config.parameters.k.string: .*'string_value'", ""),
         ({"dynamic_batching": {"preferred_batch_size": "4"}}, "config.dynamic_batching: ", "model_config.proto"),
         ({"instance_group": [{"kind": "CPU"}]}, "config.instance_group: ", "model_config.proto"),

@@ -1,0 +1,152 @@
+"""What the words of one model say against each other, its targets or the release: found before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from builder.errors import SpecError
+from builder.releases import get_release
+from builder.spec import ModelSpec
+from builder.spec_serving import ZERO, SequenceSpec
+from builder.triton_config.overrides import OverrideError, check_overrides
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in the file, at a path of keys and positions."""
+
+    path: tuple[str | int, ...]
+    message: str
+    remedy: str = ""
+
+
+ONLY_FOR: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
+    ("optimization", "graph"): ("onnxruntime", "onnxruntime+tensorrt"),
+    ("optimization", "execution_accelerators"): ("onnxruntime", "onnxruntime+tensorrt"),
+    ("optimization", "cuda"): ("tensorrt",),
+    ("optimization", "priority"): ("tensorrt",),
+    ("instance_group", "profile"): ("tensorrt",),
+    ("instance_group", "secondary_devices"): ("tensorrt",),
+    ("input", "is_shape_tensor"): ("tensorrt",),
+    ("output", "is_shape_tensor"): ("tensorrt",),
+    ("input", "is_non_linear_format_io"): ("tensorrt",),
+    ("output", "is_non_linear_format_io"): ("tensorrt",),
+}
+"""Fields that some backends alone understand; the others ignore or refuse them."""
+
+
+def conflicts(
+    model: ModelSpec, targets: tuple[str, ...], release: str, folder: Path, where: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    """Every contradiction of one model."""
+    backends = {text.partition(":")[0] for text in targets}
+    yield from _sequence_problems(model, folder, where)
+    yield from _serving_problems(model, backends, where)
+    yield from _config_problems(model.config, backends, release, (*where, "config"))
+    for name, fields in model.configs.items():
+        yield from _config_problems(fields, backends, release, (*where, "configs", name))
+
+
+def _serving_problems(model: ModelSpec, backends: set[str], where: tuple[str | int, ...]) -> Iterator[Problem]:
+    if model.response_cache and model.sequence is not None:
+        yield Problem((*where, "response_cache"), "Triton keeps no answers of sequences; leave response_cache out")
+    for index, group in enumerate(model.instances or ()):
+        if group.profiles and "tensorrt" not in backends:
+            text = f"optimisation profiles are TensorRT's, and the targets are {', '.join(sorted(backends))}"
+            yield Problem(
+                (*where, "instances", index, "profiles"), text, "leave profiles out, or add a tensorrt target"
+            )
+    if model.instances and all(group.passive for group in model.instances):
+        yield Problem((*where, "instances"), "every group is passive, so no request would ever be answered")
+    served = model.versions.serve if model.versions else "latest"
+    if "version_policy" in model.config and served != "latest":
+        yield Problem((*where, "config", "version_policy"), "decided by versions: {serve: …}", "leave one of them out")
+    if model.checksums and "model_repository_agents" in model.config:
+        text = "checksums: true writes the checksum agent; leave one of them out"
+        yield Problem((*where, "config", "model_repository_agents"), text)
+
+
+def _config_problems(
+    fields: Mapping[str, Any], backends: set[str], release: str, where: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    if not fields:
+        return
+    try:
+        get_release(release)
+    except SpecError:
+        return
+    try:
+        check_overrides(dict(fields), release)
+    except OverrideError as error:
+        yield Problem((*where, *error.path), error.reason, error.remedy)
+        return
+    for path, takers in ONLY_FOR.items():
+        if not backends & set(takers):
+            for found in _places(fields, path):
+                text = f"only {' and '.join(takers)} use this field, and the targets are {', '.join(sorted(backends))}"
+                yield Problem((*where, *found), text, f"leave it out, or add a target of {takers[0]}")
+
+
+def _places(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str | int, ...]]:  # noqa: ANN401 - whatever the YAML holds
+    """Where in the written fields the path stands, through lists."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from ((index, *rest) for rest in _places(item, path))
+    elif not path:
+        yield ()
+    elif isinstance(value, dict) and path[0] in value:
+        yield from ((path[0], *rest) for rest in _places(value[path[0]], path[1:]))
+
+
+def _sequence_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Words that cannot stand beside `sequence`, and files that are not there."""
+    sequence = model.sequence
+    if sequence is None:
+        if model.samples is not None and model.samples.sequence_id is not None:
+            yield Problem((*where, "samples", "sequence_id"), "the model has no sequence: that these could be steps of")
+        return
+    here = (*where, "sequence")
+    for index, state in enumerate(sequence.states):
+        if state.initial != ZERO and not (folder / state.initial).is_file():
+            text = f"{folder / state.initial}: no such file; write zero, or the path of an .npy file"
+            yield Problem((*here, "states", index, "initial"), text)
+    yield from _sequence_names(model, sequence, here)
+    yield from _sequence_conflicts(model, sequence, where)
+
+
+def _sequence_names(model: ModelSpec, sequence: SequenceSpec, here: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Where the spec lists inputs or outputs, those of the sequence are among them."""
+    declared = [tensor.name for tensor in model.inputs]
+    for name in (*(state.input for state in sequence.states), *sequence.controls.values()):
+        if declared and name not in declared:
+            yield Problem(here, f"{name!r} is not among the inputs {', '.join(declared)}")
+    for state in sequence.states:
+        if model.outputs and state.output not in model.outputs:
+            yield Problem(here, f"{state.output!r} is not among the outputs {', '.join(model.outputs)}")
+
+
+def _sequence_conflicts(model: ModelSpec, sequence: SequenceSpec, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    if model.warmup is not None and model.warmup.samples:
+        text = "a warm-up request belongs to no sequence, so Triton gives it no state; leave warmup out"
+        yield Problem((*where, "warmup"), text)
+    if model.batching is not None and not model.batching.dynamic:
+        text = "the sequence batcher takes the place of the dynamic one; to run sequences one by one: max_batch_size: 0"
+        yield Problem((*where, "batching", "dynamic"), text)
+    if model.batching is not None and model.batching.preferred and sequence.strategy == "direct":
+        yield Problem((*where, "batching", "preferred"), "strategy direct has no preferred sizes; use oldest")
+    if model.batching is not None and model.batching.preserve_ordering and sequence.strategy == "direct":
+        yield Problem((*where, "batching", "preserve_ordering"), "strategy direct keeps each sequence's order anyway")
+    if model.batching is not None and model.batching.queued:
+        text = "queues and priorities belong to the dynamic batcher, and sequences have their own; leave them out"
+        word = "queue" if model.batching.queue is not None else "priorities"
+        yield Problem((*where, "batching", word), text)
+    for word in ("dynamic_batching", "ensemble_scheduling"):
+        if word in model.config:
+            yield Problem((*where, "config", word), "a model has one scheduler, and sequence: asks for another one")
+    given = model.config.get("sequence_batching")
+    for word, name in (("state", "states"), ("control_input", "controls")):
+        if isinstance(given, dict) and word in given:
+            yield Problem((*where, "config", "sequence_batching", word), f"decided by sequence: {{{name}: …}}")
