@@ -101,6 +101,8 @@ def _instance_group(backend: str, config: Json, group: Json, index: int, gpus: i
     where = f"instance group {group.get('name') or f'{model}_{index}'} of model {model}"
     if kind == "KIND_AUTO" and any(not 0 <= gpu < gpus for gpu in listed):
         kind = "KIND_CPU"
+    if kind.lstrip("-").isdigit():
+        yield f"{where} has unexpected kind {kind}"
     if kind in ("KIND_CPU", "KIND_MODEL") and listed:
         yield f"{where} has kind {kind} but specifies one or more GPUs"
     if kind == "KIND_GPU" and not gpus:

@@ -87,7 +87,12 @@ def model_file(model: ModelDir, version: int) -> Path | None:
     """Where the backend looks; None for backends whose file name is not known here."""
     name = (model.config or {}).get("default_model_filename") or FILENAMES.get(backend_of(model))
     # The server writes the version into the path as a number without sign.
-    return model.path / str(version % 2**64) / name if name else None
+    return joined(model.path / str(version % 2**64), name) if name else None
+
+
+def joined(folder: Path, name: str) -> Path:
+    """As the server joins paths: a name that begins with a slash stays below the folder."""
+    return folder / name.lstrip("/")
 
 
 def line_of(model: ModelDir, word: str) -> int | None:

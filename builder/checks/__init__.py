@@ -35,6 +35,7 @@ CHECKS: Final[dict[str, str]] = {
     "native": "builder.checks.native",
     "core": "builder.checks.core",
     "ensembles": "builder.checks.ensembles",
+    "python_models": "builder.checks.python_models",
 }
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.findings import Finding
 from builder.native_rules import SIDES, TRITON, sizes
 from builder.releases import get_release
-from builder.scan import PLATFORMS, ModelDir, backend_of, line_of, scan_repository
+from builder.scan import PLATFORMS, ModelDir, backend_of, joined, line_of, scan_repository
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext
@@ -36,6 +37,10 @@ TENSORFLOW_UNTIL: Final = "25.02"
 AGENTS: Final = ("checksum",)
 """Repository agents that the container brings."""
 WIRE: Final = {"STRING": "BYTES"}
+LARGEST_STATE: Final = 2**36
+"""Bytes of a first state, about; the server makes it when it loads the model."""
+MOST_SEQUENCES: Final = 2**28
+"""Places for sequences, which the server makes when it loads the model; ten millions are fine."""
 
 
 def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
@@ -204,6 +209,8 @@ def _batch_io(config: Json) -> Iterator[Problem]:
         field = f"batch_{side}"
         for item in config.get(field, ()):
             kind, sources, targets = item.get("kind", first), item.get("source_input", []), item.get("target_name", [])
+            if kind.lstrip("-").isdigit():
+                yield field, f"unknown batch {side} kind '' for {name}", f"write kind: {first}"
             if len(sources) != 1:
                 text = f"batch {side} kind '{kind}' expects 1 source input, got {len(sources)} for {name}"
                 yield field, text, "name one input in source_input"
@@ -240,9 +247,24 @@ def _crashes(config: Json) -> Iterator[Problem]:
     if "model_repository_agents" in config and not config["model_repository_agents"].get("agents"):
         yield "model_repository_agents", "model_repository_agents names no agent: the whole server ends", "remove it"
     for key in config.get("metric_tags", {}):
-        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", key):
+        # The label is the key after an underscore, and a label may not begin with two.
+        if not re.fullmatch(r"([a-zA-Z0-9][a-zA-Z0-9_]*)?", key):
             text = f"metric tag '{key}' is no name for a metric's label: the whole server ends"
-            yield f'"{key}"', text, "use letters, digits and _"
+            yield f'"{key}"', text, "use letters, digits and _, and none of _ at the beginning"
+    for state in config.get("sequence_batching", {}).get("state", ()):
+        for first in state.get("initial_state", ()):
+            if any(size < -1 for size in sizes(first.get("dims"))):
+                text = f"initial_state of '{state.get('input_name', '')}' has a negative size: the whole server ends"
+                yield "initial_state", text, "write sizes"
+            elif prod(sizes(first.get("dims"))) * 4 % 2**64 > LARGEST_STATE:
+                text = (
+                    f"initial_state of '{state.get('input_name', '')}' is larger than any memory: the whole server ends"
+                )
+                yield "initial_state", text, "write its true sizes"
+    slots = int(config.get("sequence_batching", {}).get("oldest", {}).get("max_candidate_sequences", 0))
+    if slots > MOST_SEQUENCES:
+        text = f"max_candidate_sequences {slots} takes more memory than there is: the whole server ends"
+        yield "max_candidate_sequences", text, "write how many sequences run at once"
 
 
 def _agents(model: ModelDir) -> Iterator[Finding]:
@@ -307,7 +329,7 @@ def _takes(dims: list[int], sent: list[int]) -> bool:
 
 
 def _strings(model: ModelDir, name: str, item: Json) -> str:
-    path = model.path / "warmup" / str(item["input_data_file"])
+    path = joined(model.path / "warmup", str(item["input_data_file"]))
     data, place = (path.read_bytes() if path.is_file() else b""), 0
     while place < len(data):
         rest = len(data) - place

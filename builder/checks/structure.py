@@ -14,6 +14,7 @@ from builder.scan import (
     CONFIG_FILE,
     ModelDir,
     backend_of,
+    joined,
     line_of,
     model_file,
     scan_repository,
@@ -136,7 +137,7 @@ def _engine_files(model: ModelDir, version: int) -> Iterator[Finding]:
     """The file of each compute capability."""
     for capability, name in sorted((model.config or {}).get("cc_model_filenames", {}).items()):
         relative = f"{model.name}/{version}/{name}"
-        if not (model.path / str(version) / name).exists():
+        if not joined(model.path / str(version), name).exists():
             message = f"failed to stat file {relative}: cc_model_filenames names it for compute capability {capability}"
             line = line_of(model, f'"{name}"')
             severity: Severity = "error" if backend_of(model) == "tensorrt" else "warning"
@@ -146,7 +147,7 @@ def _engine_files(model: ModelDir, version: int) -> Iterator[Finding]:
 def _labels(model: ModelDir) -> Iterator[Finding]:
     for output in (model.config or {}).get("output", ()):
         name = output.get("label_filename")
-        if name and not (model.path / name).is_file():
+        if name and not joined(model.path, name).is_file():
             message = f"output {output.get('name', '')!r} names the label file {name!r}, which is not there"
             line = line_of(model, name)
             remedy = f"put it at {model.name}/{name}, one label a line"
@@ -180,7 +181,7 @@ def _warm_up_problem(model: ModelDir, item: dict[str, Any]) -> str:
 
 def _data_problem(model: ModelDir, folder: str, name: str, item: dict[str, Any]) -> str:
     """A file of raw values in a folder beside the configuration: not there, or shorter than type and dims say."""
-    path = model.path / folder / name
+    path = joined(model.path / folder, name)
     if path.is_dir():
         return f"{model.name}/{folder}/{name} is a folder: the whole server ends at it"
     if not path.is_file():

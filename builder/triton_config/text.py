@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import SpecError
 from builder.resources import resource
+from builder.triton_config.lexer import LexError, readable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,6 +23,7 @@ _WRITTEN: Final = (
     "dynamic_batching", "sequence_batching", "parameters", "model_warmup",
 )  # fmt: skip
 """Fields that the templates write themselves; all others are printed by the proto's own printer."""
+_ENUMS: Final = ("data_type", "kind", "format", "timeout_action")
 
 
 @cache
@@ -48,7 +49,21 @@ def parse_config(text: str) -> Json:
     from google.protobuf import json_format
 
     data: Json = json_format.MessageToDict(parse_message(text), preserving_proto_field_name=True)
+    _words(data)
     return data
+
+
+def _words(data: Any) -> None:  # noqa: ANN401 - JSON at any depth
+    """Enum values that are only numbers become text, as all others are."""
+    if isinstance(data, list):
+        for item in data:
+            _words(item)
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            if key in _ENUMS and isinstance(value, int):
+                data[key] = str(value)
+            else:
+                _words(value)
 
 
 def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
@@ -57,8 +72,7 @@ def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
 
     message = model_config_proto().ModelConfig()
     try:
-        _refuse_what_cpp_refuses(text)
-        text_format.Parse(text, message)
+        text_format.Parse(_as_the_server_reads(text), message)
     except text_format.ParseError as error:
         reason = str(error)
         if error.GetLine():
@@ -71,23 +85,16 @@ def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
     return message
 
 
-_TOKEN: Final = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\+[0-9.]""", re.ASCII)
-_ESCAPE: Final = re.compile(r"\\([^abfnrtv\\?'\"0-7xXuU])")
-
-
-def _refuse_what_cpp_refuses(text: str) -> None:
-    """Python's parser takes a plus sign and unknown escapes; the server's does not."""
+def _as_the_server_reads(text: str) -> str:
+    """Python's parser takes other numbers, escapes and white space than the server's."""
     from google.protobuf import text_format
 
-    for found in _TOKEN.finditer(text):
-        token = found[0]
-        escape = _ESCAPE.search(re.sub(r"\\\\", "  ", token)) if token[0] in "\"'" else None
-        reason = "Expected integer, got: +" if token[0] == "+" else "Invalid escape sequence in string literal."
-        if token[0] == "+" or escape:
-            place = found.start() + (escape.start() if escape else 0)
-            line = text.count("\n", 0, place)
-            column = place - (text.rfind("\n", 0, place) + 1)
-            raise text_format.ParseError(reason, line + 1, column + 1)
+    try:
+        return readable(text)
+    except LexError as error:
+        line = text.count("\n", 0, error.place)
+        column = error.place - (text.rfind("\n", 0, error.place) + 1)
+        raise text_format.ParseError(str(error), line + 1, column + 1) from None
 
 
 def to_message(config: Json, *, where: str = "config") -> Any:  # noqa: ANN401
