@@ -145,7 +145,7 @@ def _quoted(token: Token) -> str:
         value, place = _unescaped(body, match)
         data += value
     # Raw bytes that are no UTF-8 load in the server and name nothing that a client could send.
-    return f'"{text_encoding.CEscape(data.decode("utf-8", "replace"), True)}"'
+    return f'"{text_encoding.CEscape(data.decode("utf-8", "replace").encode(), False)}"'
 
 
 def _unescaped(body: str, match: re.Match[str]) -> tuple[bytes, int]:

@@ -13,9 +13,9 @@ from typing import Final
 
 FAMILIES: Final = (
     "syntax", "names", "versions", "files", "tensors", "batching", "sequences", "instances", "warmup", "extras",
-    "ensembles", "backends", "onnx_models", "odd",
+    "ensembles", "backends", "onnx_models", "odd_ensembles", "odd",
 )  # fmt: skip
-STRICT: Final = ("syntax", "names", "versions", "files", "ensembles")
+STRICT: Final = ("syntax", "names", "versions", "files", "ensembles", "odd_ensembles")
 """Families in which the validator must agree with the server in every case."""
 MODEL_PY: Final = (
     "import triton_python_backend_utils as pb_utils\n\n\nclass TritonPythonModel:\n"
