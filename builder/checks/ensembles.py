@@ -321,6 +321,10 @@ def _labels(config: Json, name: str, nodes: dict[str, _Node], members: _Members)
                 by_step[node.step if node.step is not None else -1] = node.label
             node.ready = True
             queue.append(tensor)
+    if len({nodes[io.get("name", "")].label for io in config.get("output", ())}) > 1:
+        text = f"in ensemble {name}, step of model '{name}' receives inputs originated from different decoupled models"
+        yield "output", text, "let all outputs come from one decoupled member, or from none"
+        return
     if last:
         members.configs[name] = {**config, "name": name, "model_transaction_policy": {"decoupled": True}}
     if config.get("response_cache", {}).get("enable") and (

@@ -3,7 +3,7 @@
 # ruff: noqa: E501 - a case is a line
 
 from corpus import MODEL_PY, Case
-from corpus.ensembles import A, B, CHAIN, ONE, Files, ensemble, io, member, pair, step
+from corpus.ensembles import CHAIN, ONE, A, B, Files, ensemble, io, member, pair, step
 
 
 def cases() -> list[Case]:
@@ -109,6 +109,15 @@ KINDS: dict[str, Files] = {
     "decoupled_chain": pair(member("a", more="model_transaction_policy { decoupled: true }"), member("b", more="model_transaction_policy { decoupled: true }")),
     "decoupled_side_by_side": ensemble([step("a", "x=in", "y=out"), step("b", "x=in", "y=out2")], outputs="out:FP32:2 out2:FP32:2")
     | member("a", more="model_transaction_policy { decoupled: true }") | member("b", more="model_transaction_policy { decoupled: true }"),
+    "decoupled_and_plain_outputs": ensemble([step("a", "x=in", "y=out"), step("b", "x=in", "y=out2")], outputs="out:FP32:2 out2:FP32:2")
+    | member("a", more="model_transaction_policy { decoupled: true }") | B,
+    "decoupled_output_and_middle": ensemble([step("a", "x=in", "y=mid"), step("b", "x=mid", "y=out")], outputs="out:FP32:2 mid:FP32:2")
+    | member("a", more="model_transaction_policy { decoupled: true }") | B,
+    "decoupled_second_and_first_output": ensemble([step("a", "x=in", "y=mid"), step("b", "x=mid", "y=out")], outputs="out:FP32:2 mid:FP32:2")
+    | A | member("b", more="model_transaction_policy { decoupled: true }"),
+    "decoupled_two_in_a_row_both_out": ensemble([step("a", "x=in", "y=mid"), step("b", "x=mid", "y=out")], outputs="out:FP32:2 mid:FP32:2")
+    | member("a", more="model_transaction_policy { decoupled: true }") | member("b", more="model_transaction_policy { decoupled: true }"),
+    "decoupled_and_echo": ensemble([step("a", "x=in", "y=out")], outputs="out:FP32:2 in:FP32:2") | member("a", more="model_transaction_policy { decoupled: true }"),
     "decoupled_join_two": ensemble([step("a", "x=in", "y=l"), step("b", "x=in", "y=r"), step("c", "x=l z=r", "y=out")])
     | member("a", more="model_transaction_policy { decoupled: true }") | member("b", more="model_transaction_policy { decoupled: true }") | member("c", "x:FP32:2 z:FP32:2"),
     "decoupled_diamond": ensemble([step("a", "x=in", "y=m"), step("b", "x=m", "y=l"), step("b", "x=m", "y=r"), step("c", "x=l z=r", "y=out")])
