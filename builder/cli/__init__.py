@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "inspect": "Format, inputs, outputs, operators of a model, and which targets take it.",
     "init": "Write a commented spec inferred from model files.",
     "validate": "Judge any Triton repository offline, with reasons and remedies.",
+    "diff": "Compare two repositories: artefacts, configurations, measurements.",
     "serve": "Serve a repository with a real Triton.",
     "check": "Check the accuracy of served models through tritonclient, HTTP and gRPC.",
     "loadtest": "Load-test served models with Locust.",
