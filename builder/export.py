@@ -28,7 +28,7 @@ from builder.records import write_record
 from builder.samples import Request, save_requests
 from builder.samples.batch_probe import NO_BATCH_AXIS, ROWS_CHANGE, Probe, probe_batches, row_difference, take_rows
 from builder.samples.batch_proof import batch_rows, cut
-from builder.samples.file import read_samples
+from builder.samples.file import fit_samples, read_samples
 from builder.samples.making import RandomRecipe, batch_axes, find_recipe
 from builder.samples.observed import fix_declared, fix_first_axis, observe_signature
 from builder.samples.requests import FileSamples, RandomSamples, cropped
@@ -46,7 +46,7 @@ from builder.samples.sequences import (
     step_pool,
 )
 from builder.samples.split import SplitRule
-from builder.sources import CodeSource, LoadedSource, TorchScriptSource, source_module
+from builder.sources import CodeSource, LoadedSource, OwnSamples, TorchScriptSource, source_module
 from builder.tensors import Signature, Tensor
 from builder.work import Export, SamplesRef, SequenceRef
 
@@ -405,6 +405,10 @@ def _output_name(source: LoadedSource, place: int) -> str:
 
 
 def _samples(source: LoadedSource, ref: SamplesRef) -> RandomSamples | FileSamples:
+    own = source.sample_rows(ref.seed) if ref.path is None and isinstance(source, OwnSamples) else None
+    if own is not None:
+        made = f"made by the step, seed {ref.seed}"
+        return FileSamples(made, source.inputs, fit_samples(own, Path(made), None, source.inputs))
     if ref.path is None:
         return RandomSamples(find_recipe(source.run, source.inputs, ref.seed), ref.max_batch_size)
     path = Path(ref.path)

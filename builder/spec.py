@@ -89,7 +89,8 @@ Dim = Annotated[int | str, BeforeValidator(check_dim)]
 class SourceSpec(Part):
     """Where the trained model is and how to open it."""
 
-    path: Path = Field(strict=False, description="File or folder, relative to the spec file")
+    path: Path = Field(Path(), strict=False, description="File or folder, relative to the spec file")
+    step: str | None = Field(None, description="In place of a path: a step that is ready to use, such as image")
     format: str | None = Field(None, description="Recognised from the file's content when left out")
     model: Annotated[str, AfterValidator(check_callable)] | None = Field(
         None, description="module:callable returning the network, for weights without architecture"
@@ -110,6 +111,13 @@ class SourceSpec(Part):
     requirements: Annotated[tuple[str, ...], Field(strict=False)] | str = Field(
         (), description="A step in Python: the packages it imports, as pip names them, or a requirements.txt"
     )
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> SourceSpec:
+        if ("path" in self.model_fields_set) == (self.step is not None):
+            msg = "the key 'path' is missing" if self.step is None else "path and step exclude each other"
+            raise ValueError(msg)
+        return self
 
     @property
     def package_list(self) -> tuple[str, ...]:

@@ -19,7 +19,14 @@ from builder.sources import SOURCES
 from builder.spec import LONGEST_NAME, ModelSpec, RepoSpec, SourceSpec
 from builder.spec_conflicts import Problem, conflicts
 from builder.spec_serving import ZERO, SequenceSpec
-from builder.spec_steps import default_serve, default_targets, read_requirements, step_problems, without_targets
+from builder.spec_steps import (
+    default_serve,
+    default_targets,
+    read_requirements,
+    step_problems,
+    with_ready_step,
+    without_targets,
+)
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, line_of, parse_yaml, path_text
 
@@ -218,6 +225,8 @@ def _normal(text: str) -> str:
 
 
 def _source_problems(source: SourceSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    if source.step is not None:
+        return
     path = folder / source.path
     if len(path.name) > LONGEST_FILE_NAME:
         yield Problem((*where, "path"), f"{path.name[:40]}…: no such file or folder")
@@ -237,7 +246,7 @@ def _source_problems(source: SourceSpec, folder: Path, where: tuple[str | int, .
 
 
 def _file_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:
-    if model.samples is not None and not (folder / model.samples.path).is_file():
+    if model.samples is not None and not (folder / model.samples.path).exists():
         yield Problem((*where, "samples", "path"), f"{folder / model.samples.path}: no such file")
     if model.class_names is not None and not (folder / model.class_names).is_file():
         yield Problem((*where, "class_names"), f"{folder / model.class_names}: no such file")
@@ -246,6 +255,7 @@ def _file_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...])
 def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
     """Every word filled in and every path made absolute, so nothing later asks where the spec file was."""
     given = spec.defaults
+    model = with_ready_step(model, folder)
     source = model.source
     path = _absolute(find_model(folder / source.path))
     samples = model.samples

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from builder.spec import ModelSpec, RepoSpec, SourceSpec
+from builder.frameworks.python.code import init_arguments, parse
+from builder.frameworks.python.packages import NO_DEPENDENCIES
+from builder.spec import ModelSpec, RepoSpec, SourceSpec, TensorSpec
+from builder.steps import STEPS, step_file
 
 FORMAT: Final = "python"
 TARGET: Final = "python:native"
@@ -20,15 +23,15 @@ Place = tuple[str | int, ...]
 
 def is_step(source: SourceSpec) -> bool:
     """Whether the source is Python code."""
-    return source.format == FORMAT or (source.format is None and source.path.suffix == ".py")
+    return source.step is not None or source.format == FORMAT or (not source.format and source.path.suffix == ".py")
 
 
 def without_targets(model: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
     """The command line's words for a model of the file: `--targets` means the others where it is a step."""
     source = model.get("source")
     path = source.get("path", "") if isinstance(source, dict) else ""
-    step = isinstance(source, dict) and (source.get("format") == FORMAT or str(path).endswith(".py"))
-    if not step:
+    named = isinstance(source, dict) and ("step" in source or source.get("format") == FORMAT)
+    if not named and not str(path).endswith(".py"):
         return dict(words)
     return {word: value for word, value in words.items() if word != "targets" and not _is_target(word, value)}
 
@@ -55,6 +58,7 @@ def step_problems(model: ModelSpec, folder: Path) -> Iterator[tuple[Place, str, 
             if word in source.model_fields_set:
                 yield ("source", word), "belongs to a step in Python (a .py file)", "leave it out"
         return
+    yield from _ready_problems(source)
     for word in FOREIGN_WORDS:
         if word in source.model_fields_set:
             remedy = "a step is its file's function: source: {path: FILE.py, function: NAME, args: {…}}"
@@ -62,6 +66,55 @@ def step_problems(model: ModelSpec, folder: Path) -> Iterator[tuple[Place, str, 
     yield from _beside_problems(model)
     yield from _file_problems(source, folder)
     yield from _requirement_problems(source, folder)
+
+
+def _ready_problems(source: SourceSpec) -> Iterator[tuple[Place, str, str]]:
+    """A ready step that there is not, or what it does not take or cannot do without."""
+    if source.step is None:
+        return
+    if source.step not in STEPS:
+        yield ("source", "step"), f"no step {source.step!r}; known: {', '.join(STEPS)}", ""
+        return
+    ready = STEPS[source.step]
+    takes, needs = init_arguments(parse(step_file(source.step)), ready.function)
+    files = (*ready.files, *ready.optional)
+    constants = [name for name in takes if name not in files]
+    for word in ("function", "format"):
+        if word in source.model_fields_set:
+            yield ("source", word), f"the step {source.step} has its own", "leave it out"
+    yield from _argument_problems(source, source.step, constants, files)
+    for name in needs:
+        if name not in source.args and name not in source.files:
+            kind = "files" if name in files else "args"
+            yield ("source",), f"the step {source.step} needs {kind}: {{{name}: …}}", ""
+
+
+def _argument_problems(
+    source: SourceSpec, step: str, constants: Sequence[str], files: Sequence[str]
+) -> Iterator[tuple[Place, str, str]]:
+    for name in source.args:
+        if name not in constants:
+            where = f"files: {{{name}: PATH}}" if name in files else f"known: {', '.join(constants)}"
+            yield ("source", "args", name), f"the step {step} takes no {name!r} here; {where}", ""
+    for name in source.files:
+        if name not in files:
+            yield ("source", "files", name), f"the step {step} takes no file {name!r}", ""
+
+
+def with_ready_step(model: ModelSpec, folder: Path) -> ModelSpec:
+    """The model with what its ready step knows already; what the spec says wins."""
+    source = model.source
+    if source.step is None:
+        return model
+    ready = STEPS[source.step]
+    known: dict[str, object] = {"path": step_file(source.step), "function": ready.function}
+    if "requirements" not in source.model_fields_set:
+        known["requirements"] = ready.requirements
+    inputs = model.inputs
+    if not inputs:
+        tensors = ready.inputs({name: folder / path for name, path in source.files.items()})
+        inputs = tuple(TensorSpec(name=item.name, dtype=item.dtype, shape=item.shape) for item in tensors)
+    return model.model_copy(update={"source": source.model_copy(update=known), "inputs": inputs})
 
 
 def _beside_problems(model: ModelSpec) -> Iterator[tuple[Place, str, str]]:
@@ -100,6 +153,8 @@ def _requirement_problems(source: SourceSpec, folder: Path) -> Iterator[tuple[Pl
         )
         return
     for text in found:
+        if text == NO_DEPENDENCIES:
+            continue
         try:
             by_url = Requirement(text).url
         except InvalidRequirement:

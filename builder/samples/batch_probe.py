@@ -123,10 +123,9 @@ def _mixing_problem(run: Run, pool: Arrays, answers: Mapping[int, Outputs], name
     for size, outputs in sorted(answers.items()):
         for place, value in enumerate(outputs):
             rows = [alone[row][place] for row in range(size)]
-            if any(row.shape[1:] != value.shape[1:] for row in rows):
-                return (
-                    f"{name_of(place)} has shape {list(value.shape)} in a batch of {size}, {list(rows[0].shape)} alone"
-                )
+            other = next((row for row in rows if row.shape[1:] != value.shape[1:]), None)
+            if other is not None:
+                return f"{name_of(place)} has shape {list(value.shape)} in a batch of {size}, {list(other.shape)} alone"
             difference = row_difference(np.concatenate(rows), value)
             if difference > TOLERANCE:
                 return f"{ROWS_CHANGE}: {name_of(place)} differs by {difference:.2g} at batch size {size}"

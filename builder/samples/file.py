@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import SpecError
 from builder.onnx_tools.reading import short
+from builder.samples.folder import read_folder
 from builder.samples.making import batch_axes
 from builder.tensors import Tensor
 
@@ -38,9 +39,20 @@ def read_samples(
     """Read and check the file.
 
     Raises:
-        SpecError: no `.npz`, or names, dtypes, shapes, rows or labels that do not fit.
+        SpecError: neither an `.npz` nor a folder of files, or names, dtypes, shapes, rows or labels that do not fit.
     """
-    members = _read_npz(path)
+    members = read_folder(path, inputs) if path.is_dir() else _read_npz(path)
+    return fit_samples(members, path, labels, inputs, sequence_id)
+
+
+def fit_samples(
+    members: Arrays, path: Path, labels: str | None, inputs: Sequence[Tensor], sequence_id: str | None = None
+) -> SampleRows:
+    """Check the arrays of a file, or of something else that `path` names.
+
+    Raises:
+        SpecError: names, dtypes, shapes, rows or labels that do not fit.
+    """
     label_array = _labels(members, labels, path)
     sequence = _labels(members, sequence_id, path, "sequence_id")
     names = [tensor.name for tensor in inputs]
@@ -121,7 +133,7 @@ def _cast(array: Array, tensor: Tensor, path: Path, notes: list[str]) -> Array:
     import numpy as np
 
     if tensor.dtype == "string":
-        if array.dtype.kind in "US":
+        if array.dtype.kind in "USO":
             return array.astype(object)
     elif array.dtype.name == tensor.dtype:
         return array

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 
 from builder.errors import MachineError
 from builder.libraries import library_versions
@@ -79,6 +79,14 @@ class CodeSource(LoadedSource, Protocol):
 
     def to_python(self, path: Path, *, signature: Signature) -> tuple[str, tuple[str, ...]]:
         """Write the folder `path` for Triton's python backend; returns the route taken and notes for the user."""
+
+
+@runtime_checkable
+class OwnSamples(Protocol):
+    """A loaded source that may know inputs which mean something to it."""
+
+    def sample_rows(self, seed: int) -> Arrays | None:
+        """As the arrays of an `.npz` of samples; None where random ones will do."""
 
 
 class Source(Protocol):

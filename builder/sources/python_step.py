@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,7 +69,8 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
         raise SpecError(str(error), remedy="name it with source: {function: …}") from error
     except StepError as error:
         lacks = "ModuleNotFoundError" in str(error)
-        remedy = "add its package: source: {requirements: [NAME==VERSION]}" if lacks else f"correct {path.name}"
+        correct = f"correct {path.name}, or args: and files: in the spec"
+        remedy = "add its package: source: {requirements: [NAME==VERSION]}" if lacks else correct
         raise SpecError(f"{path.name} cannot be loaded: {error}", remedy=remedy) from error
     return PythonStep(source, function, inputs, outputs or None)
 
@@ -124,6 +126,27 @@ class PythonStep:
             raise SpecError(what, remedy="correct the function, or outputs: in the spec") from error
         self.output_names = tuple(answers)
         return tuple(answers.values())
+
+    def sample_rows(self, seed: int) -> Arrays | None:
+        """What the object's method `samples` makes, where there is one.
+
+        Raises:
+            SpecError: it fails, or makes no dict.
+        """
+        from builder.frameworks.python.model import StepError, call
+
+        make = getattr(self._function, "samples", None)
+        if make is None:
+            return None
+        folder = Path(self._source.path).parent
+        try:
+            rows = call(partial(make, seed=seed), {}, folder)
+        except StepError as error:
+            raise SpecError(f"samples() of the step failed: {error}", remedy="give samples: in the spec") from error
+        if not isinstance(rows, dict):
+            what = f"samples() of the step gave a {type(rows).__name__}"
+            raise SpecError(what, remedy="return a dict: an array of rows for each input")
+        return rows
 
     def to_onnx(
         self, path: Path, *, signature: Signature, requests: Sequence[Request], opset: int, ir_version: int

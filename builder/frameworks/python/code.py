@@ -105,6 +105,14 @@ def callables(tree: ast.Module) -> dict[str, tuple[str, ...]]:
     return {name: arguments for name, arguments in found.items() if not name.startswith("_")}
 
 
+def init_arguments(tree: ast.Module, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What making an object of the class takes, by keyword, and what of that must be given."""
+    made = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    init = next(node for node in made.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    words = list(zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True))
+    return tuple(word.arg for word, _ in words), tuple(word.arg for word, default in words if default is None)
+
+
 def _arguments(node: ast.FunctionDef) -> tuple[str, ...]:
     every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
     return tuple(argument.arg for argument in every)

@@ -28,6 +28,8 @@ from builder.releases import get_release
 from builder.work import Packages, Pin
 
 FOLDER: Final = "packages"
+NO_DEPENDENCIES: Final = "--no-deps"
+"""Among requirements: exactly these, and nothing that they ask for."""
 GLIBC: Final = {"3.10": 35, "3.12": 39}
 """Python of a release's image → minor version of its glibc 2 (Ubuntu 22.04, 24.04)."""
 OLDEST_GLIBC: Final = 17
@@ -109,7 +111,7 @@ def _resolve(requirements: Sequence[str], interpreter: Interpreter) -> tuple[Pin
     for _ in range(ROUNDS):
         items = _report(wanted, interpreter, ships_numpy=ships_numpy)
         missed = sorted(set(_missed(items, interpreter)))
-        if not missed:
+        if not missed or NO_DEPENDENCIES in requirements:
             break
         wanted += missed
     pins = (_pin(item) for item in items if ships_numpy or _name(item) != "numpy")
@@ -120,7 +122,8 @@ def _asks_for_numpy(requirements: Sequence[str]) -> bool:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    return any(canonicalize_name(Requirement(text).name) == "numpy" for text in requirements)
+    named = (Requirement(text).name for text in requirements if text != NO_DEPENDENCIES)
+    return any(canonicalize_name(name) == "numpy" for name in named)
 
 
 def _report(requirements: Sequence[str], interpreter: Interpreter, *, ships_numpy: bool) -> list[Json]:
