@@ -326,7 +326,7 @@ def _learn(source: LoadedSource, probed: _Probed) -> _Reference:
     pieces = samples.requests(sizes)
     requests = tuple(_answered(source, arrays, labels) for arrays, labels in pieces)
     _check_steady(source, requests)
-    extras = _extras(source, inputs, samples, probe)
+    extras = _extras(source, inputs, samples, probed)
     signature = observe_signature(inputs, (*requests, *extras), declared)
     rows = tuple(replace(request, rows=_rows(request, signature)) for request in requests)
     proof = _proof(probe, signature)
@@ -473,17 +473,21 @@ def _extras(
     source: LoadedSource,
     inputs: tuple[Tensor, ...],
     samples: RandomSamples | FileSamples,
-    probe: Probe | None,
+    probed: _Probed,
 ) -> tuple[Request, ...]:
-    """More answers to the user's samples, so that every dynamic axis is seen with two sizes where the source allows."""
+    """More answers to the user's samples, so that every dynamic axis is seen with two sizes where the source allows.
+
+    Those of the probe are to the rows of the whole file: `samples` may be the part of it that does not calibrate.
+    """
     if isinstance(samples, RandomSamples):
         return ()
+    probe, pool = probed.probe, probed.samples.pool()
     sizes: tuple[int, ...] = ()
     extras = []
     if probe is not None and probe.fixed is None:
         sizes = probe.sizes
         names = source.output_names or ()
         for size, outputs in probe.answers.items():
-            extras.append(Request(take_rows(samples.pool(), 0, size), dict(zip(names, outputs, strict=True))))
+            extras.append(Request(take_rows(pool, 0, size), dict(zip(names, outputs, strict=True))))
     base, _ = samples.requests(sizes)[0]
     return (*extras, *cropped(lambda arrays: _answered(source, arrays, None), inputs, base))

@@ -157,3 +157,21 @@ def test_dynamic_is_for_onnxruntime_alone(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "export").glob(f"*/{CALIBRATION_FILE}")), ran.err
     made = list((tmp_path / "cache" / "prepare").glob(f"*/{ONNX_FILE}"))
     assert made, ran.err
+
+
+def test_a_pytorch_model_keeps_its_batch_axis_beside_int8(tmp_path: Path) -> None:
+    """The rows that calibrate are no part of the reference, and answers of one part are no answers to the other."""
+    import torch
+    from torch import nn
+
+    digits.write_digits(tmp_path)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
+    torch.jit.script(network).save(str(tmp_path / "net.pt"))
+    inputs = [{"name": "image", "dtype": "float32", "shape": ["batch", 1, 8, 8]}]
+    spec = write_spec(tmp_path, source={"path": "net.pt"}, inputs=inputs, targets=["onnxruntime:fp32", INT8[0]])
+    ran = build(spec, "-o", "repo", "--json", cwd=tmp_path, cache=tmp_path / "cache")
+    assert ran.code == 0, ran.err
+    for target in targets_of(ran.document).values():
+        assert target["measurement"]["batch"]["proven"]
+        assert not [finding for finding in target["findings"] if finding["check"] == "batch.unproven"]
