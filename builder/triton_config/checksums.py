@@ -18,7 +18,7 @@ def with_checksums(text: str, folder: Path) -> str:
     }
     agents = config.setdefault("model_repository_agents", {}).setdefault("agents", [])
     agents.append({"name": AGENT, "parameters": sums})
-    comments = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    comments = "".join(f"{line}\n" for line in text.split("\n") if line.startswith("#"))
     return comments + config_to_text(config)
 
 

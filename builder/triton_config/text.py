@@ -251,4 +251,5 @@ def _more(message: Any, written: Iterable[str]) -> list[str]:  # noqa: ANN401
     for field in written:
         if field in rest.DESCRIPTOR.fields_by_name:
             rest.ClearField(field)
-    return text_format.MessageToString(rest, as_utf8=True).splitlines()
+    # Not splitlines, which would also cut strings at U+0085 and U+2028.
+    return text_format.MessageToString(rest, as_utf8=True).rstrip("\n").split("\n") if rest.ListFields() else []
