@@ -16,6 +16,7 @@ from builder.findings import Finding
 from builder.judge import ModelState, TargetState, candidates, served_gates
 from builder.manifest import (
     FORMAT,
+    EnsembleRecord,
     Manifest,
     ModelRecord,
     Numbers,
@@ -75,6 +76,12 @@ def possible_folders(spec: RepoSpec) -> dict[str, str]:
             if name in owners:
                 raise SpecError(f"the models {owners[name]!r} and {model.name!r} would both be served as {name!r}")
             owners[name] = model.name
+    for ensemble in spec.ensembles:
+        if ensemble.name in owners:
+            raise SpecError(
+                f"the model {owners[ensemble.name]!r} and the ensemble would both be served as {ensemble.name!r}"
+            )
+        owners[ensemble.name] = ensemble.name
     return owners
 
 
@@ -84,7 +91,7 @@ def stage_state(  # noqa: PLR0913 - where things lie
     """Write every folder of one model."""
     if state.report is None:
         return ()
-    samples = store_samples(cache, work_key(state.plan.export), state.report)
+    samples = store_samples(cache, "export", work_key(state.plan.export), state.report.signature)
     made = []
     for folder, target in served_states(state):
         old = before.get(folder)
@@ -260,9 +267,13 @@ def timings_of(state: ModelState, before: Mapping[str, TargetTimings]) -> dict[s
 
 
 def make_manifest(
-    spec: RepoSpec, command: str, models: Mapping[str, ModelRecord], timings: Mapping[str, dict[str, TargetTimings]]
+    spec: RepoSpec,
+    command: str,
+    models: Mapping[str, ModelRecord],
+    ensembles: Mapping[str, EnsembleRecord],
+    timings: Mapping[str, dict[str, TargetTimings]],
 ) -> Manifest:
-    """The whole manifest; models in the order of their names."""
+    """The whole manifest; models and ensembles in the order of their names."""
     return Manifest(
         format=FORMAT,
         build_repo=__version__,
@@ -270,6 +281,7 @@ def make_manifest(
         spec_digest=hashlib.sha256(canonical(_portable_spec(spec))).hexdigest(),
         models=dict(sorted(models.items())),
         run=RunRecord(command, dict(sorted(timings.items()))),
+        ensembles=dict(sorted(ensembles.items())),
     )
 
 
@@ -285,4 +297,6 @@ def _portable_spec(spec: RepoSpec) -> object:
                 model[key] = "given"
         for state in (model.get("sequence") or {}).get("states", ()):
             state["initial"] = state["initial"] if state["initial"] == ZERO else "given"
+    for ensemble in data["ensembles"]:
+        ensemble["samples"] = ensemble["samples"] and "given"
     return data

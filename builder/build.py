@@ -15,7 +15,12 @@ from builder.assemble import (
     possible_folders,
     timings_of,
 )
-from builder.cache import DISK_ERRORS, Cache, default_cache, disk_error, open_cache
+from builder.assemble_ensembles import StagedEnsemble, ensemble_record
+from builder.cache import DISK_ERRORS, default_cache, disk_error, open_cache
+from builder.ensemble_result import EnsembleResult, ensemble_results
+from builder.ensembles.members import find_members
+from builder.ensembles.planning import plan_ensembles
+from builder.ensembles.states import ensemble_findings
 from builder.errors import EXIT_OK, BuildError, GateError, SpecError
 from builder.export import CODE_RAN
 from builder.findings import Finding, has_errors
@@ -27,18 +32,20 @@ from builder.judge import (
     needed_targets,
     soften,
 )
-from builder.manifest import Manifest, ModelRecord, TargetTimings, read_manifest, write_manifest
+from builder.kept import find_kept, kept_findings
+from builder.manifest import EnsembleRecord, Manifest, ModelRecord, read_manifest, write_manifest
 from builder.measurement import served_signature
-from builder.pipeline import Outcome, run_works
-from builder.plan import Plan, make_plan
+from builder.pipeline import Outcome
+from builder.plan import make_plan
 from builder.progress import Progress
 from builder.records import to_json
 from builder.repository import carry_over, check_output, signature_finding
+from builder.running import answered_ensembles, run_plan, wire_first
 from builder.settle import Building, BuildOptions, settle
 from builder.spec import RepoSpec
 from builder.swap import staging, swap
 from builder.verify import LiveVerdict
-from builder.work import Convert, Export, Packages, Prepare, Work, work_key
+from builder.work import work_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class BuildResult:
     swapped: bool
     exit_code: int
     seconds: float
+    ensembles: tuple[EnsembleResult, ...] = ()
 
 
 def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildResult:
@@ -75,13 +83,19 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
     with _disk_errors(options.output), staging(options.output) as place:
         manifest = read_manifest(place.output)
         check_output(place.output, manifest, folders)
-        outcomes = _run(plan, cache, options, progress)
+        members = find_members(plan, spec.ensembles, place.output, manifest)
+        plan = plan_ensembles(spec, plan, members, place.output)
+        exports, ensembles = wire_first(spec, plan, members, cache, options, progress)
+        outcomes = run_plan(plan.works(), plan, cache, options, progress, exports)
         states = [soften(judge_model(model, outcomes, cache), strict=options.strict) for model in plan.models]
-        run = Building(spec, options, cache, place, manifest, progress, states, [], {}, [])
+        kept = find_kept(manifest, plan, members, prune=options.prune)
+        run = Building(spec, options, cache, place, manifest, progress, states, [], {}, [], members, kept)
+        run.ensembles = answered_ensembles(ensembles, states, outcomes, cache)
+        run.findings += [finding for state in run.ensembles for finding in ensemble_findings(state)]
         run.findings += _export_findings(states, outcomes)
         run.findings += _signature_findings(run)
         run.findings += filter(None, map(deferral_finding, states))
-        run.findings += _kept_findings(run)
+        run.findings += kept_findings(kept, manifest, spec.triton)
         run.findings += _note_findings(run)
         swapped = settle(run) and _finish(run)
     findings = _all_findings(run)
@@ -90,6 +104,7 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
         models=tuple(run.states),
         staged=tuple(run.staged),
         live=run.live,
+        ensembles=tuple(ensemble_results(run.ensembles, run.staged_ensembles, run.live, findings)),
         findings=tuple(run.findings),
         swapped=swapped,
         exit_code=_exit_code(run, findings, outcomes),
@@ -108,39 +123,6 @@ def _disk_errors(output: Path) -> Iterator[None]:
         raise disk_error(error, Path(error.filename or output)) from error
 
 
-def _run(plan: Plan, cache: Cache, options: BuildOptions, progress: Progress) -> dict[str, Outcome]:
-    return run_works(
-        plan.works(),
-        work_labels(plan),
-        cache,
-        jobs=options.jobs,
-        fail_fast=options.fail_fast,
-        progress=progress,
-    )
-
-
-def work_labels(plan: Plan) -> dict[str, str]:
-    """Key → what a person calls the work."""
-    labels: dict[str, str] = {}
-    for model in plan.models:
-        for work in model.works:
-            labels.setdefault(work_key(work), f"{model.spec.name} {work_label(work)}")
-    return labels
-
-
-def work_label(work: Work) -> str:
-    """`export`, `prepare int8 (onnx)`, `openvino:int8 convert`."""
-    if isinstance(work, Export):
-        return "export"
-    if isinstance(work, Packages):
-        return f"packages for Python {work.python}{'' if work.platforms else ' here'}"
-    if isinstance(work, Prepare):
-        return f"prepare {work.precision} ({work.dialect})"
-    if isinstance(work, Convert) and work.preflight:
-        return f"{work.target} preflight"
-    return f"{work.target} {work.kind}"
-
-
 def _export_findings(states: Sequence[ModelState], outcomes: Mapping[str, Outcome]) -> Iterator[Finding]:
     """A failed export once for the model; each of its targets has it too, since it keeps them from being built."""
     for state in states:
@@ -152,27 +134,37 @@ def _export_findings(states: Sequence[ModelState], outcomes: Mapping[str, Outcom
 
 
 def _signature_findings(run: Building) -> Iterator[Finding]:
-    before = run.manifest.models if run.manifest else {}
-    for state in run.states:
-        old = before.get(state.spec.name)
-        if old is not None and state.report is not None:
-            before_served = served_signature(old.signature, old.sequence)
-            now_served = served_signature(state.report.signature, state.report.sequence)
-            finding = signature_finding(state.spec.name, before_served, now_served)
+    """A name that is served already keeps what its clients see, a model's and an ensemble's."""
+    now = {
+        state.spec.name: served_signature(state.report.signature, state.report.sequence)
+        for state in run.states
+        if state.report is not None
+    }
+    now |= {state.name: state.wiring.signature for state in run.ensembles}
+    served = run.manifest.served_folders() if run.manifest else {}
+    before = {record.name: record for record, _ in served.values()}
+    for name, signature in now.items():
+        if name in before:
+            old = before[name]
+            finding = signature_finding(name, served_signature(old.signature, old.sequence), signature)
             if finding is not None:
                 yield finding
 
 
 def _finish(run: Building) -> bool:
     """Carry over what this build does not touch, write the manifest, and swap; False when nothing changed."""
-    kept_models, kept_timings = _kept(run)
     before = run.manifest.run.timings if run.manifest else {}
-    _carry_over(run, kept_models)
+    _carry_over(run)
+    ensembles = {item.name: _ensemble_record(run, item) for item in run.staged_ensembles if item.state is not None}
     manifest = make_manifest(
         run.spec,
         run.options.command,
-        kept_models | {state.spec.name: _record(run, state) for state in run.states},
-        kept_timings | {state.spec.name: timings_of(state, before.get(state.spec.name, {})) for state in run.states},
+        {**run.kept.models, **{state.spec.name: _record(run, state) for state in run.states}},
+        {**run.kept.ensembles, **ensembles},
+        {
+            **run.kept.timings,
+            **{state.spec.name: timings_of(state, before.get(state.spec.name, {})) for state in run.states},
+        },
     )
     if run.manifest is not None and _same(run, manifest):
         return False
@@ -199,32 +191,8 @@ def _note_findings(run: Building) -> Iterator[Finding]:
             yield Finding("warning" if CODE_RAN in note else "info", "export.note", note, model=state.spec.name)
 
 
-def _kept_findings(run: Building) -> Iterator[Finding]:
-    """Models of an earlier build for another release stay as they are: that is said."""
-    kept, _ = _kept(run)
-    if kept and run.manifest is not None and run.manifest.triton != run.spec.triton:
-        yield Finding(
-            "warning",
-            "repository.release",
-            f"{', '.join(kept)}: built for Triton {run.manifest.triton}, and this build is for {run.spec.triton}",
-            f"build them again with --triton {run.spec.triton}, or remove them with --prune",
-        )
-
-
-def _kept(run: Building) -> tuple[dict[str, ModelRecord], dict[str, dict[str, TargetTimings]]]:
-    """Models of earlier builds that stay: all that this spec does not name, none with --prune."""
-    if run.manifest is None or run.options.prune:
-        return {}, {}
-    names = {state.spec.name for state in run.states}
-    models = {name: record for name, record in run.manifest.models.items() if name not in names}
-    return models, {name: value for name, value in run.manifest.run.timings.items() if name in models}
-
-
-def _carry_over(run: Building, kept: Mapping[str, ModelRecord]) -> None:
-    gone: set[str] = set()
-    if run.manifest:
-        stay = {served.folder for record in kept.values() for served in record.served}
-        gone = set(run.manifest.served_folders()) - stay
+def _carry_over(run: Building) -> None:
+    gone = set(run.manifest.served_folders()) - run.kept.folders if run.manifest else set()
     carry_over(run.place.staged, run.place.output, drop=frozenset(gone))
 
 
@@ -236,6 +204,11 @@ def _record(run: Building, state: ModelState) -> ModelRecord:
         if item.record.folder in run.live
     }
     return model_record(state, mine, live)
+
+
+def _ensemble_record(run: Building, item: StagedEnsemble) -> EnsembleRecord:
+    live = {item.name: verdict_summary(run.live[item.name])} if item.name in run.live else {}
+    return ensemble_record(item, run.members, live)
 
 
 def verdict_summary(verdict: LiveVerdict) -> dict[str, object]:
@@ -258,6 +231,9 @@ def _exit_code(run: Building, findings: Sequence[Finding], outcomes: Mapping[str
         error = outcomes[work_key(state.plan.export)].error
         if error is not None:
             return error.exit_code
+    for ensemble in run.ensembles:
+        if ensemble.error is not None:
+            return ensemble.error.exit_code
     blocked = [state for state in run.states if is_blocked(state, strict=run.options.strict)]
     for state in blocked:
         needed = needed_targets(state, strict=run.options.strict)

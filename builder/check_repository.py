@@ -11,7 +11,7 @@ from builder.compare import Gates
 from builder.errors import SpecError
 from builder.findings import Finding, has_errors
 from builder.live import LiveResult, LiveSubject, check_live
-from builder.manifest import SAMPLES_FILE, Manifest, ModelRecord, ServedRecord, read_manifest
+from builder.manifest import SAMPLES_FILE, EnsembleRecord, Manifest, ModelRecord, ServedRecord, read_manifest
 from builder.progress import Event, Progress
 from builder.records import from_json
 from builder.repository import is_model_folder
@@ -69,9 +69,12 @@ def check_repository(
         yield ModelCheck(folder, "failed" if has_errors(result.findings) else "passed", result.findings, result)
 
 
-def _check(repository: Path, endpoint: Endpoint, record: ModelRecord, served: ServedRecord) -> LiveResult:
+def _check(
+    repository: Path, endpoint: Endpoint, record: ModelRecord | EnsembleRecord, served: ServedRecord
+) -> LiveResult:
     requests = load_requests(repository / served.folder / SAMPLES_FILE, record.signature)
-    subject = LiveSubject(record.signature, requests, served.batching, str(served.target), record.sequence)
+    target = str(served.target) if served.target else None
+    subject = LiveSubject(record.signature, requests, served.batching, target, record.sequence)
     gates = next((target.gates for target in record.targets if target.target == served.target), {})
     return check_live(endpoint, subject, from_json(Gates, gates or record.gates), model=served.folder)
 
@@ -85,6 +88,12 @@ def _why_not(
     left = [text for text in unchecked if text.startswith(f"{folder}: ")]
     if any("the embedded server has no" in text or "left out" in text for text in left):
         return "; ".join(left), "check it on a server of its release: --url grpc://HOST:PORT"
+    record, _ = manifest.served_folders()[folder]
+    if isinstance(record, EnsembleRecord) and record.unproven:
+        return (
+            f"no reference answers: {record.unproven}",
+            "give every member a source in the spec, and build them with it",
+        )
     if not (repository / folder / SAMPLES_FILE).is_file():
         return f"{folder}/{SAMPLES_FILE} is missing", "build the repository again"
     return None

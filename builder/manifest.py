@@ -68,10 +68,11 @@ class ServedRecord:
     """One model folder: `files` maps its paths (the version folder's included) to their sha256.
 
     `recipe` is the digest of what an engine was made from, the machine left out; empty where no machine matters.
+    `target` is None for an ensemble.
     """
 
     folder: str
-    target: Target
+    target: Target | None
     version: int
     artefact: str
     batching: bool
@@ -96,6 +97,46 @@ class ModelRecord:
     notes: tuple[str, ...] = ()
     live: dict[str, Any] = field(default_factory=dict)
     sequence: Sequencing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleStep:
+    """A step as it was wired: pairs of the member's own names and those of the ensemble; `version` None: the newest."""
+
+    member: str
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleRecord:
+    """One ensemble of the spec.
+
+    `reference` says, for each model in the order of the data, what its right answers came from; empty where they are
+    not known, which `unproven` explains.
+    """
+
+    name: str
+    steps: tuple[EnsembleStep, ...]
+    signature: Signature
+    samples: str
+    reference: tuple[str, ...]
+    unproven: str
+    gates: dict[str, Any]
+    served: tuple[ServedRecord, ...]
+    notes: tuple[str, ...] = ()
+    live: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sequence(self) -> Sequencing | None:
+        """An ensemble is not asked in sequences."""
+        return None
+
+    @property
+    def targets(self) -> tuple[TargetRecord, ...]:
+        """Its members have targets."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +167,12 @@ class Manifest:
     spec_digest: str
     models: dict[str, ModelRecord]
     run: RunRecord
+    ensembles: dict[str, EnsembleRecord] = field(default_factory=dict)
 
-    def served_folders(self) -> dict[str, tuple[ModelRecord, ServedRecord]]:
-        """Model folder → the model it belongs to and its record."""
-        return {served.folder: (model, served) for model in self.models.values() for served in model.served}
+    def served_folders(self) -> dict[str, tuple[ModelRecord | EnsembleRecord, ServedRecord]]:
+        """Model folder → the model or ensemble it belongs to and its record."""
+        every: tuple[ModelRecord | EnsembleRecord, ...] = (*self.models.values(), *self.ensembles.values())
+        return {served.folder: (record, served) for record in every for served in record.served}
 
 
 def read_manifest(repository: Path) -> Manifest | None:

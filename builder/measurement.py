@@ -19,6 +19,8 @@ PREPARE_FILE = "prepare.json"
 CONVERT_FILE = "convert.json"
 MEASUREMENT_FILE = "measurement.json"
 PREFLIGHT_FILE = "preflight.json"
+TENSORS_FILE = "tensors.npz"
+ENSEMBLE_FILE = "ensemble.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,16 @@ class ExportReport:
     refused: dict[str, str] = field(default_factory=dict)
     """Formats that were asked for and that the source cannot be written as, with the reason."""
     sequence: Sequencing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleReport:
+    """`ensemble.json`: what its members' sources answered, one after the other; the answers lie in `reference.npz`."""
+
+    signature: Signature
+    samples: str
+    rows: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

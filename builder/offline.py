@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from builder.assemble import Staged
 from builder.cache import Cache
 from builder.checks import CHECKS, CheckContext, check_module
 from builder.digests import digest_of, file_digest
 from builder.findings import Finding
 from builder.libraries import all_code_digest, library_versions
 from builder.machine import gpu_count
+from builder.manifest import ServedRecord
 from builder.records import canonical, read_record, write_record
 from builder.releases import DATA_FILE
 
@@ -29,7 +29,7 @@ class _Verdict:
 
 
 def check_offline(
-    staged: Path, items: Sequence[Staged], *, release: str, cache: Cache
+    staged: Path, items: Sequence[ServedRecord], *, release: str, cache: Cache
 ) -> Mapping[str, tuple[Finding, ...]]:
     """Folder → what the rules say of it; what was judged before is not read again."""
     file = cache.root / "offline" / f"{_key(staged, items, release)}.json"
@@ -41,10 +41,10 @@ def check_offline(
     return verdict.findings
 
 
-def _judge(staged: Path, items: Sequence[Staged], release: str) -> dict[str, tuple[Finding, ...]]:
+def _judge(staged: Path, items: Sequence[ServedRecord], release: str) -> dict[str, tuple[Finding, ...]]:
     context = CheckContext(release=release, gpus=gpu_count())
-    found: dict[str, list[Finding]] = {item.record.folder: [] for item in items}
-    targets = {item.record.folder: str(item.record.target) for item in items}
+    found: dict[str, list[Finding]] = {item.folder: [] for item in items}
+    targets = {item.folder: str(item.target) if item.target else None for item in items}
     for word in CHECKS:
         for finding in check_module(word).check(staged, context):
             if finding.model in found:
@@ -52,10 +52,10 @@ def _judge(staged: Path, items: Sequence[Staged], release: str) -> dict[str, tup
     return {folder: tuple(findings) for folder, findings in found.items()}
 
 
-def _key(staged: Path, items: Sequence[Staged], release: str) -> str:
+def _key(staged: Path, items: Sequence[ServedRecord], release: str) -> str:
     """The files of this build by content, those of older versions by their names and sizes."""
     parts = {
-        "files": {item.record.folder: [str(item.record.target), digest_of(item.record.files)] for item in items},
+        "files": {item.folder: [str(item.target) if item.target else None, digest_of(item.files)] for item in items},
         "sizes": {str(path.relative_to(staged)): path.lstat().st_size for path in staged.rglob("*") if path.is_file()},
         "release": release,
         "releases": file_digest(DATA_FILE),

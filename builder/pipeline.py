@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
 from builder.cache import Cache, disk_error, publish, session
@@ -65,8 +66,9 @@ def run_works(  # noqa: PLR0913 - the options of a build
     jobs: int,
     fail_fast: bool,
     progress: Progress,
+    known: Mapping[str, Outcome] = MappingProxyType({}),
 ) -> dict[str, Outcome]:
-    """Make every work exist; `works` is in an order in which each follows what it needs.
+    """Make every work exist; `works` is in an order in which each follows what it needs, `known` how some ended.
 
     `jobs` 0 runs in this process, but for works that run a file's own code: those need a process that can leave the
     network, or that has packages of its own. A work that measures runs alone, so that its latencies mean something.
@@ -74,9 +76,9 @@ def run_works(  # noqa: PLR0913 - the options of a build
     Raises:
         MachineError: the disk is full or cannot be written: nothing later could succeed either.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes = dict(known)
     for key, work in works.items():
-        if cache.has(work.kind, key):
+        if key not in outcomes and cache.has(work.kind, key):
             outcomes[key] = Outcome("cached")
             progress(Event("cached", labels[key]))
     todo = {key: work for key, work in works.items() if key not in outcomes}

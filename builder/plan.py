@@ -21,11 +21,13 @@ from builder.measurement import FORMAT_FILES
 from builder.records import to_json
 from builder.releases import get_release
 from builder.sources import require, source_module
-from builder.spec import AccuracySpec, ModelSpec, QuantizationSpec, RepoSpec, TensorRtSpec
+from builder.spec import AccuracySpec, EnsembleSpec, ModelSpec, QuantizationSpec, RepoSpec, TensorRtSpec
 from builder.spec_serving import ZERO, BatchingSpec
 from builder.tensors import Tensor
 from builder.work import (
+    Answer,
     Convert,
+    EnsembleRef,
     Export,
     FileRef,
     Measure,
@@ -89,15 +91,35 @@ class ModelPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsemblePlan:
+    """One ensemble: `inside` are it and the ensembles inside it, `members` the models that answer one after the other.
+
+    `unproven` says why no source can tell its right answers; then there are no works.
+    """
+
+    spec: EnsembleSpec
+    ref: EnsembleRef
+    inside: tuple[EnsembleRef, ...]
+    members: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    unproven: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """All works of a build."""
+    """All works of a build; the ensembles are planned once it is known what stands in the repository."""
 
     release: str
     models: tuple[ModelPlan, ...]
+    ensembles: tuple[EnsemblePlan, ...] = ()
 
     def works(self) -> dict[str, Work]:
         """Key → work, in an order in which each follows what it needs; equal works of two models are one."""
-        return {work_key(work): work for model in self.models for work in model.works}
+        every = (*(work for model in self.models for work in model.works), *self._answers())
+        return {work_key(work): work for work in every}
+
+    def _answers(self) -> tuple[Answer, ...]:
+        return tuple(work for ensemble in self.ensembles for work in ensemble.answers)
 
 
 def make_plan(spec: RepoSpec, *, defer: bool = False, strict: bool = False) -> Plan:

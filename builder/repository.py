@@ -19,6 +19,7 @@ from builder.triton_config.checksums import with_checksums
 from builder.work import Target
 
 CONFIG_FILE: Final = "config.pbtxt"
+KEEP: Final = ".keep"
 VERSION: Final = re.compile(r"[1-9][0-9]*")
 ENGINE: Final = re.compile(r"model_sm(\d+)(\d)\.plan")
 """The TensorRT engine of one compute capability: `model_sm89.plan` is 8.9's."""
@@ -172,6 +173,22 @@ def _kept_versions(present: list[int], version: int, model: ModelFolder) -> list
     rest = [number for number in older if number not in wanted]
     room = max(0, model.keep - 1 - len(wanted))
     return sorted(wanted + rest[len(rest) - min(room, len(rest)) :])
+
+
+def stage_ensemble_folder(
+    staged: Path, name: str, config: str, samples: Path | None, *, batching: bool
+) -> ServedRecord:
+    """Write an ensemble's folder: its one version is empty, and the file in it keeps it through copies.
+
+    All versions of a model share one configuration, and an ensemble is nothing else: older ones could not differ.
+    """
+    folder = staged / name
+    _write(folder / "1" / KEEP, b"")
+    _write(folder / CONFIG_FILE, config.encode())
+    if samples is not None:
+        shutil.copyfile(samples, folder / SAMPLES_FILE)
+    held = folder_digests(folder / "1")
+    return ServedRecord(name, None, 1, digest_of(held), batching, _own_files(folder, 1, held))
 
 
 def _join(source: Path, destination: Path) -> None:

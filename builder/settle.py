@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from builder.assemble import Staged, stage_state
+from builder.assemble_ensembles import StagedEnsemble, stage_ensembles
 from builder.cache import Cache
+from builder.compare import Gates
+from builder.digests import digest_of, folder_digests
+from builder.ensembles.members import Members
+from builder.ensembles.states import EnsembleState
 from builder.findings import Finding, has_errors
 from builder.judge import ModelState, is_blocked, reject, served_gates, soften
-from builder.manifest import Manifest
+from builder.kept import Kept
+from builder.manifest import EnsembleRecord, Manifest, ServedRecord
 from builder.offline import check_offline
 from builder.progress import Progress
+from builder.records import from_json
+from builder.repository import link_tree
 from builder.spec import RepoSpec
 from builder.swap import Staging, remove
 from builder.verify import LiveItem, LiveVerdict, verify
@@ -49,6 +57,10 @@ class Building:
     staged: list[Staged]
     live: dict[str, LiveVerdict]
     findings: list[Finding]
+    members: Members
+    kept: Kept
+    ensembles: list[EnsembleState] = field(default_factory=list)
+    staged_ensembles: list[StagedEnsemble] = field(default_factory=list)
 
 
 def settle(run: Building) -> bool:
@@ -66,10 +78,10 @@ def settle(run: Building) -> bool:
             return False
         wrong = _check_staged(run)
         if not wrong:
-            return True
+            return not has_errors(run.findings)
         for item, findings in wrong:
             index = next(i for i, state in enumerate(run.states) if state.spec.name == item.model)
-            rejected = reject(run.states[index], item.record.target, findings)
+            rejected = reject(run.states[index], item.state.target, findings)
             run.states[index] = soften(rejected, strict=run.options.strict)
 
 
@@ -92,29 +104,101 @@ def _stage(run: Building) -> None:
             before=before,
         )
     ]
+    _stage_ensembles(run)
+
+
+def _stage_ensembles(run: Building) -> None:
+    """Ensembles come after the models; members that stand in the repository are there to be checked with them."""
+    here = {item.record.folder: item for item in run.staged}
+    affected = [record for record in run.kept.ensembles.values() if _touched(record.name, run, here)]
+    needs = {name for state in run.ensembles for name in state.needs}
+    needs |= {name for record in affected for name in (record.name, *_needs(record.name, run))}
+    for name in sorted(needs - here.keys() - {state.name for state in run.ensembles}):
+        if (run.place.output / name).is_dir():
+            link_tree(run.place.output / name, run.place.staged / name)
+    states = {state.spec.name: state for state in run.states}
+    run.staged_ensembles = [
+        *stage_ensembles(
+            run.ensembles,
+            [(states[item.model], item) for item in run.staged],
+            run.members,
+            release=run.spec.triton,
+            cache=run.cache,
+            staged=run.place.staged,
+        ),
+        *(_standing(record, _needs(record.name, run)) for record in affected),
+    ]
+
+
+def _touched(name: str, run: Building, here: Mapping[str, object]) -> bool:
+    """Whether an ensemble of an earlier build has a member that this build makes anew."""
+    ours = {state.name for state in run.ensembles}
+    return any(member in here or member in ours for member in _needs(name, run))
+
+
+def _needs(name: str, run: Building) -> tuple[str, ...]:
+    found, todo = dict[str, None](), [name]
+    while todo:
+        ref = run.members.ensembles.get(todo.pop())
+        new = [step.member for step in ref.steps if step.member not in found] if ref else []
+        found |= dict.fromkeys(new)
+        todo += new
+    return tuple(found)
+
+
+def _standing(record: EnsembleRecord, needs: tuple[str, ...]) -> StagedEnsemble:
+    return StagedEnsemble(record.name, record.served[0], record.signature, from_json(Gates, record.gates), needs)
 
 
 def _check_staged(run: Building) -> list[tuple[Staged, list[Finding]]]:
-    """The staged folders that a check says no to, with what it said; other findings are kept for the report."""
+    """The staged folders that a check says no to, with what it said; other findings are kept for the report.
+
+    What is wrong with an ensemble counts once its members are right.
+    """
     if run.options.check == "none":
         run.findings += [finding for item in run.staged for finding in item.findings]
         return []
-    found = check_offline(run.place.staged, run.staged, release=run.spec.triton, cache=run.cache)
+    records = _records(run)
+    found = check_offline(run.place.staged, records, release=run.spec.triton, cache=run.cache)
     wrong = [(item, errors) for item in run.staged if (errors := _errors(found[item.record.folder]))]
-    if not wrong and _live_wanted(run):
-        run.live = verify(
-            run.place.staged,
-            [_live_item(run, item) for item in run.staged],
-            release=run.spec.triton,
-            cache=run.cache,
-            progress=run.progress,
-        )
-        verdicts = run.live
-        wrong = [(item, errors) for item in run.staged if (errors := _errors(verdicts[item.record.folder].findings))]
+    broken = any(_errors(found[item.name]) for item in run.staged_ensembles)
+    if not wrong and not broken and _live_wanted(run):
+        run.live = _verify(run)
+        wrong = [(item, errors) for item in run.staged if (errors := _errors(run.live[item.record.folder].findings))]
     if not wrong:
         run.findings += [finding for item in run.staged for finding in (*item.findings, *found[item.record.folder])]
-        run.findings += [finding for verdict in run.live.values() for finding in verdict.findings]
+        run.findings += [
+            finding for item in run.staged_ensembles for finding in _explained(item, found[item.name], run)
+        ]
+        for name, verdict in run.live.items():
+            ensemble = next((item for item in run.staged_ensembles if item.name == name), None)
+            run.findings += _explained(ensemble, verdict.findings, run) if ensemble else verdict.findings
     return wrong
+
+
+def _records(run: Building) -> list[ServedRecord]:
+    return [*(item.record for item in run.staged), *(item.record for item in run.staged_ensembles)]
+
+
+def _verify(run: Building) -> dict[str, LiveVerdict]:
+    digests = {record.folder: digest_of(record.files) for record in _records(run)}
+    digests |= {folder: digest_of(record.files) for folder, (_, record) in run.members.stored.items()}
+    items = [_live_item(run, item) for item in run.staged]
+    for item in run.staged_ensembles:
+        needs = tuple(
+            (name, digests.get(name) or digest_of(folder_digests(run.place.staged / name))) for name in item.needs
+        )
+        items.append(LiveItem(item.record, item.name, item.signature, item.gates, needs=needs))
+    return verify(run.place.staged, items, release=run.spec.triton, cache=run.cache, progress=run.progress)
+
+
+def _explained(item: StagedEnsemble, findings: Sequence[Finding], run: Building) -> list[Finding]:
+    """An ensemble that stands and no longer works says what changed."""
+    if item.state is not None:
+        return list(findings)
+    changed = ", ".join(name for name in item.needs if name in {staged.record.folder for staged in run.staged})
+    remedy = f"this ensemble of an earlier build no longer fits {changed}: build it again with its spec, or --prune"
+    return [replace(found, remedy=remedy) if found.severity == "error" else found for found in findings]
 
 
 def _errors(findings: Sequence[Finding]) -> list[Finding]:
@@ -145,5 +229,5 @@ def _live_item(run: Building, item: Staged) -> LiveItem:
     if state.report is None:
         msg = f"{state.spec.name}: staged without an export"
         raise ValueError(msg)
-    gates = served_gates(state, item.record.target)
+    gates = served_gates(state, item.state.target)
     return LiveItem(item.record, state.spec.name, state.report.signature, gates, state.report.sequence)

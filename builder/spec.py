@@ -6,14 +6,19 @@ Every model is frozen and refuses unknown keys, so `build-repo schema` can print
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from builder import defaults
+from builder.errors import SpecError
+from builder.problems import Problem, spec_error
 from builder.spec_serving import BatchingSpec, Instances, InstancesSpec, Part, SequenceSpec, VersionsSpec, WarmupSpec
+from builder.spec_wiring import EnsembleWords
 from builder.tensors import BY_NUMPY
+from builder.yaml_lines import Lines
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 LONGEST_NAME = 200
@@ -297,25 +302,35 @@ class DefaultsSpec(Part):
     versions: VersionsSpec = VersionsSpec()
 
 
+class EnsembleSpec(EnsembleWords):
+    """Models that answer one request together."""
+
+    name: ModelName
+
+
 class RepoSpec(Part):
     """A whole `models.yaml`."""
 
     triton: Release = defaults.RELEASE
     defaults: DefaultsSpec = DefaultsSpec()
     models: tuple[ModelSpec, ...] = Field(strict=False)
-    ensembles: tuple[Any, ...] = Field((), strict=False, description="None yet: the list must be empty")
+    ensembles: tuple[EnsembleSpec, ...] = Field((), strict=False)
 
-    @field_validator("ensembles")
-    @classmethod
-    def _no_ensembles(cls, ensembles: tuple[Any, ...]) -> tuple[Any, ...]:
-        if ensembles:
-            msg = "ensembles cannot be built by this version; leave the list empty"
-            raise ValueError(msg)
-        return ensembles
+    _origin: str = PrivateAttr("the spec")
+    _lines: Lines = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_models(self) -> RepoSpec:
-        if not self.models:
+        if not self.models and not self.ensembles:
             msg = "models: the list is empty"
             raise ValueError(msg)
         return self
+
+    def read_from(self, origin: str, lines: Lines) -> RepoSpec:
+        """Remember the file and its lines, for errors that only show once the models are known."""
+        self._origin, self._lines = origin, lines
+        return self
+
+    def error(self, problems: Sequence[Problem]) -> SpecError:
+        """All of them at their places in the file."""
+        return spec_error(self._origin, problems, self._lines)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import SpecError
+from builder.problems import Problem
 from builder.releases import get_release
 from builder.spec import ModelSpec
 from builder.spec_serving import ZERO, SequenceSpec
 from builder.triton_config.overrides import OverrideError, check_overrides
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong in the file, at a path of keys and positions."""
-
-    path: tuple[str | int, ...]
-    message: str
-    remedy: str = ""
-
 
 ONLY_FOR: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
     ("optimization", "graph"): ("onnxruntime", "onnxruntime+tensorrt"),
@@ -45,9 +35,9 @@ def conflicts(
     backends = {text.partition(":")[0] for text in targets}
     yield from _sequence_problems(model, folder, where)
     yield from _serving_problems(model, backends, where)
-    yield from _config_problems(model.config, backends, release, (*where, "config"))
+    yield from config_problems(model.config, backends, release, (*where, "config"))
     for name, fields in model.configs.items():
-        yield from _config_problems(fields, backends, release, (*where, "configs", name))
+        yield from config_problems(fields, backends, release, (*where, "configs", name))
 
 
 def _serving_problems(model: ModelSpec, backends: set[str], where: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -69,9 +59,10 @@ def _serving_problems(model: ModelSpec, backends: set[str], where: tuple[str | i
         yield Problem((*where, "config", "model_repository_agents"), text)
 
 
-def _config_problems(
+def config_problems(
     fields: Mapping[str, Any], backends: set[str], release: str, where: tuple[str | int, ...]
 ) -> Iterator[Problem]:
+    """Fields of Triton's configuration that it, the release or the backends do not know."""
     if not fields:
         return
     try:

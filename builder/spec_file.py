@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,11 +12,13 @@ from pydantic import ValidationError
 
 from builder.backends import BACKENDS, backend_module
 from builder.errors import SpecError
+from builder.problems import Problem, nearest, spec_error
 from builder.recognise import find_model, recognise
 from builder.releases import get_release
 from builder.sources import SOURCES
 from builder.spec import LONGEST_NAME, ModelSpec, RepoSpec, SourceSpec
-from builder.spec_conflicts import Problem, conflicts
+from builder.spec_conflicts import conflicts
+from builder.spec_ensembles import completed_ensemble, ensemble_problems
 from builder.spec_serving import ZERO, SequenceSpec
 from builder.spec_steps import (
     default_serve,
@@ -28,7 +29,7 @@ from builder.spec_steps import (
     without_targets,
 )
 from builder.work import parse_target
-from builder.yaml_lines import Lines, YamlError, line_of, parse_yaml, path_text
+from builder.yaml_lines import Lines, YamlError, parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
 SERVE_WORDS = ("best", "all")
@@ -87,18 +88,19 @@ def _complete(data: Mapping[str, Any], folder: Path, origin: str, lines: Lines) 
         spec = RepoSpec.model_validate(data)
     except ValidationError as error:
         problems = [Problem(tuple(item["loc"]), _plain(item)) for item in error.errors()]
-        raise _spec_error(origin, _without_echo(problems), lines) from None
+        raise spec_error(origin, _without_echo(problems), lines) from None
     problems = list(_problems(spec, folder))
     if problems:
-        raise _spec_error(origin, problems, lines)
+        raise spec_error(origin, problems, lines)
     models = tuple(_completed(model, spec, folder) for model in spec.models)
-    return spec.model_copy(update={"models": models})
+    ensembles = tuple(completed_ensemble(ensemble, folder) for ensemble in spec.ensembles)
+    return spec.model_copy(update={"models": models, "ensembles": ensembles}).read_from(origin, lines)
 
 
 def _plain(item: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
     """Pydantic's words, made ours."""
     if item["type"] == "extra_forbidden":
-        return f"unknown key {item['loc'][-1]!r}{_nearest(str(item['loc'][-1]), _known_keys(item['loc']))}"
+        return f"unknown key {item['loc'][-1]!r}{nearest(str(item['loc'][-1]), _known_keys(item['loc']))}"
     if item["type"] == "missing":
         return f"the key {item['loc'][-1]!r} is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
@@ -124,13 +126,6 @@ def _parts_of(annotation: Any) -> Iterator[Any]:  # noqa: ANN401
         yield from _parts_of(inner)
 
 
-def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
-
-
 def _without_echo(problems: list[Problem]) -> list[Problem]:
     """An element's own error makes its list invalid too: the list's error is an echo."""
     paths = [problem.path for problem in problems]
@@ -139,17 +134,6 @@ def _without_echo(problems: list[Problem]) -> list[Problem]:
         for problem in problems
         if not any(len(path) > len(problem.path) and path[: len(problem.path)] == problem.path for path in paths)
     ]
-
-
-def _spec_error(origin: str, problems: list[Problem], lines: Lines) -> SpecError:
-    def text(problem: Problem) -> str:
-        line = line_of(problem.path, lines)
-        return f"{f'line {line}: ' if line else ''}{path_text(problem.path)}: {problem.message}"
-
-    if len(problems) == 1:
-        return SpecError(f"{origin}: {text(problems[0])}", remedy=problems[0].remedy)
-    body = "\n".join(f"  {text(problem)}{f' ({problem.remedy})' if problem.remedy else ''}" for problem in problems)
-    return SpecError(f"{origin}: {len(problems)} errors\n{body}")
 
 
 def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
@@ -177,6 +161,7 @@ def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
         yield from (Problem((*here, *place), text, cure) for place, text, cure in step_problems(model, folder))
         yield from _file_problems(model, folder, here)
         yield from conflicts(model, tuple(targets), spec.triton, folder, here)
+    yield from ensemble_problems(spec, folder)
 
 
 def _is_word(serve: str) -> bool:
@@ -192,7 +177,7 @@ def _target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> 
             yield Problem((*where, index), str(error))
             continue
         if target.backend not in BACKENDS:
-            yield Problem((*where, index), f"no backend {target.backend!r}{_nearest(target.backend, list(BACKENDS))}")
+            yield Problem((*where, index), f"no backend {target.backend!r}{nearest(target.backend, list(BACKENDS))}")
             continue
         precisions = backend_module(target.backend).GRAPHS
         if target.precision not in precisions:
@@ -232,7 +217,7 @@ def _source_problems(source: SourceSpec, folder: Path, where: tuple[str | int, .
         yield Problem((*where, "path"), f"{path.name[:40]}…: no such file or folder")
         return
     if source.format is not None and source.format not in SOURCES:
-        yield Problem((*where, "format"), f"no format {source.format!r}{_nearest(source.format, list(SOURCES))}")
+        yield Problem((*where, "format"), f"no format {source.format!r}{nearest(source.format, list(SOURCES))}")
     try:
         found = find_model(path)
     except SpecError as error:

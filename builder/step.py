@@ -20,7 +20,7 @@ from builder.isolation import leave_network
 from builder.log import set_up_logging
 from builder.processes import PARENT_VARIABLE
 from builder.records import read_record
-from builder.work import Convert, Export, Measure, Packages, Prepare, Work
+from builder.work import Answer, Convert, Export, Measure, Packages, Prepare, Work
 
 ARGUMENTS: Final = 4
 
@@ -42,9 +42,10 @@ def run_work(work: Work, out: Path, cache: Cache, *, isolated: bool = False) -> 
 
 
 def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
-    if isinstance(work, (Export, Measure)) and work.packages:
+    own = work.export if isinstance(work, Answer) else work
+    if isinstance(own, (Export, Measure)) and own.packages:
         # Before anything else is imported: what the step asks for wins over what build-repo uses itself.
-        sys.path.insert(0, str(cache.folder("packages", work.packages) / "packages"))
+        sys.path.insert(0, str(cache.folder("packages", own.packages) / "packages"))
     if isinstance(work, Packages):
         from builder.frameworks.python.packages import install_packages
 
@@ -65,28 +66,29 @@ def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
         from builder.measure import run_measure
 
         run_measure(work, cache.folder("export", work.export), cache.folder("convert", work.convert), out)
+    elif isinstance(work, Answer):
+        from builder.ensembles.answering import run_answer
+
+        run_answer(work, cache, out)
 
 
 def opens_code(work: Work) -> bool:
     """True where the spec allows code of a model's file to run."""
-    return isinstance(work, Export) and work.source.allow_pickle
+    export = work.export if isinstance(work, Answer) else work
+    return isinstance(export, Export) and export.source.allow_pickle
 
 
 def needs_process(work: Work) -> bool:
     """True where a work must not share a process: a file's own code runs, or a step's, with packages of its own."""
-    code = isinstance(work, Export) and work.source.format == "python"
+    own = work.export if isinstance(work, Answer) else work
+    code = own is None or (isinstance(own, Export) and own.source.format == "python")
     return opens_code(work) or code or (isinstance(work, Measure) and work.target.backend == "python")
 
 
 def read_work(path: Path) -> Work:
     """Read a work record, whichever kind it is."""
-    kinds: dict[str, type[Work]] = {
-        "packages": Packages,
-        "export": Export,
-        "prepare": Prepare,
-        "convert": Convert,
-        "measure": Measure,
-    }
+    every: tuple[type[Work], ...] = (Packages, Export, Prepare, Convert, Measure, Answer)
+    kinds = {kind.__name__.lower(): kind for kind in every}
     kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
     return read_record(kinds[kind], path)
 

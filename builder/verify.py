@@ -29,13 +29,24 @@ from builder.tensors import Signature
 
 @dataclass(frozen=True, slots=True)
 class LiveItem:
-    """A staged folder to check and what is expected of it."""
+    """A staged folder to check and what is expected of it; `needs` are the members of an ensemble, with their files."""
 
     record: ServedRecord
     model: str
     signature: Signature
     gates: Gates
     sequence: Sequencing | None = None
+    needs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def target(self) -> str | None:
+        """As findings name it."""
+        return str(self.record.target) if self.record.target else None
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What must be served."""
+        return (self.record.folder, *(name for name, _ in self.needs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,7 @@ def _verdict_file(item: LiveItem, release: str, cache: Cache) -> Path:
     parts = {
         "files": digest_of(item.record.files),
         "folder": item.record.folder,
+        "needs": item.needs,
         "gates": to_json(item.gates),
         "runtime": to_json(require(release).record),
         "code": all_code_digest(),
@@ -99,7 +111,8 @@ def _verify_now(
     progress(Event("start", label))
     started = time.monotonic()
     try:
-        with serving(repository, [item.record.folder for item in items], release) as (endpoint, unchecked):
+        folders = tuple(dict.fromkeys(folder for item in items for folder in item.folders))
+        with serving(repository, folders, release) as (endpoint, unchecked):
             for item in items:
                 yield item, _verdict(repository, item, endpoint, unchecked)
     except ServeError as error:
@@ -112,20 +125,21 @@ def _verify_now(
 
 
 def _load_finding(item: LiveItem, error: ServeError) -> Finding:
-    return Finding(
-        "error", "live.load", error.message, error.remedy, item.model, str(item.record.target), item.record.folder
-    )
+    return Finding("error", "live.load", error.message, error.remedy, item.model, item.target, item.record.folder)
 
 
 def _verdict(repository: Path, item: LiveItem, endpoint: Endpoint, unchecked: Sequence[str]) -> LiveVerdict:
     folder = item.record.folder
     left = tuple(text for text in unchecked if text.startswith(f"{folder}: "))
-    if not (endpoint.http or endpoint.grpc) or any("the embedded server has no" in text for text in left):
+    if not (endpoint.http or endpoint.grpc) or any(
+        "the embedded server has no" in text or "left out" in text for text in left
+    ):
         return LiveVerdict((_unchecked_finding(item, left),), None, left)
     from builder.live import check_live
 
-    requests = load_requests(repository / folder / SAMPLES_FILE, item.signature)
-    subject = LiveSubject(item.signature, requests, item.record.batching, str(item.record.target), item.sequence)
+    samples = repository / folder / SAMPLES_FILE
+    requests = load_requests(samples, item.signature) if samples.is_file() else ()
+    subject = LiveSubject(item.signature, requests, item.record.batching, item.target, item.sequence)
     result = check_live(endpoint, subject, item.gates, model=folder)
     findings = result.findings if not left else (*result.findings, _unchecked_finding(item, left))
     return LiveVerdict(findings, result, left)
@@ -138,7 +152,7 @@ def _unchecked_finding(item: LiveItem, left: Sequence[str]) -> Finding:
         f"not checked live: {'; '.join(left)}",
         "check it on a server of the release: build-repo check REPO --url grpc://HOST:PORT",
         item.model,
-        str(item.record.target),
+        item.target,
         item.record.folder,
     )
 

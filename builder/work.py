@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from builder.records import canonical, to_json
-from builder.tensors import Tensor
+from builder.tensors import Signature, Tensor
 
 ONLY_PRECISION = {"python": "native"}
 """Backends that have one precision, which is not fp32."""
@@ -235,7 +235,69 @@ class Measure:
     kind: Literal["measure"] = "measure"
 
 
-Work = Packages | Export | Prepare | Convert | Measure
+@dataclass(frozen=True, slots=True)
+class StepRef:
+    """A step of an ensemble as it was asked for. `inputs` and `outputs` pair the member's names with the ensemble's.
+
+    Pairs, since a tensor may be named like a field that is no part of the key.
+    """
+
+    member: str
+    wires: tuple[str, ...] = ()
+    inputs: tuple[tuple[str, str], ...] = ()
+    outputs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleRef:
+    """An ensemble as it was asked for; what is empty follows from the steps."""
+
+    name: str
+    steps: tuple[StepRef, ...]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRef:
+    """A model of an earlier build, whose stored artefact stands for its source; `path` is its version folder."""
+
+    member: str
+    path: str
+    digest: str
+    target: Target
+    options: str
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One step of an ensemble, answered by its member's source → `tensors.npz`; the last makes `ensemble.json` too.
+
+    `ensembles` are the one asked for and those inside it. Their steps, one after the other, are `members`; this one is
+    `members[len(before)]`, and `before` are the keys of the steps before it. `exports` pairs members with the keys of
+    their exports, `stored` are the others. `export` is this member's own record, None where it is stored.
+    """
+
+    ensembles: tuple[EnsembleRef, ...]
+    members: tuple[str, ...]
+    before: tuple[str, ...]
+    exports: tuple[tuple[str, str], ...]
+    stored: tuple[StoredRef, ...]
+    export: Export | None
+    samples: SamplesRef | None
+    max_rows: int
+    libraries: dict[str, str]
+    code: str
+    kind: Literal["answer"] = "answer"
+
+    @property
+    def member(self) -> str:
+        """Whose answers these are."""
+        return self.members[len(self.before)]
+
+
+Work = Packages | Export | Prepare | Convert | Measure | Answer
 
 NOT_IN_KEY = ("path", "import_root")
 """Fields that say where to read; the digest beside them says what was read."""
@@ -261,6 +323,10 @@ def work_needs(work: Work) -> tuple[tuple[str, str], ...]:
         return ()
     if isinstance(work, Prepare):
         return (("export", work.export),)
+    if isinstance(work, Answer):
+        exports = {key: ("export", key) for _, key in work.exports}
+        packages = (("packages", work.export.packages),) if work.export and work.export.packages else ()
+        return (*packages, *exports.values(), *(("answer", key) for key in work.before))
     packages = (("packages", work.packages),) if work.packages else ()
     if isinstance(work, Export):
         return packages

@@ -38,9 +38,9 @@ def test_every_folder_is_known_before_any_work(tmp_path: Path) -> None:
 def test_the_digest_of_a_spec_does_not_know_its_folder(tmp_path: Path) -> None:
     digests = set()
     for folder in ("one", "two"):
-        digests.add(make_manifest(spec(tmp_path / folder, "a"), "", {}, {}).spec_digest)
+        digests.add(make_manifest(spec(tmp_path / folder, "a"), "", {}, {}, {}).spec_digest)
     assert len(digests) == 1
-    assert make_manifest(spec(tmp_path / "one", "b"), "", {}, {}).spec_digest not in digests
+    assert make_manifest(spec(tmp_path / "one", "b"), "", {}, {}, {}).spec_digest not in digests
 
 
 def write(cache: Cache, requests: list[Request]) -> ExportReport:
@@ -57,20 +57,20 @@ def request(rows: int) -> Request:
 def test_few_samples_travel_as_they_are(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     report = write(cache, [request(1), request(2)])
-    assert store_samples(cache, "k", report) == cache.folder("export", "k") / REFERENCE_FILE
+    assert store_samples(cache, "export", "k", report.signature) == cache.folder("export", "k") / REFERENCE_FILE
 
 
 def test_of_many_samples_a_selection_of_every_size_travels(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     rows = MAX_BYTES // 28 // 20
     report = write(cache, [request(rows)] * 25 + [request(3), *[request(1)] * 40])
-    path = store_samples(cache, "k", report)
+    path = store_samples(cache, "export", "k", report.signature)
     assert path.stat().st_size <= MAX_BYTES + 50_000
     kept = load_requests(path, tiny_models.LINEAR)
     assert {item.rows for item in kept} == {rows, 3, 1}
     assert len(kept) <= MAX_REQUESTS
     assert [item.name for item in path.parent.iterdir()] == ["k.npz"]
-    assert store_samples(cache, "k", report) == path
+    assert store_samples(cache, "export", "k", report.signature) == path
 
 
 def test_the_manifest_holds_no_place_log_or_time(tmp_path: Path) -> None:

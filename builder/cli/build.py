@@ -19,6 +19,7 @@ from builder.cli.show import console, human_size, print_findings, print_json, pr
 
 if TYPE_CHECKING:
     from builder.build import BuildResult
+    from builder.ensemble_result import EnsembleResult
     from builder.judge import ModelState, TargetState
     from builder.measurement import Measurement
 
@@ -100,11 +101,31 @@ def result_document(result: BuildResult) -> dict[str, Any]:
     """The JSON of `build --json`, the same shape on every exit code."""
     from builder.records import to_json
 
-    return {
+    document = {
         "repository": str(result.repository),
         "models": [_model_document(result, state) for state in result.models],
         "findings": [to_json(finding) for finding in result.findings],
         "seconds": round(result.seconds, 3),
+    }
+    if result.ensembles:
+        document["ensembles"] = [_ensemble_document(result, ensemble) for ensemble in result.ensembles]
+    return document
+
+
+def _ensemble_document(result: BuildResult, ensemble: EnsembleResult) -> dict[str, Any]:
+    """`outputs` are the worst errors of the live check; null where nothing was compared."""
+    from builder.records import to_json
+
+    stands = result.exit_code == 0
+    return {
+        "name": ensemble.name,
+        "version": 1 if stands else None,
+        "status": ensemble.status,
+        "members": list(ensemble.members),
+        "max_batch_size": ensemble.max_batch_size,
+        "signature": to_json(ensemble.signature),
+        "gates": to_json(ensemble.gates),
+        "outputs": to_json(ensemble.outputs) if ensemble.outputs else None,
     }
 
 
@@ -155,6 +176,11 @@ def _print_table(result: BuildResult) -> None:
         for target in state.targets:
             mark = " ← served" if (state.spec.name, target.target) in served else ""
             table.add_row(state.spec.name, str(target.target), *target_cells(target), _verdict(target) + mark)
+    for ensemble in result.ensembles:
+        worst = max((output.max_relative for output in ensemble.outputs), default=None)
+        error = "-" if worst is None else f"{worst:.1e}"
+        mark = " ← served" if result.exit_code == 0 else ""
+        table.add_row(ensemble.name, "ensemble", "-", "-", "-", error, _coloured(ensemble.status) + mark)
     out = console()
     out.print(table)
     where = escape(str(result.repository))
@@ -184,5 +210,9 @@ def _computes_in(measurement: Measurement) -> str:
 
 
 def _verdict(target: TargetState) -> str:
+    return _coloured(target.status)
+
+
+def _coloured(status: str) -> str:
     colours = {"built": "green", "cached": "green", "failed": "red", "rejected": "red", "deferred": "yellow"}
-    return f"[{colours[target.status]}]{target.status}[/]"
+    return f"[{colours.get(status, 'yellow')}]{status}[/]"

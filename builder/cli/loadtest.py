@@ -87,7 +87,7 @@ def _subjects(repository: Path | None, endpoint: Endpoint, model: str | None) ->
     if repository is None:
         return [LoadSubject(name) for name in ([model] if model else ready_models(endpoint))]
     manifest = read_manifest(repository)
-    ours = manifest.models if manifest else {}
+    ours = {**manifest.models, **manifest.ensembles} if manifest else {}
     names = [name for name in folders_of(repository, model) if model or not ours or name in ours]
     return [LoadSubject(name, requests_of(repository, name, manifest) or ()) for name in names]
 

@@ -34,10 +34,15 @@ def plan(
 ) -> None:
     """What a build would do, what is cached, and why not; changes nothing."""
     from builder.cache import default_cache
+    from builder.ensembles.members import find_members
+    from builder.ensembles.planning import plan_ensembles
+    from builder.manifest import read_manifest
     from builder.plan import make_plan
 
     spec = load_request(models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=serve)
+    manifest = read_manifest(output) if output.is_dir() else None
     made = make_plan(spec, defer=defer, strict=strict)
+    made = plan_ensembles(spec, made, find_members(made, spec.ensembles, output, manifest), output)
     cache = default_cache()
     document = {
         "triton": spec.triton,
@@ -45,6 +50,7 @@ def plan(
         "output": str(output.resolve()),
         "defaults": _defaults(),
         "models": [_model(model, cache, output) for model in made.models],
+        "ensembles": [_ensemble(ensemble, cache) for ensemble in made.ensembles],
     }
     if as_json:
         print_json(document)
@@ -57,7 +63,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _model(model: Any, cache: Any, output: Path) -> dict[str, Any]:  # noqa: ANN401 - ModelPlan, Cache
-    from builder.build import work_label
+    from builder.running import work_label
     from builder.work import work_key
 
     old = _old_works(output, model.spec.name)
@@ -71,6 +77,14 @@ def _model(model: Any, cache: Any, output: Path) -> dict[str, Any]:  # noqa: ANN
         works += [_work(work, work_label(work), cache, old.get(label, {})) for work in target.works]
     works = list({work["key"]: work for work in reversed(works)}.values())[::-1]
     return {"name": model.spec.name, "source": str(model.spec.source.path), "serve": model.spec.serve, "works": works}
+
+
+def _ensemble(ensemble: Any, cache: Any) -> dict[str, Any]:  # noqa: ANN401 - EnsemblePlan, Cache
+    from builder.running import work_label
+
+    works = [_work(work, work_label(work), cache, {}) for work in ensemble.answers]
+    members = [step.member for step in ensemble.spec.steps]
+    return {"name": ensemble.spec.name, "members": members, "unproven": ensemble.unproven, "works": works}
 
 
 def _work(work: Work, label: str, cache: Any, old: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
@@ -111,8 +125,19 @@ def _print(document: dict[str, Any]) -> None:
         out.print(
             f"[bold]{model['name']}[/bold] from {escape(model['source'])}, serve: {model['serve']}", soft_wrap=True
         )
-        for work in model["works"]:
-            state = "[dim]cached[/dim]" if work["cached"] else f"[yellow]to do[/yellow] ({escape(work['why'])})"
-            out.print(f"  {work['work']:32} {state}", soft_wrap=True)
+        _print_works(out, model["works"])
+    for ensemble in document["ensembles"]:
+        out.print(f"[bold]{ensemble['name']}[/bold] is an ensemble of {', '.join(ensemble['members'])}", soft_wrap=True)
+        if ensemble["unproven"]:
+            out.print(f"  loaded only, its answers are not compared: {escape(ensemble['unproven'])}", soft_wrap=True)
+        _print_works(out, ensemble["works"])
     values = ", ".join(f"{key} {value}" for key, value in document["defaults"].items())
     out.print(f"[dim]defaults: {escape(values)}[/dim]", soft_wrap=True)
+
+
+def _print_works(out: Any, works: list[dict[str, Any]]) -> None:  # noqa: ANN401 - rich's Console
+    from rich.markup import escape
+
+    for work in works:
+        state = "[dim]cached[/dim]" if work["cached"] else f"[yellow]to do[/yellow] ({escape(work['why'])})"
+        out.print(f"  {work['work']:32} {state}", soft_wrap=True)

@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import Final
 
 from builder.cache import Cache
-from builder.measurement import REFERENCE_FILE, ExportReport
+from builder.measurement import REFERENCE_FILE
 from builder.samples import Request, load_requests, save_requests, sequences_of
 from builder.samples.strings import array_bytes
+from builder.tensors import Signature
 
 MAX_BYTES: Final = 24 << 20
 MAX_REQUESTS: Final = 24
 
 
-def store_samples(cache: Cache, export_key: str, report: ExportReport) -> Path:
-    """The `.npz` to copy into the repository: the export's own, or a selection of it where that is large."""
-    whole = cache.folder("export", export_key) / REFERENCE_FILE
+def store_samples(cache: Cache, kind: str, key: str, signature: Signature) -> Path:
+    """The `.npz` to copy into the repository: the work's own, or a selection of it where that is large."""
+    whole = cache.folder(kind, key) / REFERENCE_FILE
     if whole.stat().st_size <= MAX_BYTES:
         return whole
-    small = cache.root / "samples" / f"{export_key}.npz"
+    small = cache.root / "samples" / f"{key}.npz"
     if not small.exists():
         small.parent.mkdir(parents=True, exist_ok=True)
         temporary = small.with_suffix(f".{os.getpid()}.part.npz")
-        save_requests(temporary, report.signature, _selection(load_requests(whole, report.signature)))
+        save_requests(temporary, signature, _selection(load_requests(whole, signature)))
         temporary.replace(small)
     return small
 

@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 _WRITTEN: Final = (
     "name", "platform", "backend", "max_batch_size", "default_model_filename", "input", "output", "instance_group",
-    "dynamic_batching", "sequence_batching", "parameters", "model_warmup",
+    "dynamic_batching", "sequence_batching", "ensemble_scheduling", "parameters", "model_warmup",
 )  # fmt: skip
 """Fields that the templates write themselves; all others are printed by the proto's own printer."""
 _ENUMS: Final = ("data_type", "kind", "format", "timeout_action")
@@ -159,6 +159,7 @@ def _view(message: Any) -> Json:  # noqa: ANN401
         ],
         "batching": _batching(message.dynamic_batching) if message.HasField("dynamic_batching") else None,
         "sequences": _sequences(message.sequence_batching) if message.HasField("sequence_batching") else None,
+        "ensemble": _ensemble(message.ensemble_scheduling) if message.HasField("ensemble_scheduling") else None,
         "parameters": [
             {"key": key, "value": message.parameters[key].string_value} for key in sorted(message.parameters)
         ],
@@ -217,6 +218,22 @@ def _state(state: Any) -> Json:  # noqa: ANN401
             for first in state.initial_state
         ],
         "more": _more(state, ("input_name", "output_name", "data_type", "dims", "initial_state")),
+    }
+
+
+def _ensemble(scheduling: Any) -> Json:  # noqa: ANN401
+    return {
+        "inflight": getattr(scheduling, "max_inflight_requests", 0),
+        "steps": [
+            {
+                "model_name": step.model_name,
+                "model_version": step.model_version,
+                "inputs": sorted(step.input_map.items()),
+                "outputs": sorted(step.output_map.items()),
+                "more": _more(step, ("model_name", "model_version", "input_map", "output_map")),
+            }
+            for step in scheduling.step
+        ],
     }
 
 
