@@ -12,7 +12,7 @@ from builder.diff.configs import config_changes
 from builder.diff.records import FigureChange, FileChange, FileInfo, ModelDiff, RepositoryDiff, ValueChange
 from builder.digests import file_digest
 from builder.errors import SpecError
-from builder.manifest import Manifest, ModelRecord, TargetRecord, read_manifest
+from builder.manifest import EnsembleRecord, Manifest, ModelRecord, TargetRecord, read_manifest
 from builder.measurement import served_signature
 from builder.repository import signature_changes
 from builder.scan import ModelDir, scan_repository
@@ -103,15 +103,15 @@ def _model(left: Side, right: Side, name: str) -> ModelDiff:
     )
 
 
-def _record(side: Side, name: str) -> ModelRecord | None:
+def _record(side: Side, name: str) -> ModelRecord | EnsembleRecord | None:
     found = side.manifest.served_folders().get(name) if side.manifest else None
     return found[0] if found else None
 
 
 def _served(side: Side, name: str) -> str | None:
-    """`onnxruntime:fp32 version 2`; None where no manifest tells."""
+    """`onnxruntime:fp32 version 2`, `ensemble version 1`; None where no manifest tells."""
     found = side.manifest.served_folders().get(name) if side.manifest else None
-    return f"{found[1].target} version {found[1].version}" if found else None
+    return f"{found[1].target or 'ensemble'} version {found[1].version}" if found else None
 
 
 def _files(before: Path, after: Path) -> Iterator[FileChange]:
@@ -139,7 +139,7 @@ def _info(path: Path) -> FileInfo:
     return FileInfo(file_digest(path), path.stat().st_size)
 
 
-def _signature(old: ModelRecord | None, new: ModelRecord | None) -> list[str]:
+def _signature(old: ModelRecord | EnsembleRecord | None, new: ModelRecord | EnsembleRecord | None) -> list[str]:
     if old is None or new is None:
         return []
     return signature_changes(
@@ -147,14 +147,16 @@ def _signature(old: ModelRecord | None, new: ModelRecord | None) -> list[str]:
     )
 
 
-def _libraries(old: ModelRecord | None, new: ModelRecord | None) -> Iterator[ValueChange]:
+def _libraries(
+    old: ModelRecord | EnsembleRecord | None, new: ModelRecord | EnsembleRecord | None
+) -> Iterator[ValueChange]:
     left, right = _versions_of(old), _versions_of(new)
     for name in sorted(left.keys() | right.keys()) if old and new else ():
         if left.get(name) != right.get(name):
             yield ValueChange(name, left.get(name), right.get(name))
 
 
-def _versions_of(record: ModelRecord | None) -> dict[str, Any]:
+def _versions_of(record: ModelRecord | EnsembleRecord | None) -> dict[str, Any]:
     """Library → version, of all works of a model."""
     works = [work for target in record.targets for work in target.works.values()] if record else []
     return {name: version for work in works for name, version in (work.get("libraries") or {}).items()}
@@ -173,7 +175,7 @@ def _figures(left: Side, right: Side, name: str) -> Iterator[FigureChange]:
             yield FigureChange(*key, was, now, now / was if was and now is not None else None)
 
 
-def _all_figures(side: Side, record: ModelRecord) -> dict[tuple[str, str], float]:
+def _all_figures(side: Side, record: ModelRecord | EnsembleRecord) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], float] = {}
     for target in record.targets:
         word = str(target.target)
