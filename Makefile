@@ -3,11 +3,14 @@
 # make check  format, lint, types, import rules
 # make bench  the benchmarks
 # make wheel  the wheel, in dist/
+# make image  the slim Triton image for CPUs; RELEASE, BACKENDS or REPO say for what
+# make up     Triton, Prometheus and Locust by compose; REPO names the repository
+# make down   ends them
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench wheel clean
+.PHONY: help setup demo test check format bench wheel image up down clean
 
 # The first of these that is Python 3.11 or 3.12; `make PYTHON=/path/to/python3.12 …` names another.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
@@ -17,7 +20,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 help:
-	@sed -n 's/^# //p' Makefile | head -5
+	@sed -n 's/^# //p' Makefile | head -8
 
 setup: $(READY)
 
@@ -55,6 +58,28 @@ bench: setup
 
 wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# The slim image needs no set-up, unless REPO says which repository it is for: then BACKENDS and RELEASE are read from it.
+# Packages come from the index that pip uses here: by its variables, or by PIP_CONF, which does not stay in the image.
+RELEASE ?= 26.07
+BACKENDS ?= onnxruntime openvino
+IMAGE ?= build-repo/tritonserver-cpu:$(RELEASE)
+BASE ?= debian:bookworm-slim
+PIP_CONF ?= $(firstword $(wildcard $(PIP_CONFIG_FILE) $(HOME)/.config/pip/pip.conf $(HOME)/.pip/pip.conf /etc/pip.conf))
+export DOCKER_BUILDKIT := 1
+
+image: $(if $(REPO),setup)
+	words='$(BACKENDS)'; release='$(RELEASE)'; image='$(IMAGE)'; \
+	if [ -n '$(REPO)' ]; then \
+	  read -r release words <<<"$$($(BIN)/python docker/needs.py '$(REPO)')"; \
+	  image=$${image%:*}:$$release; \
+	fi; \
+	docker build --network host --file docker/cpu.Dockerfile --tag "$$image" \
+	  --build-arg BASE='$(BASE)' --build-arg RELEASE="$$release" --build-arg BACKENDS="$$words" \
+	  --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST \
+	  $(if $(PIP_CONF),--secret id=pip$(comma)src=$(PIP_CONF)) .
+
+comma := ,
 
 clean:
 	rm -rf $(VENV) dist

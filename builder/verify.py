@@ -112,7 +112,8 @@ def _verify_now(
     started = time.monotonic()
     try:
         folders = tuple(dict.fromkeys(folder for item in items for folder in item.folders))
-        with serving(repository, folders, release) as (endpoint, unchecked):
+        options = ServeOptions(release=release, auto_complete=False)
+        with serving(repository, folders, options) as (endpoint, unchecked):
             for item in items:
                 yield item, _verdict(repository, item, endpoint, unchecked)
     except ServeError as error:
@@ -159,7 +160,7 @@ def _unchecked_finding(item: LiveItem, left: Sequence[str]) -> Finding:
 
 @contextmanager
 def serving(
-    repository: Path, folders: Sequence[str] | None, release: str, *, auto_complete: bool = False
+    repository: Path, folders: Sequence[str] | None, options: ServeOptions
 ) -> Iterator[tuple[Endpoint, tuple[str, ...]]]:
     """The embedded Triton on some (None: all) of a repository's folders, and what it could not take.
 
@@ -167,11 +168,10 @@ def serving(
     """
     from builder.servers import server_module
 
-    with light_copy(repository, folders, release) as (copy, unchecked):
+    with light_copy(repository, folders, options.release) as (copy, unchecked):
         if not any(copy.iterdir()):
             yield Endpoint(None, None, None), unchecked
             return
-        options = ServeOptions(release=release, auto_complete=auto_complete)
         with server_module("embedded").serve(copy, options) as endpoint:
             yield endpoint, unchecked
 

@@ -36,6 +36,15 @@ def runtime_with_torch(runtime: Runtime) -> Runtime:
     return runtime
 
 
+@pytest.fixture(scope="session")
+def slim_image() -> str:
+    """The slim image of this checkout; skips where no Docker engine answers."""
+    from docker_images import build_slim_image, require_engine
+
+    require_engine()
+    return build_slim_image()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def work_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache of works for the whole session, never the user's own."""

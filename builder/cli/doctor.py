@@ -101,10 +101,20 @@ def _others() -> Iterator[Row]:
         yield Row("load test", ok=False, detail="locust is not installed", remedy="pip install 'build-repo[load]'")
     else:
         yield Row("load test", ok=True, detail=f"locust {locust}")
+    yield _docker()
     root = default_cache().root
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     yield Row("cache", ok=free_gb > 1, detail=f"{root}, {free_gb:.0f} GB free", remedy="set BUILD_REPO_CACHE")
+
+
+def _docker() -> Row:
+    from builder.servers.docker_engine import engine_version
+
+    try:
+        return Row("docker", ok=True, detail=f"engine {engine_version()}: serve --engine docker")
+    except MachineError as error:
+        return Row("docker", ok=False, detail=error.message, remedy=error.remedy)
 
 
 def _print(rows: list[Row]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from builder import defaults
-from builder.cli.options import Engine, open_endpoint
+from builder.cli.options import Engine, EngineOption, Image, open_endpoint
 from builder.cli.show import console, print_findings, print_json
 from builder.errors import EXIT_OK, GateError, ServeError, SpecError
 
@@ -24,7 +24,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def loadtest(
     repository: Path = typer.Argument(None, metavar="[REPO]", help="A repository; its samples are what is sent."),
-    engine: Engine = typer.Option(Engine.embedded, help="What starts a server when no --url is given."),  # noqa: ARG001
+    engine: EngineOption = Engine.embedded,
+    image: Image = None,
     urls: list[str] = typer.Option([], "--url", help="http(s)://HOST:PORT or grpc(s)://HOST:PORT, once per protocol."),
     headers: list[str] = typer.Option([], "--header", help="NAME: VALUE sent with every request to --url."),
     ca_file: Path = typer.Option(None, help="Certificates that --url is checked against."),
@@ -53,7 +54,7 @@ def loadtest(
         rate=rate,
         shape=shape,
     )
-    with open_endpoint(repository, urls, headers, ca_file) as (endpoint, _):
+    with open_endpoint(repository, urls, headers, ca_file, engine, image) as (endpoint, _):
         subjects = _subjects(repository, endpoint, model)
         result = run_load_test(endpoint, subjects, options, progress=_line)
     findings = [*judge_slo(result, terms), *(compare_baseline(result, baseline) if baseline is not None else ())]

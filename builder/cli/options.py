@@ -14,7 +14,7 @@ from builder import defaults
 from builder.errors import SpecError
 
 if TYPE_CHECKING:
-    from builder.servers import Endpoint
+    from builder.servers import Endpoint, ServeOptions
 
 
 Models = Annotated[list[Path], typer.Argument(metavar="SPEC|MODEL", help="A spec file, or model files and folders.")]
@@ -33,6 +33,11 @@ class Engine(StrEnum):
     """What starts a server."""
 
     embedded = "embedded"
+    docker = "docker"
+
+
+EngineOption = Annotated[Engine, typer.Option("--engine", help="What starts a server.")]
+Image = Annotated[str | None, typer.Option(help="With --engine docker: the image; the release's own when left out.")]
 
 
 def release_of(repository: Path) -> str:
@@ -61,9 +66,14 @@ def parse_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
 
 @contextmanager
 def open_endpoint(
-    repository: Path | None, urls: list[str], headers: list[str], ca_file: Path | None
+    repository: Path | None,
+    urls: list[str],
+    headers: list[str],
+    ca_file: Path | None,
+    engine: Engine = Engine.embedded,
+    image: str | None = None,
 ) -> Iterator[tuple[Endpoint, tuple[str, ...]]]:
-    """The server behind the URLs, or the embedded one on the repository, and what it does not serve.
+    """The server behind the URLs, or one started on the repository, and what it does not serve.
 
     Raises:
         SpecError: neither is given.
@@ -80,10 +90,30 @@ def open_endpoint(
     if not repository.is_dir():
         raise SpecError(f"{repository}: no such folder", remedy="build-repo build MODEL -o REPO makes a repository")
     from builder.manifest import all_listed
+    from builder.servers import ServeOptions
+
+    wanted = ServeOptions(release_of(repository), image=image, auto_complete=not all_listed(repository))
+    with started(engine, repository, wanted) as served:
+        yield served
+
+
+@contextmanager
+def started(engine: Engine, repository: Path, options: ServeOptions) -> Iterator[tuple[Endpoint, tuple[str, ...]]]:
+    """A server of the engine on the repository, and what it does not serve.
+
+    Raises:
+        SpecError: an image for an engine that has none.
+    """
+    from builder.log import set_up_logging
+    from builder.servers import server_module
     from builder.verify import serving
 
-    with serving(repository, None, release_of(repository), auto_complete=not all_listed(repository)) as (
-        endpoint,
-        unchecked,
-    ):
-        yield endpoint, unchecked
+    if engine is Engine.embedded:
+        if options.image:
+            raise SpecError("--image is for --engine docker", remedy="--engine docker --image " + options.image)
+        with serving(repository, None, options) as served:
+            yield served
+        return
+    set_up_logging()
+    with server_module(engine.value).serve(repository, options) as endpoint:
+        yield endpoint, ()

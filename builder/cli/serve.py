@@ -9,8 +9,8 @@ from pathlib import Path
 
 import typer
 
-from builder.cli.options import Engine, release_of
-from builder.errors import SpecError
+from builder.cli.options import Engine, EngineOption, Image, release_of, started
+from builder.errors import ServeError, SpecError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 POLL_S = 0.5
@@ -20,8 +20,10 @@ POLL_S = 0.5
 def serve(
     repository: Path = typer.Argument(..., metavar="REPO", help="Any Triton model repository."),
     arguments: list[str] = typer.Argument(None, metavar="[-- TRITONSERVER ARGS]", help="Handed to tritonserver."),
-    engine: Engine = typer.Option(Engine.embedded, help="What starts the server."),
-    triton: str = typer.Option(None, help="The release whose runtime serves it; the repository's own when left out."),
+    engine: EngineOption = Engine.embedded,
+    image: Image = None,
+    triton: str = typer.Option(None, help="The release that serves it; the repository's own when left out."),
+    host: str = typer.Option("127.0.0.1", help="The address to listen on; 0.0.0.0 is every one of this machine."),
     http_port: int = typer.Option(8000, min=0, max=65535, help="0 chooses a free one."),
     grpc_port: int = typer.Option(8001, min=0, max=65535, help="0 chooses a free one."),
     metrics_port: int = typer.Option(8002, min=0, max=65535, help="0 chooses a free one."),
@@ -29,8 +31,7 @@ def serve(
     """Serve a repository with a real Triton, in the foreground, until SIGTERM or Ctrl-C."""
     from builder.check_repository import folders_of
     from builder.manifest import all_listed
-    from builder.servers import ServeOptions, server_module
-    from builder.verify import light_copy
+    from builder.servers import ServeOptions
 
     if not repository.is_dir():
         raise SpecError(f"{repository}: no such folder", remedy="build-repo build MODEL -o REPO makes a repository")
@@ -40,16 +41,20 @@ def serve(
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
+        host=host,
+        image=image,
         auto_complete=not all_listed(repository),
         arguments=tuple(arguments or ()),
     )
     # A shell script's `serve REPO &` starts with SIGINT ignored; this server ends on it all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with (
-            light_copy(repository, None, options.release) as (copy, unchecked),
-            server_module(engine.value).serve(copy, options) as endpoint,
-        ):
+        with started(engine, repository, options) as (endpoint, unchecked):
+            if endpoint.http is None:
+                reasons = "\n".join(f"  {text}" for text in unchecked)
+                raise ServeError(
+                    f"nothing here can be served by it:\n{reasons}", remedy="serve it with --engine docker"
+                )
             for text in unchecked:
                 sys.stderr.write(f"not served by the embedded server: {text}\n")
             print(f"ready http={endpoint.http} grpc={endpoint.grpc} metrics={endpoint.metrics}", flush=True)

@@ -173,7 +173,7 @@ def install(release: str, *, progress: Progress, backends: Sequence[str] = ()) -
     require_machine()
     _root().mkdir(parents=True, exist_ok=True)
     with FileLock(_lock_file(release)):
-        return _extend(find(release) or _make(wanted, progress), backends, progress)
+        return extend(find(release) or _install_new(wanted, progress), backends, progress)
 
 
 def _absent(runtime: Runtime, backends: Sequence[str]) -> tuple[str, ...]:
@@ -182,7 +182,8 @@ def _absent(runtime: Runtime, backends: Sequence[str]) -> tuple[str, ...]:
     return tuple(item for item in needed if item.partition("==")[0] not in runtime.record.packages)
 
 
-def _extend(runtime: Runtime, backends: Sequence[str], progress: Progress) -> Runtime:
+def extend(runtime: Runtime, backends: Sequence[str], progress: Progress) -> Runtime:
+    """The runtime with what `backends` of `WITH` it lacks."""
     absent = _absent(runtime, backends)
     if not absent:
         return runtime
@@ -262,11 +263,22 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _make(wanted: Release, progress: Progress) -> Runtime:
+def _install_new(wanted: Release, progress: Progress) -> Runtime:
     folder = _folder(wanted.release)
     if folder.exists():
         progress(f"removing a half-made runtime in {folder}")
         _delete(folder)
+    return make(folder, wanted, progress)
+
+
+def make(
+    folder: Path, wanted: Release, progress: Progress, libraries: Sequence[str] = ("onnxruntime", "openvino")
+) -> Runtime:
+    """A runtime in a new folder, with these inference libraries. Standard library only: images are made with it.
+
+    Raises:
+        MachineError: a package cannot be had, or the server's stub does not start.
+    """
     progress(f"making a virtual environment for Triton {wanted.release} in {folder}")
     run_tool([sys.executable, "-m", "venv", str(folder)], "make a virtual environment")
     python = folder / "bin" / "python"
@@ -276,7 +288,7 @@ def _make(wanted: Release, progress: Progress) -> Runtime:
     notes = tuple(
         note
         for package, version in (("onnxruntime", wanted.onnxruntime), ("openvino", wanted.openvino))
-        if (note := install_near(python, package, version, progress))
+        if package in libraries and (note := install_near(python, package, version, progress))
     )
     record = RuntimeRecord(
         release=wanted.release,
@@ -288,7 +300,7 @@ def _make(wanted: Release, progress: Progress) -> Runtime:
     runtime = Runtime(folder=folder, record=record)
     _gather_backend(runtime)
     check_stub(runtime)
-    run_tool([str(python), "-c", "import numpy, onnxruntime, openvino"], "import the runtime's libraries")
+    run_tool([str(python), "-c", f"import {', '.join(('numpy', *libraries))}"], "import the runtime's libraries")
     write_record(folder / RECORD_FILE, record)
     return runtime
 

@@ -53,6 +53,7 @@ class Server(Protocol):
 
 SERVERS: Final[dict[str, str]] = {
     "embedded": "builder.servers.embedded",
+    "docker": "builder.servers.docker",
 }
 
 

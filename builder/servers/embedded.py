@@ -18,16 +18,16 @@ from typing import Final
 
 from builder import runtime as runtimes
 from builder.errors import MachineError, ServeError
-from builder.resources import PACKAGE
 from builder.runtime import Runtime
 from builder.servers import Endpoint, ServeOptions, watchdog
+from builder.servers.backend_folder import BACKENDS, assemble_backends
 from builder.servers.live_copy import live_copy
 from builder.servers.ports import Ports, choose_ports, listens
 from builder.servers.server_state import (
-    Failure,
-    failures_of,
     log_tail,
+    models_folder,
     process_lives,
+    raise_failures,
     read_index,
     stub_trouble,
     stubs_of,
@@ -37,10 +37,6 @@ from builder.servers.step_packages import packages_for
 
 __all__ = ["lacking", "live_copy", "packages_for", "serve"]
 
-BACKENDS: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "pytorch": "torch"}
-"""Word → the package of the runtime that runs its models."""
-COMMON_FILES: Final = ("backend_common.py", "sequence_states.py")
-RULES_FILE: Final = "native_rules.py"
 LOG_FILE: Final = "server.log"
 POLL_S: Final = 0.02
 STOP_S: Final = 8.0
@@ -77,13 +73,7 @@ def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
         MachineError: the runtime is missing or cannot run here, or a port is taken.
         ServeError: a model did not load, with Triton's reason, or the server ended or did not get ready in time.
     """
-    repository = repository.resolve()
-    if not repository.is_dir():
-        msg = f"{repository} is not a folder"
-        raise ServeError(msg, remedy="name a model repository: a folder with one folder for each model")
-    if not options.arguments and not any(entry.is_dir() for entry in repository.iterdir()):
-        msg = f"{repository} holds no models"
-        raise ServeError(msg, remedy="a model repository holds one folder for each model")
+    repository = models_folder(repository, options)
     runtime = runtimes.require(options.release)
     runtimes.check_stub(runtime)
     started, ports = _start_ready(repository, runtime, options)
@@ -143,7 +133,7 @@ def _start(repository: Path, runtime: Runtime, options: ServeOptions, ports: Por
     scratch = Path(tempfile.gettempdir()) / prefix
     scratch.mkdir(mode=0o700)
     lock_file = lock_folder / f"{prefix}.lock"
-    _assemble_backends(runtime, scratch / "backends")
+    assemble_backends(scratch / "backends", runtime.backend_folder, runtime.record.packages)
     grace_s = GRACE_WITH_ARGUMENTS_S if options.arguments else 0.0
     command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), prefix, str(lock_file), str(scratch)]
     command += [str(grace_s), "--"]
@@ -159,18 +149,6 @@ def _start(repository: Path, runtime: Runtime, options: ServeOptions, ports: Por
             start_new_session=True,
         )
     return _Started(process=process, scratch=scratch, lock_file=lock_file)
-
-
-def _assemble_backends(runtime: Runtime, folder: Path) -> None:
-    """The backend folder of one server: Triton's Python backend, and beside it ours, as far as the runtime has them."""
-    folder.mkdir()
-    (folder / "python").symlink_to(runtime.backend_folder)
-    for backend in (word for word, package in BACKENDS.items() if package in runtime.record.packages):
-        (folder / backend).mkdir()
-        shutil.copyfile(PACKAGE / "triton_backends" / backend / "model.py", folder / backend / "model.py")
-        for file in COMMON_FILES:
-            shutil.copyfile(PACKAGE / "triton_backends" / file, folder / backend / file)
-        shutil.copyfile(PACKAGE / RULES_FILE, folder / backend / RULES_FILE)
 
 
 def _server_command(
@@ -230,9 +208,7 @@ def _wait_ready(started: _Started, repository: Path, options: ServeOptions, port
             raise ServeError(msg, remedy="a large model may need longer")
         time.sleep(POLL_S)
     explicit = any("explicit" in argument for argument in options.arguments)
-    failures = failures_of(repository, index, started.log, explicit=explicit)
-    if failures:
-        raise _load_error(failures, len({entry["name"] for entry in index} | {f.model for f in failures}), started.log)
+    raise_failures(repository, index, started.log, explicit=explicit)
 
 
 def _raise_ended(started: _Started) -> None:
@@ -242,12 +218,6 @@ def _raise_ended(started: _Started) -> None:
         raise _PortLostError(msg)
     msg = f"the embedded server ended with {started.process.returncode} while starting{log_tail(started.log)}"
     raise ServeError(msg)
-
-
-def _load_error(failures: tuple[Failure, ...], models: int, log: Path) -> ServeError:
-    listed = "\n".join(f"  {failure.model}: {failure.reason}" for failure in failures)
-    msg = f"{len(failures)} of {models} models did not load:\n{listed}{log_tail(log, failures)}"
-    return ServeError(msg, remedy="mend the models' configurations or files")
 
 
 def _alive_check(started: _Started, address: str) -> Callable[[], None]:

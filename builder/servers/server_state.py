@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from builder.errors import ServeError
+from builder.servers import ServeOptions
+
 STUB_NAME: Final = "triton_python_backend_stub"
 TAIL_LINES: Final = 12
 NOISE: Final = re.compile(
@@ -45,6 +48,37 @@ def read_index(address: str) -> list[dict[str, str]] | None:
         if response.status == http.client.OK:
             return [dict(entry) for entry in json.loads(response.read())]
     return None
+
+
+def models_folder(repository: Path, options: ServeOptions) -> Path:
+    """The repository, resolved.
+
+    Raises:
+        ServeError: it is no folder, or holds no model.
+    """
+    repository = repository.resolve()
+    if not repository.is_dir():
+        msg = f"{repository} is not a folder"
+        raise ServeError(msg, remedy="name a model repository: a folder with one folder for each model")
+    if not options.arguments and not any(entry.is_dir() for entry in repository.iterdir()):
+        msg = f"{repository} holds no models"
+        raise ServeError(msg, remedy="a model repository holds one folder for each model")
+    return repository
+
+
+def raise_failures(repository: Path, index: list[dict[str, str]], log: Path, *, explicit: bool) -> None:
+    """Nothing where every model is ready.
+
+    Raises:
+        ServeError: some are not; with their names and Triton's reasons.
+    """
+    failures = failures_of(repository, index, log, explicit=explicit)
+    if not failures:
+        return
+    models = len({entry["name"] for entry in index} | {failure.model for failure in failures})
+    listed = "\n".join(f"  {failure.model}: {failure.reason}" for failure in failures)
+    msg = f"{len(failures)} of {models} models did not load:\n{listed}{log_tail(log, failures)}"
+    raise ServeError(msg, remedy="mend the models' configurations or files")
 
 
 def failures_of(

@@ -22,6 +22,7 @@ from builder import defaults
 from builder import runtime as runtimes
 from builder.runtime import Runtime
 from builder.servers import ServeOptions, embedded
+from builder.servers.backend_folder import assemble_backends
 from builder.servers.ports import choose_ports
 from builder.servers.server_state import failures_of, read_index
 
@@ -100,7 +101,7 @@ def _serve(repository: Path, scratch: Path, engine: str, ready_s: float) -> dict
 def _backends(runtime: Runtime, folder: Path, engine: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if engine == "real":
-        embedded._assemble_backends(runtime, folder)
+        assemble_backends(folder, runtime.backend_folder, runtime.record.packages)
         return
     (folder / "python").mkdir(parents=True)
     library = folder / "python" / "libtriton_python.so"

@@ -1,0 +1,240 @@
+"""The Docker engine: start, reasons, ports, images, death and what stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import assert_refused, run, start
+from docker_images import containers, docker, shared_memory
+from triton_models import ask, doubling, doubling_config, wait_until, write_onnx, write_openvino
+
+from builder.errors import MachineError, ServeError
+from builder.servers import ServeOptions, server_module
+from builder.servers.docker import serve
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+X = np.ones((2, 4), np.float32)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of each backend."""
+    folder = tmp_path_factory.mktemp("models") / "repository"
+    write_onnx(folder, "double", doubling(), doubling_config("onnxruntime", more="dynamic_batching {}"))
+    write_openvino(folder, "open", doubling(), doubling_config("openvino", batch=0))
+    folder.chmod(0o755)
+    folder.parent.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def options(slim_image: str) -> ServeOptions:
+    """Auto-complete off, as for the repositories of this tool."""
+    return ServeOptions(release="26.07", image=slim_image, auto_complete=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(slim_image: str) -> Iterator[None]:
+    """Whatever a test does, no container stays."""
+    before = containers()
+    yield
+    assert wait_until(lambda: containers() <= before, limit_s=8)
+
+
+def listens(address: str) -> bool:
+    host, _, number = address.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(number))) == 0
+
+
+def serving(repository: Path, image: str, cwd: Path, *more: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
+    """`build-repo serve` in its own process, ready, and its addresses."""
+    ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    child = start("serve", repository, "--engine", "docker", "--image", image, *ports, *more, cwd=cwd)
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    assert line.startswith("ready "), child.communicate()
+    return child, dict(word.split("=", 1) for word in line.split()[1:])
+
+
+def test_both_backends_are_served_over_both_protocols_with_metrics(repository: Path, options: ServeOptions) -> None:
+    import urllib.request
+
+    with serve(repository, options) as endpoint:
+        assert endpoint.http
+        assert endpoint.grpc
+        for model in ("double", "open"):
+            for protocol, address in (("http", endpoint.http), ("grpc", endpoint.grpc)):
+                np.testing.assert_array_equal(ask(address, model, {"x": X}, protocol=protocol)["y"], X * 2)
+        with urllib.request.urlopen(f"http://{endpoint.metrics}/metrics") as answer:
+            assert 'nv_inference_count{model="double"' in answer.read().decode()
+        endpoint.alive()
+    assert not listens(endpoint.http)
+    assert server_module("docker").serve is serve
+
+
+def test_the_container_has_no_more_rights_than_it_needs(repository: Path, options: ServeOptions) -> None:
+    with serve(repository, options):
+        (name,) = containers()
+        (found,) = json.loads(docker("inspect", name))
+    settings = found["HostConfig"]
+    (mount,) = found["Mounts"]
+    assert (mount["Destination"], mount["RW"]) == ("/models", False)
+    assert found["Config"]["User"] not in ("", "0", "root", "0:0")
+    assert settings["CapDrop"] == ["ALL"]
+    assert settings["SecurityOpt"] == ["no-new-privileges"]
+    assert {bound[0]["HostIp"] for bound in settings["PortBindings"].values()} == {"127.0.0.1"}
+    assert settings["ShmSize"] == 1 << 30
+    assert not settings["Privileged"]
+    assert not settings["DeviceRequests"]
+    assert "--model-control-mode=none" in found["Config"]["Cmd"]
+    assert "--disable-auto-complete-config" in found["Config"]["Cmd"]
+
+
+def test_a_model_that_does_not_load_is_named_with_its_reason(tmp_path: Path, options: ServeOptions) -> None:
+    write_onnx(tmp_path / "r", "good", doubling(), doubling_config("onnxruntime"))
+    bad = write_onnx(tmp_path / "r", "garbage", doubling(), doubling_config("onnxruntime")) / "1" / "model.onnx"
+    bad.write_bytes(b"no model")
+    open_to_all(tmp_path)
+    with pytest.raises(ServeError) as caught, serve(tmp_path / "r", options):
+        pass
+    assert "1 of 2 models did not load:\n  garbage: " in str(caught.value)
+    assert "Protobuf parsing failed" in str(caught.value)
+
+
+def test_a_server_that_ends_is_reported_with_its_own_log(repository: Path, options: ServeOptions) -> None:
+    wrong = ServeOptions(options.release, image=options.image, arguments=("--no-such-word",))
+    with pytest.raises(ServeError, match="the container ended with") as caught, serve(repository, wrong):
+        pass
+    assert "unrecognized option" in str(caught.value)
+
+
+def test_the_end_of_a_running_server_is_noticed(repository: Path, options: ServeOptions) -> None:
+    with serve(repository, options) as endpoint:
+        (name,) = containers()
+        docker("kill", name)
+        with pytest.raises(ServeError, match="the container ended with 137"):
+            endpoint.alive()
+        docker("rm", "-f", name)
+        with pytest.raises(ServeError):
+            endpoint.alive()
+
+
+def test_a_taken_port_is_named(repository: Path, options: ServeOptions) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        number = taken.getsockname()[1]
+        wanted = ServeOptions(options.release, image=options.image, http_port=number)
+        with pytest.raises(MachineError, match=f"http port {number}"), serve(repository, wanted):
+            pass
+
+
+def test_an_image_that_nobody_has(repository: Path, tmp_path: Path) -> None:
+    image = "127.0.0.1:9/nobody/has:this"
+    ran = run("serve", repository, "--engine", "docker", "--image", image, cwd=tmp_path)
+    assert_refused(ran, 4, f"image {image} is not on this machine and cannot be pulled", "docker pull")
+
+
+def test_a_repository_for_a_gpu_is_refused_before_anything_starts(tmp_path: Path, options: ServeOptions) -> None:
+    write_onnx(tmp_path / "r", "engine", doubling(), doubling_config("tensorrt"), file="model.plan")
+    reason = r"engine \(backend tensorrt\)|no backend tensorrt"
+    with pytest.raises((MachineError, ServeError), match=reason), serve(tmp_path / "r", options):
+        pass
+
+
+def test_a_backend_that_the_slim_image_lacks_is_named(tmp_path: Path, options: ServeOptions) -> None:
+    write_onnx(tmp_path / "r", "script", doubling(), doubling_config("pytorch"), file="model.pt")
+    reason = r"has no backend pytorch \(model script\)"
+    with pytest.raises(ServeError, match=reason) as caught, serve(tmp_path / "r", options):
+        pass
+    assert "nvcr.io/nvidia/tritonserver:26.07-py3" in caught.value.remedy
+
+
+def test_serve_ends_on_a_signal_and_leaves_nothing(repository: Path, slim_image: str, tmp_path: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        child, addresses = serving(repository, slim_image, tmp_path)
+        assert len(containers()) == 1
+        child.send_signal(number)
+        assert child.wait(timeout=20) == 0
+        child.communicate()
+        assert not containers()
+        assert not any(map(listens, addresses.values()))
+
+
+def test_check_and_a_load_test_start_a_container_of_their_own(slim_image: str, tmp_path: Path) -> None:
+    import tiny_models
+
+    tiny_models.linear(tmp_path / "m.onnx")
+    built = run("build", "m.onnx", "-o", "repo", "--serve", "all", "--check", "offline", cwd=tmp_path)
+    assert built.code == 0, built.err
+    open_to_all(tmp_path)
+    checked = run("check", "repo", "--engine", "docker", "--image", slim_image, "--json", cwd=tmp_path)
+    assert checked.code == 0, checked.err
+    assert {model["name"]: model["status"] for model in checked.document["models"]} == {
+        "m": "passed", "m_onnxruntime_fp32": "passed", "m_openvino_fp32": "passed",
+    }  # fmt: skip
+    words = ("--users", "2", "--duration", "2s", "--model", "m", "--json")
+    loaded = run("loadtest", "repo", "--engine", "docker", "--image", slim_image, *words, cwd=tmp_path)
+    assert loaded.code == 0, loaded.err
+    assert loaded.document["requests"] > 0
+    assert loaded.document["failures"] == 0
+
+
+def test_a_killed_process_leaves_nothing(repository: Path, slim_image: str, tmp_path: Path) -> None:
+    memory = shared_memory()
+    child, addresses = serving(repository, slim_image, tmp_path)
+    child.kill()
+    child.communicate()
+    assert wait_until(lambda: not containers(), limit_s=8)
+    assert not any(map(listens, addresses.values()))
+    assert shared_memory() <= memory
+
+
+def test_the_next_start_removes_what_a_dead_owner_left(
+    repository: Path, options: ServeOptions, slim_image: str
+) -> None:
+    code = "from builder.servers.docker_owner import own_label; print(own_label())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    left = docker("run", "-d", "--label", f"build-repo.owner={done.stdout.strip()}", slim_image, "sleep", "600").strip()
+    with serve(repository, options):
+        assert not any(left.startswith(name) for name in containers())
+
+
+@pytest.mark.skipif("KILLS" not in os.environ, reason="KILLS=20 starts and kills so many; one of each is tested above")
+def test_starts_and_kills_leave_nothing(repository: Path, slim_image: str, tmp_path: Path) -> None:
+    memory = shared_memory()
+    used: set[str] = set()
+    for turn in range(int(os.environ["KILLS"])):
+        command = ("serve", repository, "--engine", "docker", "--image", slim_image, "--http-port", "0")
+        child = start(*command, "--grpc-port", "0", "--metrics-port", "0", cwd=tmp_path)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=0.4 * (turn % 12))
+        child.send_signal((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[turn % 3])
+        out, _ = child.communicate(timeout=30)
+        used |= {word.split("=")[1] for word in out.split() if "=" in word}
+    time.sleep(4)
+    assert not containers()
+    assert not any(map(listens, used))
+    assert shared_memory() <= memory
+
+
+def open_to_all(folder: Path) -> None:
+    """Root's tests make folders that only root can read; the server is not root."""
+    for path in (folder, *folder.parents):
+        if path == Path("/tmp") or path.stat().st_uid != os.getuid():
+            break
+        path.chmod(path.stat().st_mode | 0o055)
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
