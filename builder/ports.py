@@ -34,7 +34,7 @@ class Ports:
     `unsure` holds (output, axis) of dims that the file leaves open and the runtime may fix. `initializers` may be
     overridden by a request. `missing_data` names external files that are absent or lie outside the folder. `arguments`
     are name and type of forward's arguments, all that a TorchScript file tells; None for other files, or where an old
-    one does not even tell that.
+    one does not even tell that. `ir_version` is the format's, ONNX's or OpenVINO's, `opset` of ONNX's own operators.
     """
 
     signature: Signature
@@ -44,6 +44,8 @@ class Ports:
     missing_data: tuple[str, ...] = ()
     arguments: tuple[tuple[str, str], ...] | None = None
     is_torchscript: bool = False
+    ir_version: int = 0
+    opset: int = 0
 
 
 def read_ports(path: Path) -> Signature:
@@ -122,6 +124,8 @@ def _onnx(path: Path) -> Ports:
         ),
         initializers=tuple(overridable),
         missing_data=missing,
+        ir_version=model.ir_version,
+        opset=max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0),
     )
 
 
@@ -203,7 +207,12 @@ def _openvino(path: Path) -> Ports:
             outputs.append(_openvino_tensor(found))
     weights = path.with_suffix(".bin")
     missing = () if weights.is_file() or net.find("layers/layer[@type='Const']") is None else (weights.name,)
-    return Ports(Signature(tuple(inputs), tuple(outputs)), missing_data=missing)
+    version = net.get("version") or ""
+    return Ports(
+        Signature(tuple(inputs), tuple(outputs)),
+        missing_data=missing,
+        ir_version=int(version) if version.isdecimal() else 0,
+    )
 
 
 def _openvino_tensor(port: Any) -> Tensor:  # noqa: ANN401 - an XML element

@@ -2,11 +2,13 @@
 
 The table was read from the `build.py` and the compatibility pages of the server's branches; a TensorRT version that was
 not seen in an image has `tensorrt_verified` false. The largest ONNX IR and opset were found by loading models.
+Older releases, which a repository may come from, hold what their release notes and issues tell; the rest is null.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,8 @@ from builder.errors import SpecError
 from builder.records import from_json
 
 DATA_FILE: Final = Path(__file__).resolve().parent / "releases.json"
+FIRST: Final = "18.11"
+"""The first container of the server, under its first name."""
 EMBEDDED_SERVER: Final = "24.10"
 """The release whose server the embedded runtime carries, whatever the target release is."""
 
@@ -45,8 +49,22 @@ class NewField:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """A release that a repository comes from; None is not known."""
+
+    release: str
+    server: str | None = None
+    onnxruntime: str | None = None
+    openvino: str | None = None
+    tensorrt: str | None = None
+    cuda: str | None = None
+    python: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
     releases: tuple[Release, ...]
+    older: tuple[Origin, ...]
     fields: tuple[NewField, ...]
 
 
@@ -79,6 +97,25 @@ def get_release(name: str) -> Release:
     hint = f"the nearest known is {near}, the newest {newest}" if near and near != newest else f"the newest is {newest}"
     msg = f"unknown Triton release {name!r}: expected YY.MM; {hint}"
     raise SpecError(msg, remedy=f'write triton: "{near or newest}" in the spec, or --triton {near or newest}')
+
+
+def get_origin(name: str) -> Origin:
+    """Any release there was, with what is known of it.
+
+    Raises:
+        SpecError: it is no `YY.MM`, or newer than every known one.
+    """
+    for release in known_releases():
+        if release.release == name:
+            proven = release.tensorrt if release.tensorrt_verified else None
+            return Origin(
+                name, release.server, release.onnxruntime, release.openvino, proven, release.cuda, release.python
+            )
+    oldest = known_releases()[0].release
+    if (FIRST <= name < oldest) and re.fullmatch(r"\d\d\.(0[1-9]|1[0-2])", name):
+        return next((origin for origin in _table().older if origin.release == name), Origin(name))
+    get_release(name)
+    raise AssertionError(name)
 
 
 def fields_unknown(release: str) -> tuple[str, ...]:

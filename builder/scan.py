@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,24 +101,26 @@ def line_of(model: ModelDir, word: str) -> int | None:
     return next((number for number, line in lines if word in line), None)
 
 
-def _scan(folder: Path) -> ModelDir:
+def scan_model(folder: Path, text: str | None) -> ModelDir:
+    """The folder with this text for its configuration, whatever the file holds; None: there is no file."""
     names = [item.name for item in folder.iterdir() if item.is_dir() and item.name not in BESIDE_VERSIONS]
-    versions = sorted({number for name in names if (number := version_number(name)) is not None})
-    text: str | None = None
-    config: Json | None = None
-    problem, line = "", None
+    versions = tuple(sorted({number for name in names if (number := version_number(name)) is not None}))
+    if text is None:
+        return ModelDir(folder.name, folder, None, None, versions=versions)
     try:
-        text = (folder / CONFIG_FILE).read_bytes().decode(errors="replace")
-        config = parse_config(text)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        problem = f"{CONFIG_FILE} cannot be read: {error}"
+        return ModelDir(folder.name, folder, text, parse_config(text), versions=versions)
     except SpecError as error:
-        problem = error.message
-        place = re.search(r":(\d+):\d+: ", problem)
-        line = int(place[1]) if place else None
-    return ModelDir(folder.name, folder, text, config, problem, line, tuple(versions))
+        place = re.search(r":(\d+):\d+: ", error.message)
+        return ModelDir(folder.name, folder, text, None, error.message, int(place[1]) if place else None, versions)
+
+
+def _scan(folder: Path) -> ModelDir:
+    try:
+        return scan_model(folder, (folder / CONFIG_FILE).read_bytes().decode(errors="replace"))
+    except FileNotFoundError:
+        return scan_model(folder, None)
+    except OSError as error:
+        return replace(scan_model(folder, None), problem=f"{CONFIG_FILE} cannot be read: {error}")
 
 
 def version_number(name: str) -> int | None:

@@ -15,7 +15,7 @@ from builder.scan import scan_repository
 from builder.triton_config.text import config_to_text
 
 
-def validate_repository(repository: Path, release: str, gpus: int = 0) -> tuple[Finding, ...]:
+def validate_repository(repository: Path, release: str, gpus: int = 0, cores: int = 0) -> tuple[Finding, ...]:
     """Every finding of every rule, models in the order of their names.
 
     Raises:
@@ -27,7 +27,7 @@ def validate_repository(repository: Path, release: str, gpus: int = 0) -> tuple[
             f"{repository} holds no model folder: Triton would start and serve nothing",
             remedy="give the folder that holds the model folders, not a model folder itself",
         )
-    found = run_checks(repository, CheckContext(release=release, gpus=gpus, auto_complete=True))
+    found = run_checks(repository, CheckContext(release=release, gpus=gpus, cores=cores, auto_complete=True))
     return tuple(sorted(dict.fromkeys(found), key=lambda item: (item.model or "", item.file or "", item.line or 0)))
 
 

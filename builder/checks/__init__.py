@@ -16,10 +16,11 @@ from builder.findings import Finding
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """The server that the repository is judged for."""
+    """The server that the repository is judged for; 0 `cores` are not known."""
 
     release: str
     gpus: int = 0
+    cores: int = 0
     auto_complete: bool = False
 
 
@@ -35,6 +36,7 @@ CHECKS: Final[dict[str, str]] = {
     "native": "builder.checks.native",
     "core": "builder.checks.core",
     "ensembles": "builder.checks.ensembles",
+    "release": "builder.checks.release",
     "python_models": "builder.checks.python_models",
 }
 

@@ -13,6 +13,8 @@ from builder.findings import Finding
 from builder.native_rules import is_torchscript, refusals
 from builder.native_warnings import warnings
 from builder.ports import Ports, inspect_ports, ports_json
+from builder.release_rules import file_problems
+from builder.releases import get_release
 from builder.scan import ModelDir, backend_of, line_of, model_file, scan_repository, served_versions
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ def _version(model: ModelDir, backend: str, version: int, context: CheckContext)
         message = f"{path.name} needs {name!r}, which is not there or lies outside its folder"
         remedy = f"put it beside {relative}"
         yield Finding("error", f"native.{backend}.file", message, remedy, model=model.name, file=relative)
+    if backend == "onnxruntime":
+        release = get_release(context.release)
+        for severity, rule, message, remedy, _ in file_problems(path.name, ports.ir_version, ports.opset, release):
+            yield Finding(severity, f"release.{rule}", message, remedy, model=model.name, file=relative)
     yield from _judge(model, backend, _with_doubt(ports, model.config or {}), context)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 import zlib
@@ -69,7 +70,7 @@ def _environment(repository: Path, model: ModelDir, value: str, release: str, py
         yield _found(model, "warning", "environment", message, remedy, word)
         return
     path = model.path / value[len(HERE) :].lstrip("/")
-    if not path.exists() or not path.resolve().is_relative_to(repository.resolve()):
+    if not path.exists() or not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(repository)):
         message = f"Failed to get the canonical path for {model.name}/{value[len(HERE) :].lstrip('/')}."
         yield _found(model, "error", "environment", message, f"put it into the folder {model.name}", word)
         return

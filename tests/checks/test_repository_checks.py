@@ -250,7 +250,8 @@ def test_a_size_that_only_the_runtime_can_know_is_no_error(repository: Path, dim
         [helper.make_tensor_value_info("y", TensorProto.INT64, [1, "found"])],
     )
     folder = repository / "net"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), folder / "1" / "model.onnx")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, folder / "1" / "model.onnx")
     (folder / "config.pbtxt").write_text(
         'backend: "onnxruntime" input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } '
         f'output {{ name: "y" data_type: TYPE_INT64 dims: {dims} }}',

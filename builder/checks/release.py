@@ -1,0 +1,57 @@
+"""What the chosen release brings that bites, and instances that the machine has no cores for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.findings import Finding
+from builder.native_rules import sizes
+from builder.release_rules import config_problems
+from builder.releases import get_release
+from builder.scan import ModelDir, backend_of, line_of, scan_repository
+
+if TYPE_CHECKING:
+    from builder.checks import CheckContext
+
+Json = dict[str, Any]
+
+
+def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
+    """Limits, options and counts of every model that has a configuration."""
+    release = get_release(context.release)
+    for model in scan_repository(repository):
+        if model.config is None:
+            continue
+        for severity, rule, message, remedy, word in config_problems(backend_of(model), model.config, release):
+            line = line_of(model, word) if word else None
+            yield Finding(
+                severity, f"release.{rule}", message, remedy, model=model.name, file=model.config_file, line=line
+            )
+        yield from _instances(model, context)
+
+
+def _instances(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
+    count = sum(_on_cpu(group, context.gpus) for group in (model.config or {}).get("instance_group", ()))
+    if context.cores and count > context.cores:
+        message = (
+            f"{count} instances run on the CPU, which has {context.cores} cores: they take turns and slow each other"
+        )
+        remedy = f"write count: {context.cores} or less, or name the serving machine's cores with --cores N"
+        yield Finding(
+            "warning",
+            "release.instances",
+            message,
+            remedy,
+            model=model.name,
+            file=model.config_file,
+            line=line_of(model, "count"),
+        )
+
+
+def _on_cpu(group: Json, gpus: int) -> int:
+    """How many instances of the group run on the CPU, as the server places them."""
+    kind, listed = group.get("kind", "KIND_AUTO"), sizes(group.get("gpus"))
+    placed = kind == "KIND_CPU" or (kind == "KIND_AUTO" and (not gpus or any(gpu >= gpus for gpu in listed)))
+    return max(int(group.get("count", 1)), 1) if placed else 0
