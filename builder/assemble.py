@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from builder import __version__
+from builder.backends.python import ENVIRONMENT_FILE
 from builder.cache import Cache
 from builder.defaults import VERSIONS_KEPT
 from builder.errors import SpecError
@@ -123,7 +124,10 @@ def _model_folder(  # noqa: PLR0913, PLR0917 - what a folder is made of
     joined = joined_engines(before, recipe, target.converted.files)
     engines = engines_in((*target.converted.files, *joined))
     request = FolderRequest(folder, state, target, report, samples, label_file, release, engines)
-    rendering, extra = render_folder(request, cache)
+    rendering, rendered = render_folder(request, cache)
+    extra: dict[str, bytes | Path] = {**rendered}
+    if spec.source.environment is not None:
+        extra[ENVIRONMENT_FILE] = spec.source.environment
     if labels:
         extra[LABELS_FILE] = labels[1]
     model = ModelFolder(
@@ -292,6 +296,7 @@ def _portable_spec(spec: RepoSpec) -> object:
         model["source"].pop("path")
         model["source"].pop("import_root")
         model["source"]["files"] = sorted(model["source"]["files"])
+        model["source"]["environment"] = model["source"]["environment"] and "given"
         for key in ("samples", "class_names"):
             if model.get(key):
                 model[key] = "given"

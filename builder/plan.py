@@ -31,6 +31,7 @@ from builder.work import (
     Export,
     FileRef,
     Measure,
+    OutputShape,
     Packages,
     Prepare,
     Quantization,
@@ -198,7 +199,8 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
     prepare = None
     if backend.FORMAT == "onnx":
         prepare = _prepare(model, export, backend.GRAPHS[target.precision], backend.DIALECT)
-    packages = _packages(model, release_python(release)) if target.backend == "python" else None
+    ships = target.backend == "python" and model.source.environment is None
+    packages = _packages(model, release_python(release)) if ships else None
     convert = Convert(
         export=work_key(export),
         prepare=work_key(prepare) if prepare else None,
@@ -265,6 +267,8 @@ def _options(model: ModelSpec, backend: str) -> str:
     words: dict[str, Any] = {}
     if backend.startswith("onnxruntime") and model.onnxruntime is not None:
         words = model.onnxruntime.model_dump(exclude_defaults=True)
+    if backend == "python" and model.source.environment is not None:
+        words = {"environment": path_digest(model.source.environment)}
     if backend == "tensorrt":
         words = (model.tensorrt or TensorRtSpec()).model_dump(exclude_defaults=True) | _batch_sizes(model)
     return json.dumps(words, sort_keys=True)
@@ -354,6 +358,8 @@ def _source(model: ModelSpec) -> SourceRef:
             FileRef(name, str(path), f"{path.name}:{path_digest(path)}") for name, path in sorted(source.files.items())
         ),
         requirements=source.package_list,
+        shapes=tuple(OutputShape(name, shape) for name, shape in sorted(source.shapes.items())),
+        environment=path_digest(source.environment) if source.environment else None,
     )
     _screen(model, found)
     if source.model:

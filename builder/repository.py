@@ -29,7 +29,8 @@ ENGINE: Final = re.compile(r"model_sm(\d+)(\d)\.plan")
 class ModelFolder:
     """What one model folder is made of.
 
-    `files` are the artefact's, path → sha256, below `artefact`; `extra` goes beside the config by relative path.
+    `files` are the artefact's, path → sha256, below `artefact`; `extra` goes beside the config by relative path,
+    content or the file to copy.
     `joined` are files of the version that stands which stay in use beside the artefact's: engines of other GPUs, made
     by the same `recipe`. `pinned` versions stay whatever `keep` says. With `checksums` the configuration tells the
     server the sums of all files of versions.
@@ -42,7 +43,7 @@ class ModelFolder:
     config: str
     batching: bool
     samples: Path | None
-    extra: Mapping[str, bytes]
+    extra: Mapping[str, bytes | Path]
     keep: int
     joined: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
@@ -149,8 +150,11 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
     if model.samples is not None:
         shutil.copyfile(model.samples, new_folder / SAMPLES_FILE)
     for name, content in model.extra.items():
-        is_config = name.endswith(".pbtxt")
-        _write(new_folder / name, _config_bytes(content.decode(), model, new_folder) if is_config else content)
+        if isinstance(content, Path):
+            shutil.copyfile(content, new_folder / name)
+        else:
+            is_config = name.endswith(".pbtxt")
+            _write(new_folder / name, _config_bytes(content.decode(), model, new_folder) if is_config else content)
     return ServedRecord(
         folder=model.folder,
         target=model.target,

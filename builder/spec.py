@@ -113,8 +113,18 @@ class SourceSpec(Part):
         default_factory=dict,
         description="A step in Python: files that are served with it, by the argument that gets the path",
     )
+    shapes: dict[str, Annotated[tuple[Dim, ...], Field(strict=False)]] = Field(
+        default_factory=dict,
+        description="A step in Python: full shapes of outputs whose sizes vary more than the samples show",
+    )
     requirements: Annotated[tuple[str, ...], Field(strict=False)] | str = Field(
         (), description="A step in Python: the packages it imports, as pip names them, or a requirements.txt"
+    )
+
+    environment: Path | None = Field(
+        None,
+        strict=False,
+        description="A step in Python: an archive of conda-pack that is served with it, in place of the requirements",
     )
 
     @model_validator(mode="after")

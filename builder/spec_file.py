@@ -253,6 +253,7 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
                     "import_root": _absolute(folder / (source.import_root or "")),
                     "files": {name: _absolute(folder / path) for name, path in source.files.items()},
                     "requirements": read_requirements(source, folder),
+                    "environment": source.environment and _absolute(folder / source.environment),
                 }
             ),
             "samples": samples and samples.model_copy(update={"path": _absolute(folder / samples.path)}),

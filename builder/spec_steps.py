@@ -13,7 +13,7 @@ from builder.steps import STEPS, step_file
 
 FORMAT: Final = "python"
 TARGET: Final = "python:native"
-WORDS: Final = ("function", "files", "requirements")
+WORDS: Final = ("step", "function", "files", "shapes", "requirements", "environment")
 """Words of a source that only a step has."""
 FOREIGN_WORDS: Final = ("model", "signature", "allow_pickle", "import_root")
 """Words of a source that a step has no use for."""
@@ -118,6 +118,10 @@ def with_ready_step(model: ModelSpec, folder: Path) -> ModelSpec:
 
 
 def _beside_problems(model: ModelSpec) -> Iterator[tuple[Place, str, str]]:
+    for name in model.source.shapes:
+        if model.outputs and name not in model.outputs:
+            message = f"{name!r} is not among the outputs {', '.join(model.outputs)}"
+            yield ("source", "shapes", name), message, ""
     for index, text in enumerate(model.targets or ()):
         if text.partition(":")[0] != FORMAT:
             message = f"{text} cannot serve a step in Python: only Triton's python backend runs code"
@@ -166,6 +170,9 @@ def _requirement_problems(source: SourceSpec, folder: Path) -> Iterator[tuple[Pl
 
 
 def _file_problems(source: SourceSpec, folder: Path) -> Iterator[tuple[Place, str, str]]:
+    if source.environment is not None and not (folder / source.environment).is_file():
+        message = f"{folder / source.environment}: no such file"
+        yield ("source", "environment"), message, "conda-pack writes one: conda pack -o environment.tar.gz"
     for name, path in source.files.items():
         if not (folder / path).exists():
             yield ("source", "files", name), f"{folder / path}: no such file or folder", ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from builder.records import canonical, to_json
-from builder.tensors import Signature, Tensor
+from builder.tensors import Dim, Signature, Tensor
 
 ONLY_PRECISION = {"python": "native"}
 """Backends that have one precision, which is not fp32."""
@@ -57,12 +57,21 @@ class FileRef:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputShape:
+    """The full shape of an output as the spec declares it; a name is any size."""
+
+    name: str
+    shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SourceRef:
     """The source model: where it is read, and what decides its content.
 
     `model` is `module:callable` returning the network, `args` its keyword arguments as canonical JSON; `import_root`
     is put on the import path for it. `digest` covers the files of `path` and the code of `model`. A step in Python has
-    a `function` (or class) in the file at `path`, `files` beside its arguments, and `requirements` as in the spec.
+    a `function` (or class) in the file at `path`, `files` beside its arguments, `requirements` as in the spec, and
+    outputs whose `shapes` are declared.
     """
 
     format: str
@@ -76,6 +85,9 @@ class SourceRef:
     function: str | None = None
     files: tuple[FileRef, ...] = ()
     requirements: tuple[str, ...] = ()
+    shapes: tuple[OutputShape, ...] = ()
+    environment: str | None = None
+    """The digest of an archive that is served in place of packages."""
 
 
 @dataclass(frozen=True, slots=True)

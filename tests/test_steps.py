@@ -539,3 +539,77 @@ def test_a_folder_of_samples_is_for_one_string_a_row(tmp_path: Path, work_cache:
     spec(tmp_path, "{path: steps/mix.py, function: centred}", "    samples: {path: steps}\n")
     ran = build("models.yaml", "-o", "repo", cwd=tmp_path, cache=work_cache)
     assert_refused(ran, 2, "samples steps is a folder, for a model with one input of one string a row")
+
+
+@pytest.mark.live
+def test_declared_shapes_and_a_module_named_like_ours(tmp_path: Path, runtime: Runtime, work_cache: Path) -> None:
+    """Samples that never show another size, and `model.py`, as the server names the file that loads the step."""
+    (tmp_path / "model.py").write_text("FACTOR = 3\n")
+    (tmp_path / "keep.py").write_text(
+        "import model\n\n\ndef run(x):\n    return x[: 2 if abs(x).max() < 1e6 else 1] * model.FACTOR\n"
+    )
+    text = """
+models:
+  - name: keep
+    source: {path: keep.py, shapes: {output_0: [kept, 3]}}
+    inputs: [{name: x, shape: [4, 3]}]
+"""
+    (tmp_path / "models.yaml").write_text(text, encoding="utf-8")
+    ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "dims: [ -1, 3 ]" in (tmp_path / "repo" / "keep" / "config.pbtxt").read_text()
+    for shapes, words in (
+        ("{output_0: [2, 4]}", "output 'output_0' has the shape [2, 3], and shapes: declares [2, 4]"),
+        ("{boxes: [2]}", "output 'boxes' is no output, and shapes: declares [2]"),
+    ):
+        (tmp_path / "models.yaml").write_text(text.replace("{output_0: [kept, 3]}", shapes), encoding="utf-8")
+        assert_refused(build("models.yaml", "-o", "repo", cwd=tmp_path), 2, words)
+
+
+@pytest.mark.live
+def test_an_environment_of_conda_is_served_in_place_of_packages(
+    photo: Path, runtime: Runtime, work_cache: Path
+) -> None:
+    import io
+    import tarfile
+
+    with tarfile.open(photo / "env.tar.gz", "w:gz") as archive:
+        for name in ("bin/activate", "lib/python3.12/site-packages/x.py"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    source = PHOTOS.replace("requirements: REQUIREMENTS", "requirements: [pillow==11.3.0], environment: env.tar.gz")
+    (photo / "models.yaml").write_text(source, encoding="utf-8")
+    ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=photo)
+    assert ran.code == 0, ran.err
+    folder = photo / "repo" / "photo"
+    assert (folder / "environment.tar.gz").read_bytes() == (photo / "env.tar.gz").read_bytes()
+    assert not (folder / "1" / "packages").exists()
+    assert '"$$TRITON_MODEL_DIRECTORY/environment.tar.gz"' in (folder / "config.pbtxt").read_text()
+    (said,) = (item for item in ran.document["findings"] if item["check"] == "live.unchecked")
+    assert "EXECUTION_ENV_PATH" in said["message"]
+    live = json.loads((photo / "repo" / "build-repo.json").read_text())["models"]["photo"]["live"]["photo"]
+    assert live["checked"]
+    (photo / "models.yaml").write_text(source.replace("env.tar.gz", "none.tar.gz"), encoding="utf-8")
+    assert_refused(build("models.yaml", "-o", "repo", cwd=photo), 2, "none.tar.gz: no such file", "conda pack")
+
+
+@pytest.mark.live
+def test_a_step_without_packages_for_the_embedded_server_is_not_checked_live(
+    photo: Path, runtime: Runtime, work_cache: Path
+) -> None:
+    """Said, and never counted as checked; the repository still serves on its release."""
+    from builder.errors import SpecError
+    from builder.servers.live_copy import live_copy
+
+    asks_for(photo, "[pillow==11.3.0]")
+    assert build("models.yaml", "-o", "repo", cwd=photo).code == 0
+
+    def none(requirements: tuple[str, ...]) -> Path:
+        raise SpecError(f"no wheel of {', '.join(requirements)}")
+
+    unchecked = live_copy(photo / "repo", photo / "copy", packages=none)
+    assert unchecked == ("photo: the embedded server has no packages for it: no wheel of pillow==11.3.0",)
+    assert not list((photo / "copy").iterdir())
+    own = photo / "own"
+    (own / "PIL").mkdir(parents=True)
+    assert live_copy(photo / "repo", photo / "with", packages=lambda _: own) == ()
+    assert [item.name for item in (photo / "with" / "photo" / "1" / "packages").iterdir()] == ["PIL"]

@@ -32,6 +32,8 @@ FILENAME = "model.py"
 CAN_BATCH = True
 DEFERS = False
 
+ENVIRONMENT_FILE: Final = "environment.tar.gz"
+"""Beside the configuration, for every version."""
 WRAPPER: Final = PACKAGE / "frameworks" / "python" / "model.py"
 
 
@@ -114,6 +116,8 @@ def open_session(folder: Path, signature: Signature, settings: Settings) -> Pyth
     return PythonSession(folder)
 
 
-def config_fields(settings: Settings) -> Mapping[str, Any]:  # noqa: ARG001 - nothing to set
-    """None."""
-    return {}
+def config_fields(settings: Settings) -> Mapping[str, Any]:
+    """Where an environment of the step's own lies; the server unpacks it."""
+    if "environment" not in settings.options:
+        return {}
+    return {"parameters": {"EXECUTION_ENV_PATH": {"string_value": f"$$TRITON_MODEL_DIRECTORY/{ENVIRONMENT_FILE}"}}}

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from builder.releases import EMBEDDED_SERVER, fields_unknown
+from builder.servers.step_packages import FACTS_FILE, PackagesFor, step_packages
 from builder.servers.step_packages import FOLDER as PACKAGES_FOLDER
-from builder.servers.step_packages import PackagesFor, step_packages
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 CONFIG_FILE: Final = "config.pbtxt"
 PYTHON_FILE: Final = "model.py"
+ENVIRONMENT: Final = "EXECUTION_ENV_PATH"
 FOREIGN: Final = ("tensorrt", "torch_aoti", "tensorflow", "dali", "fil", "vllm", "tensorrtllm", "identity")
 """Backends that the embedded server does not have."""
 AGENTS: Final = ("ModelConfig", "model_repository_agents")
@@ -127,6 +128,8 @@ def _copy_model(folder: Path, dest: Path, config: Message | None, packages: Mapp
     from google.protobuf import text_format
 
     removed = _remove_new_fields(config) if config is not None else ()
+    if config is not None and any(folder.glob(f"*/{FACTS_FILE}")):
+        removed += _remove_environment(config)
     dest.mkdir()
     for entry in folder.iterdir():
         if config is not None and removed and entry.name == CONFIG_FILE:
@@ -162,6 +165,15 @@ def _remove_new_fields(config: Message) -> tuple[str, ...]:
                 message.ClearField(descriptor.name)
                 removed.append(descriptor.name)
     return tuple(dict.fromkeys(removed))
+
+
+def _remove_environment(config: Message) -> tuple[str, ...]:
+    """An environment packed for the release's Python: the step gets packages for the embedded server's in its place."""
+    parameters: Any = getattr(config, "parameters", {})
+    if ENVIRONMENT not in parameters:
+        return ()
+    del parameters[ENVIRONMENT]
+    return (ENVIRONMENT,)
 
 
 def _messages(message: Message) -> list[Message]:

@@ -15,7 +15,7 @@ from builder.records import to_json
 from builder.samples import Request
 from builder.sources import Description
 from builder.tensors import Dim, Signature, Tensor
-from builder.work import SourceRef
+from builder.work import OutputShape, SourceRef
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,8 @@ def load(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]
             f"a step in Python ({path.name}) needs inputs: the file does not say what goes in",
             remedy="inputs: [{name: x, dtype: float32, shape: [batch, 3]}], named like the function's arguments",
         )
-    _refuse_unserved(path)
+    if source.environment is None:
+        _refuse_unserved(path)
     files = {file.name: file.path for file in source.files}
     try:
         function = load_callable(path, function_of(source), {**json.loads(source.args), **files})
@@ -102,7 +103,7 @@ class PythonStep:
     ) -> None:
         self.inputs = inputs
         self.output_names = outputs
-        self.declared_shapes: Mapping[str, tuple[Dim | None, ...]] = {}
+        self.declared_shapes: Mapping[str, tuple[Dim | None, ...]] = {item.name: item.shape for item in source.shapes}
         self.parameters: int | None = None
         self._source = source
         self._function = function
@@ -125,6 +126,8 @@ class PythonStep:
             what = f"{path.name}: {function_of(self._source)}: {error}"
             raise SpecError(what, remedy="correct the function, or outputs: in the spec") from error
         self.output_names = tuple(answers)
+        for declared in self._source.shapes:
+            _check_declared(declared, answers.get(declared.name))
         return tuple(answers.values())
 
     def sample_rows(self, seed: int) -> Arrays | None:
@@ -178,6 +181,18 @@ class PythonStep:
         }
         (path / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         return "code", ()
+
+
+def _check_declared(declared: OutputShape, array: NDArray[np.generic] | None) -> None:
+    """Raises SpecError where an answer is not of the shape that the spec declares."""
+    shape, sizes = declared.shape, () if array is None else array.shape
+    fits = len(sizes) == len(shape) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(shape, sizes, strict=True)
+    )
+    if array is None or not fits:
+        got = "is no output" if array is None else f"has the shape {list(sizes)}"
+        remedy = "correct source: shapes: in the spec"
+        raise SpecError(f"output {declared.name!r} {got}, and shapes: declares {list(shape)}", remedy=remedy)
 
 
 def _copy(source: Path, target: Path) -> None:

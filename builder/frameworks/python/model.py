@@ -180,6 +180,8 @@ class Step:
         self.inputs = {tensor["name"]: tensor for tensor in facts["inputs"]}
         self.outputs = {tensor["name"]: tensor for tensor in facts["outputs"]}
         self.code = folder / CODE_FOLDER
+        if (self.code / "model.py").is_file():
+            sys.modules.pop("model", None)  # the name that the server gives this file
         files = {name: str(folder / FILES_FOLDER / path) for name, path in facts["files"].items()}
         self.function = load_callable(self.code / facts["file"], facts["function"], {**facts["args"], **files})
 
