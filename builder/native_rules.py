@@ -31,6 +31,19 @@ PYTORCH_FLAGS = (
     "DISABLE_OPTIMIZED_EXECUTION", "ENABLE_CACHE_CLEANING", "INFERENCE_MODE", "DISABLE_CUDNN", "ENABLE_TENSOR_FUSER",
     "ENABLE_WEIGHT_SHARING", "ENABLE_JIT_PROFILING", "ENABLE_JIT_EXECUTOR",
 )  # fmt: skip
+ORT_NUMBERS = ("execution_mode", "intra_op_thread_count", "inter_op_thread_count")
+ORT_FLAGS = ("enable_mem_arena", "enable_mem_pattern", "share_session_between_instances")
+_ORT_TENSORRT_OPTIONS = (
+    "precision_mode max_workspace_size_bytes int8_calibration_table_name int8_use_native_calibration_table "
+    "trt_max_partition_iterations trt_min_subgraph_size trt_dla_enable trt_dla_core trt_engine_cache_enable "
+    "trt_engine_cache_path trt_engine_cache_prefix trt_dump_subgraphs trt_force_sequential_engine_build "
+    "trt_context_memory_sharing_enable trt_layer_norm_fp32_fallback trt_timing_cache_enable trt_timing_cache_path "
+    "trt_force_timing_cache trt_detailed_build_log trt_build_heuristics_enable trt_sparsity_enable "
+    "trt_builder_optimization_level trt_auxiliary_streams trt_tactic_sources trt_extra_plugin_lib_paths "
+    "trt_profile_min_shapes trt_profile_max_shapes trt_profile_opt_shapes trt_cuda_graph_enable "
+    "trt_dump_ep_context_model trt_ep_context_file_path trt_ep_context_embed_mode"
+)
+ORT_TENSORRT_OPTIONS = frozenset(_ORT_TENSORRT_OPTIONS.split())
 PYTORCH_NUMBERS = ("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT")
 NO_TENSORS = {
     "sequence": "ONNX_TYPE_SEQUENCE", "map": "ONNX_TYPE_MAP", "optional": "ONNX_TYPE_UNKNOWN",
@@ -58,7 +71,7 @@ def refusals(  # noqa: PLR0913 - the interface that both environments call
     if backend == "openvino":
         found += [*_openvino_parameters(config), *(_openvino(config, ports) if ports else ())]
     elif backend == "onnxruntime":
-        found += _onnxruntime(config, ports, release) if ports else ()
+        found += [*_ort_options(config, gpus), *(_onnxruntime(config, ports, release) if ports else ())]
     elif backend == "pytorch":
         found += _pytorch(config, ports)
     return found
@@ -334,6 +347,58 @@ def _onnxruntime(config: Json, ports: Json, release: str) -> Iterator[str]:
                 yield problem
 
 
+def _ort_options(config: Json, gpus: int) -> Iterator[str]:
+    """Parameters that are parsed when the model is made, and accelerators when an instance is."""
+    for key, item in config.get("parameters", {}).items():
+        value = str(item.get("string_value", ""))
+        yield from _number_or_flag(key, value, ORT_NUMBERS, ORT_FLAGS)
+        if key == "execution_mode" and _is_number(value) and _number(value) not in (0, 1):
+            yield (
+                "Invalid configuration value provided. Expected values for  execution_mode are 0 or 1 but got "
+                f"{_number(value)} ."
+            )
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    groups = config.get("instance_group") or [{}]
+    on_gpu = gpus and any(group.get("kind", "KIND_AUTO") in ("KIND_AUTO", "KIND_GPU") for group in groups)
+    for item in accelerators.get("gpu_execution_accelerator", ()) if on_gpu else ():
+        if item.get("name") == "tensorrt":
+            yield from _ort_tensorrt(item.get("parameters", {}))
+        elif item.get("name") != "cuda":
+            yield f"unknown Execution Accelerator '{item.get('name', '')}' is requested"
+    for item in accelerators.get("cpu_execution_accelerator", ()):
+        if item.get("name") != "openvino":
+            yield f"unknown Execution Accelerator '{item.get('name', '')}' is requested"
+
+
+def _ort_tensorrt(options: Json) -> Iterator[str]:
+    for key, value in options.items():
+        if key not in ORT_TENSORRT_OPTIONS:
+            yield f"unknown parameter '{key}' is provided for TensorRT Execution Accelerator"
+        elif key == "precision_mode" and value not in ("FP32", "FP16", "BF16", "INT8"):
+            yield f"unsupported precision mode '{value}' is requested"
+
+
+def _number_or_flag(key: str, value: str, numbers: tuple[str, ...], flags: tuple[str, ...]) -> Iterator[str]:
+    if key in flags and value.lower() not in ("true", "on", "1", "false", "off", "0"):
+        yield f"failed to convert '{value}' to boolean"
+    elif key in numbers and not _is_number(value):
+        yield f"failed to convert '{value}' to integral number"
+
+
+def _is_number(value: str) -> bool:
+    """As C's strtol: a number at the beginning, whatever follows it."""
+    text = value.lstrip(" \t\n\v\f\r")
+    return text[:1].isdecimal() or (text[:1] in ("+", "-") and text[1:2].isdecimal())
+
+
+def _number(value: str) -> int:
+    text = value.strip(" \t\n\v\f\r")
+    end = 1
+    while end < len(text) and text[end].isdecimal():
+        end += 1
+    return int(text[:end])
+
+
 def _ort_input_count(config: Json) -> int:
     count = sum(not io.get("optional") for io in config.get("input", ())) + len(config.get("batch_input", ()))
     sequence = config.get("sequence_batching", {})
@@ -548,10 +613,7 @@ def _pytorch(config: Json, ports: Json) -> Iterator[str]:
 def _pytorch_parameters(config: Json) -> Iterator[str]:
     for key, item in config.get("parameters", {}).items():
         value = str(item.get("string_value", ""))
-        if key in PYTORCH_FLAGS and value.lower() not in ("true", "on", "1", "false", "off", "0"):
-            yield f"failed to convert '{value}' to boolean"
-        elif key in PYTORCH_NUMBERS and not value.removeprefix("-").isdigit():
-            yield f"failed to convert '{value}' to integral number"
+        yield from _number_or_flag(key, value, PYTORCH_NUMBERS, PYTORCH_FLAGS)
 
 
 def _pytorch_arguments(config: Json, arguments: list[Json]) -> Iterator[str]:

@@ -577,3 +577,34 @@ def test_pytorch_numbers_beyond_the_arguments_are_a_warning() -> None:
     (found,) = (text for text in warnings("pytorch", numbered, TWO) if "arguments" in text)
     assert "'x__2' 2" in found
     assert not [text for text in warnings("pytorch", torch_config(), TWO) if "arguments" in text]
+
+
+@pytest.mark.parametrize(
+    ("more", "gpus", "words"),
+    [
+        ({"parameters": {"intra_op_thread_count": {"string_value": "two"}}}, 0, "'two' to integral number"),
+        ({"parameters": {"intra_op_thread_count": {"string_value": " 2 threads"}}}, 0, ""),
+        ({"parameters": {"execution_mode": {"string_value": "2"}}}, 0, "execution_mode are 0 or 1 but got 2"),
+        ({"parameters": {"execution_mode": {"string_value": "1"}}}, 0, ""),
+        ({"parameters": {"enable_mem_arena": {"string_value": "yes"}}}, 0, "'yes' to boolean"),
+        ({"parameters": {"enable_mem_arena": {"string_value": "ON"}}}, 0, ""),
+        ({"cpu": "dnnl"}, 0, "unknown Execution Accelerator 'dnnl'"),
+        ({"cpu": "openvino"}, 0, ""),
+        ({"gpu": ("trt", {})}, 1, "unknown Execution Accelerator 'trt'"),
+        ({"gpu": ("trt", {})}, 0, ""),
+        ({"gpu": ("cuda", {"anything": "1"})}, 1, ""),
+        ({"gpu": ("tensorrt", {"precision_mode": "fp16"})}, 1, "unsupported precision mode 'fp16'"),
+        ({"gpu": ("tensorrt", {"precision": "FP16"})}, 1, "unknown parameter 'precision' is provided"),
+        ({"gpu": ("tensorrt", {"precision_mode": "FP16", "trt_engine_cache_enable": "true"})}, 1, ""),
+    ],
+)
+def test_options_of_onnxruntime(more: dict[str, Any], gpus: int, words: str) -> None:
+    accelerators: dict[str, Any] = {}
+    if "cpu" in more:
+        accelerators["cpu_execution_accelerator"] = [{"name": more["cpu"]}]
+    if "gpu" in more:
+        accelerators["gpu_execution_accelerator"] = [{"name": more["gpu"][0], "parameters": more["gpu"][1]}]
+    config = {"name": "m", "parameters": more.get("parameters", {})}
+    config["optimization"] = {"execution_accelerators": accelerators}
+    found = refusals("onnxruntime", config, {}, auto_complete=False, gpus=gpus)
+    assert [words in message for message in found] == ([True] if words else [])

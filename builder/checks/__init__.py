@@ -35,6 +35,7 @@ CHECKS: Final[dict[str, str]] = {
     "structure": "builder.checks.structure",
     "native": "builder.checks.native",
     "core": "builder.checks.core",
+    "warm_up": "builder.checks.warm_up",
     "ensembles": "builder.checks.ensembles",
     "release": "builder.checks.release",
     "python_models": "builder.checks.python_models",

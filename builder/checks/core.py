@@ -1,4 +1,4 @@
-"""The server's own rules beside those of `native_rules`: backends, schedulers, batch inputs, warm-up, agents.
+"""The server's own rules beside those of `native_rules`: backends, schedulers, batch inputs, agents.
 
 Read from `model_config_utils.cc` and asked of the real server, whose words these are.
 """
@@ -6,16 +6,15 @@ Read from `model_config_utils.cc` and asked of the real server, whose words thes
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.findings import Finding
-from builder.native_rules import SIDES, TRITON, sizes
+from builder.native_rules import SIDES, sizes
 from builder.releases import get_release
-from builder.scan import PLATFORMS, ModelDir, backend_of, joined, line_of, scan_repository
+from builder.scan import PLATFORMS, ModelDir, backend_of, line_of, scan_repository
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext
@@ -36,7 +35,6 @@ BACKENDS: Final = (
 TENSORFLOW_UNTIL: Final = "25.02"
 AGENTS: Final = ("checksum",)
 """Repository agents that the container brings."""
-WIRE: Final = {"STRING": "BYTES"}
 LARGEST_STATE: Final = 2**36
 """Bytes of a first state, about; the server makes it when it loads the model."""
 MOST_SEQUENCES: Final = 2**28
@@ -44,7 +42,7 @@ MOST_SEQUENCES: Final = 2**28
 
 
 def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
-    """What the server refuses of a configuration before a backend sees it, and of warm-up requests after."""
+    """What the server refuses of a configuration before a backend sees it."""
     for model in scan_repository(repository):
         if model.problem or (model.config is None and not context.auto_complete):
             continue
@@ -72,7 +70,6 @@ def problems(model: ModelDir, release: str) -> Iterator[Problem]:
     yield from _batch_io(config)
     yield from _metrics(config)
     yield from _crashes(config)
-    yield from _warm_up(model, config)
 
 
 def _backend(model: ModelDir, config: Json, release: str) -> Iterator[Problem]:
@@ -277,69 +274,3 @@ def _agents(model: ModelDir) -> Iterator[Finding]:
         yield Finding(
             "warning" if known else "error", "core", text, remedy, model=model.name, file=model.config_file, line=line
         )
-
-
-def _warm_up(model: ModelDir, config: Json) -> Iterator[Problem]:
-    inputs = {io.get("name", ""): io for io in config.get("input", ())}
-    if not inputs:
-        return
-    for request in config.get("model_warmup", ()):
-        batch = int(request.get("batch_size", 0))
-        if not batch:
-            continue
-        given = request.get("inputs", {})
-        head = f"warm-up '{request.get('name', '')}': "
-        missing = sorted(name for name, io in inputs.items() if name not in given and not io.get("optional"))
-        if missing:
-            known = sorted(name for name in given if name in inputs)
-            text = (
-                f"{head}expected {len(inputs)} inputs but got {len(known)} inputs for model '{model.name}'. "
-                f"Got input(s) {known}, but missing required input(s) {missing}. "
-                "Please provide all required input(s)."
-            )
-            yield "model_warmup", text, f"give it inputs for {', '.join(missing)}"
-        for name, item in sorted(given.items()):
-            text = _warm_up_input(model, config, inputs.get(name), name, item)
-            if text:
-                yield "model_warmup", head + text, "write it as the input is declared"
-
-
-def _warm_up_input(model: ModelDir, config: Json, io: Json | None, name: str, item: Json) -> str:
-    if not {"zero_data", "random_data", "input_data_file"} & set(item):
-        return f"warmup setting expects input '{name}' to have input_data_type set"
-    if io is None:
-        return ""
-    wanted, given = io.get("data_type", "TYPE_INVALID"), item.get("data_type", "TYPE_INVALID")
-    if wanted != given:
-        head = f"inference input '{name}' data-type is '{_wire(given)}'"
-        return f"{head}, but model '{model.name}' expects '{_wire(wanted)}'"
-    dims, sent = sizes(io.get("dims")), sizes(item.get("dims"))
-    if -1 not in sent and not _takes(dims, sent):
-        lead = [-1] if int(config.get("max_batch_size", 0)) > 0 else []
-        head = f"unexpected shape for input '{name}' for model '{model.name}'"
-        return f"{head}. Expected {lead + dims}, got {[1] * len(lead) + sent}"
-    if wanted == "TYPE_STRING" and item.get("input_data_file"):
-        return _strings(model, name, item)
-    return ""
-
-
-def _takes(dims: list[int], sent: list[int]) -> bool:
-    pairs = zip(dims, sent, strict=False)
-    return len(dims) == len(sent) and all(ours == theirs or (ours == -1 and theirs >= 0) for ours, theirs in pairs)
-
-
-def _strings(model: ModelDir, name: str, item: Json) -> str:
-    path = joined(model.path / "warmup", str(item["input_data_file"]))
-    data, place = (path.read_bytes() if path.is_file() else b""), 0
-    while place < len(data):
-        rest = len(data) - place
-        if rest < 4:  # noqa: PLR2004 - bytes of the length
-            head = f"incomplete string length indicator for inference input '{name}' for model '{model.name}'"
-            return f"{head}, expecting 4 bytes but only {rest} bytes available."
-        place += 4 + int(struct.unpack_from("<I", data, place)[0])
-    return ""
-
-
-def _wire(word: str) -> str:
-    kind = word.removeprefix("TYPE_")
-    return WIRE.get(kind, kind) if kind in TRITON.values() else "<invalid>"

@@ -256,7 +256,9 @@ def _warm_up(warm_up: Any) -> Json:  # noqa: ANN401
 
 def _enum(message: Any, field: str) -> str:  # noqa: ANN401
     kind = message.DESCRIPTOR.fields_by_name[field].enum_type
-    return str(kind.values_by_number[getattr(message, field)].name)
+    number = getattr(message, field)
+    value = kind.values_by_number.get(number)
+    return str(value.name if value else number)
 
 
 def _more(message: Any, written: Iterable[str]) -> list[str]:  # noqa: ANN401
