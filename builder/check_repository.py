@@ -75,8 +75,13 @@ def _check(
     requests = load_requests(repository / served.folder / SAMPLES_FILE, record.signature)
     target = str(served.target) if served.target else None
     subject = LiveSubject(record.signature, requests, served.batching, target, record.sequence)
+    return check_live(endpoint, subject, gates_of_folder(record, served), model=served.folder)
+
+
+def gates_of_folder(record: ModelRecord | EnsembleRecord, served: ServedRecord) -> Gates:
+    """What each answer of a served folder must reach."""
     gates = next((target.gates for target in record.targets if target.target == served.target), {})
-    return check_live(endpoint, subject, from_json(Gates, gates or record.gates), model=served.folder)
+    return from_json(Gates, gates or record.gates)
 
 
 def _why_not(

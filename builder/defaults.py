@@ -40,6 +40,8 @@ SAMPLE_LENGTHS: Final = (16, 7, 32)
 
 LOAD_USERS: Final = 8
 LOAD_DURATION: Final = "30s"
+LOAD_SEARCH: Final = "80s"
+"""How long the highest rate is looked for."""
 LOAD_PROTOCOL: Final = "grpc"
 
 OUTPUT: Final = "model_repository"

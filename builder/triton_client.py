@@ -46,6 +46,7 @@ class Statistics:
     queue_ns: int = 0
     compute_ns: int = 0
     batches: tuple[tuple[int, int], ...] = ()
+    cache_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,13 @@ class Client:
         """The counters of all served versions together."""
         data = self._ask(model, "get_inference_statistics")
         return _statistics(data.get("model_stats", []))
+
+    def all_statistics(self) -> dict[str, Statistics]:
+        """The counters of every model on the server."""
+        versions: dict[str, list[Mapping[str, Any]]] = {}
+        for version in self._ask("", "get_inference_statistics").get("model_stats", []):
+            versions.setdefault(str(version["name"]), []).append(version)
+        return {name: _statistics(found) for name, found in versions.items()}
 
     def ready_models(self) -> tuple[str, ...]:
         """Every model that the server says is ready, sorted."""
@@ -231,6 +239,7 @@ def difference(after: Statistics, before: Statistics) -> Statistics:
         queue_ns=after.queue_ns - before.queue_ns,
         compute_ns=after.compute_ns - before.compute_ns,
         batches=tuple((size, count) for size, count in batches if count > 0),
+        cache_hits=after.cache_hits - before.cache_hits,
     )
 
 
@@ -284,6 +293,7 @@ def _statistics(versions: Sequence[Mapping[str, Any]]) -> Statistics:
         queue_ns=sum(_duration(part, "queue", "ns") for part in parts),
         compute_ns=sum(_duration(part, step, "ns") for part in parts for step in steps),
         batches=tuple(sorted(batches.items())),
+        cache_hits=sum(_duration(part, "cache_hit", "count") for part in parts),
     )
 
 

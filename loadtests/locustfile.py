@@ -1,21 +1,23 @@
-"""Load on models of a Triton server, over gRPC or HTTP; works alone and under `build-repo loadtest`.
+"""Load on the models of a Triton server, over gRPC or HTTP; works alone and under `build-repo loadtest`.
 
-    locust -f loadtests/locustfile.py --headless -u 8 -r 8 -t 30s --host grpc://127.0.0.1:8001 --model classifier
+    locust -f loadtests/locustfile.py --host grpc://127.0.0.1:8001          and open Locust's web page
+    locust -f loadtests/locustfile.py --headless -u 8 -r 8 -t 30s --host http://127.0.0.1:8000 --mix classifier
 
-Without --payload the requests are made from the server's metadata. With --rate the arrivals are planned beforehand and
-a response time counts from the planned arrival, so a server that falls behind cannot hide it.
+Requests are the samples of --payload or of a --repository that build-repo made, else they are made from the server's
+metadata. With --rate or --replay arrivals are planned beforehand and a response time counts from the planned arrival,
+so a server that falls behind cannot hide it; users are then connections. It runs distributed by Locust's own --master
+and --worker.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
+import logging
 import os
 import secrets
 import signal
 import sys
-import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,30 @@ from urllib.parse import urlsplit
 
 import gevent
 import locust.stats
+from conductor import Conductor
+from generator import Generator
 from locust import User, constant, events, task
 from locust.env import Environment
-from payloads import PreparedRequest, load_requests, request_inputs, rows_of, sequence_arguments, turned
+from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
+from mix import Part, Turns, parse_part
+from payloads import PreparedRequest, made_up, request_inputs, sequence_arguments, served, size_of, turned
+from schedule import SHAPES, read_trace
+from stored import read_payload, stored_requests
 from target import Target
-from window import Window, counters
 
-WINDOW = Window()
-NUMBERS = itertools.count()
 SEQUENCE_IDS = itertools.count(1 + secrets.randbelow(1 << 30))
 BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 EXIT_LIMIT_S = 20
 STOP_S = 5
 """Users may finish the request under way: Triton before 24.12 can crash when a client breaks one off (server#7368)."""
-PROGRESS_S = 2.0
+LAST_ANSWERS_S = 2.0
 PAYLOAD_BYTES = 256 << 20
+WARMED = 8
+"""So many users send a request before the clock runs; the others only open their connection."""
 STARTED_WRONG = 3
+ENVIRONMENTS: list[Environment] = []
+"""The one of this process: not every event of Locust names it."""
 
 locust.stats.CSV_STATS_FLUSH_INTERVAL_SEC = 0
 
@@ -47,41 +57,118 @@ locust.stats.CSV_STATS_FLUSH_INTERVAL_SEC = 0
 def add_arguments(parser: ArgumentParser) -> None:
     """The words this file adds to Locust's own."""
     add = parser.add_argument
-    add("--model", action="append", default=[], help="Model to call; several are called in turn")
+    add(
+        "--mix", action="append", default=[], metavar="NAME[@ROWS][=WEIGHT]", help="What is called; default: all models"
+    )
     add("--payload", action="append", default=[], metavar="[MODEL=]FILE.npz", help="Arrays named like the inputs")
+    add("--repository", default="", help="A repository made by build-repo, whose samples are sent")
     add("--protocol", choices=["", "grpc", "http"], default="", help="Default: the scheme of --host")
     add("--rate", type=float, default=0.0, help="Arrivals per second of all users together; 0: as fast as answers come")
+    add("--arrivals", choices=["even", "poisson"], default="even", help="How arrivals of --rate are spaced")
+    add("--load-shape", choices=SHAPES, default="constant", help="The load over the time of --measure-s")
+    add("--replay", default="", metavar="FILE", help="A trace of arrival times, CSV or JSON")
     add("--measure-s", type=float, default=0.0, help="Quit this many seconds after every user is ready")
-    add("--summary", default="", metavar="FILE.json", help="Exact figures of the measured time")
+    add("--drain-s", type=float, default=10.0, help="How long the last requests may take after that")
+    add("--limit", action="append", default=[], metavar="p99=MS", help="What --load-shape step must hold")
+    add("--result", default="", metavar="FOLDER", help="The raw log of the measured time, for build-repo")
     add("--request-timeout-s", type=float, default=30.0)
     add("--header", action="append", default=[], metavar="NAME:VALUE")
     add("--ca-file", default="")
 
 
+@events.init.add_listener
+def connect(environment: Environment, **_: object) -> None:
+    """What master and workers tell each other; the only process tells itself."""
+    runner = environment.runner
+    environment.generator = environment.conductor = None
+    if runner is None:
+        return
+    ENVIRONMENTS.append(environment)
+    if not isinstance(runner, WorkerRunner):
+        for word in ("ready", "problem", "log", "done"):
+            runner.register_message(f"load_{word}", lambda word=word, **told: hear(environment, word, told))
+    if not isinstance(runner, MasterRunner):
+        runner.register_message("load_phase", lambda msg, **_: environment.generator.begin(msg.data))
+
+
+def hear(environment: Environment, word: str, told: dict[str, Any]) -> None:
+    """A worker's message, for the conductor of the test that runs."""
+    if environment.conductor is not None:
+        getattr(environment.conductor, f"on_{word}")(**told)
+
+
 @events.test_start.add_listener
 def start(environment: Environment, **_: object) -> None:
-    """Read the payloads once for all users."""
-    options = environment.parsed_options
+    """Each process gets its part; the payloads are read once for all users."""
+    runner, options = environment.runner, environment.parsed_options
     environment.stop_timeout = max(environment.stop_timeout or 0, STOP_S)
-    host = urlsplit(environment.host or options.host or "")
-    protocol = options.protocol or ("http" if host.scheme.startswith("http") else "grpc")
-    environment.requests = {}
-    if not options.model or not host.netloc:
-        fail(environment, "locustfile.py needs --model NAME and --host grpc://HOST:PORT")
+    environment.users_ready, environment.users_wanted, environment.told_ready = itertools.count(1), None, False
+    environment.ready_count = 0
+    environment.generator = None
+    if not isinstance(runner, WorkerRunner):
+        environment.conductor = Conductor(environment)
+    if isinstance(runner, MasterRunner):
         return
+    try:
+        environment.triton = target_of(environment.host or options.host or "", options)
+        prepare(environment)
+    except Exception as error:
+        fail(environment, str(error) or type(error).__name__)
+
+
+def target_of(url: str, options: Namespace) -> Target:
+    """Where the requests go."""
+    host = urlsplit(url)
+    protocol = options.protocol or ("http" if host.scheme.startswith("http") else "grpc")
+    if not host.netloc:
+        raise ValueError("--host http://HOST:PORT or grpc://HOST:PORT is needed")
     if protocol == "grpc":
         import grpc.experimental.gevent
 
         grpc.experimental.gevent.init_gevent()
-    environment.triton = Target(protocol, host.netloc, tls=host.scheme in ("https", "grpcs"), options=options)
-    WINDOW.waits = options.measure_s > 0
-    try:
-        with environment.triton.client() as client:
-            environment.requests = {
-                model: load_requests(environment.triton, client, model, options.payload) for model in options.model
-            }
-    except Exception as error:
-        fail(environment, f"{type(error).__name__}: {error}")
+    return Target(protocol, host.netloc, tls=host.scheme in ("https", "grpcs"), options=options)
+
+
+def prepare(environment: Environment) -> None:
+    """Parts of the mix and their requests."""
+    options, target = environment.parsed_options, environment.triton
+    trace = read_trace(options.replay) if options.replay else []
+    with target.client() as client:
+        parts = [parse_part(text) for text in options.mix] or [
+            Part(name, 0, 1.0) for name in target.ready_models(client)
+        ]
+        environment.models = list(dict.fromkeys(part.model for part in parts))
+        outputs = {}
+        environment.parts, environment.requests = parts, {}
+        for part in parts:
+            model = served(target, client, part.model)
+            arrays = read_payload(part.model, options.payload, options.repository)
+            if arrays is None:
+                environment.requests[part.key] = made_up(target, client, model, part.rows)
+            else:
+                environment.requests[part.key] = stored_requests(model, arrays, part.rows)
+                outputs[part.model] = model.outputs
+    environment.generator = Generator(
+        environment.models, trace, options.request_timeout_s, environment.runner.send_message
+    )
+    environment.generator.answers.outputs = outputs if options.result else {}
+
+
+@events.spawning_complete.add_listener
+def spawned(user_count: int, **_: object) -> None:  # noqa: ARG001 - the users of all workers together
+    """A worker waits for its own users only."""
+    for environment in ENVIRONMENTS:
+        environment.users_wanted = environment.runner.user_count
+        tell_ready(environment)
+
+
+def tell_ready(environment: Environment) -> None:
+    """Once, when all users of this process have been spawned and are ready."""
+    if isinstance(environment.runner, MasterRunner) or environment.told_ready or environment.users_wanted is None:
+        return
+    if environment.ready_count >= environment.users_wanted:
+        environment.told_ready = True
+        environment.runner.send_message("load_ready", {"models": getattr(environment, "models", [])})
 
 
 class TritonUser(User):
@@ -90,105 +177,97 @@ class TritonUser(User):
     wait_time = constant(0)
 
     def on_start(self) -> None:
-        self.number = next(NUMBERS)
+        environment = self.environment
+        self.number = next(environment.users_ready) - 1
         self.client: Any = None
         self.failed = 0
         self.sequence_ids: dict[str, int] = {}
-        target, options = self.environment.triton, self.environment.parsed_options
+        self.generator: Generator | None = environment.generator
+        if self.generator is None:
+            gevent.sleep(EXIT_LIMIT_S)
+            return
+        target = environment.triton
         try:
             self.client = target.client()
-            self.arguments = target.arguments
-            self.turns = itertools.cycle(self.prepared(target))
-            for model in options.model:
-                first = self.environment.requests[model][0]
-                alone = replace(first, start=True, end=True) if first.in_sequence else first
-                arguments = self.arguments | sequence_arguments(alone, next(SEQUENCE_IDS))
-                self.client.infer(model, request_inputs(target.module, first), **arguments)
+            self.turns = Turns(environment.parts, self.prepared(target), self.number)
+            self.warm(target)
         except Exception as error:
-            fail(self.environment, str(error) or type(error).__name__)
+            fail(environment, str(error) or type(error).__name__)
             gevent.sleep(EXIT_LIMIT_S)
-        WINDOW.enter(self.environment, options.num_users, open_window)
-        users = options.num_users or 1
-        self.interval_s = users / options.rate if options.rate else 0.0
-        self.due = time.perf_counter() + (self.number % users) * self.interval_s / users
+        environment.ready_count += 1
+        tell_ready(environment)
 
-    def prepared(self, target: Target) -> list[tuple[str, list[Any], PreparedRequest]]:
-        """This user's share of the payloads as tritonclient's inputs, models in turn."""
-        users = self.environment.parsed_options.num_users or 1
-        lists = []
-        for model, requests in self.environment.requests.items():
-            size = max(sum(tensor.array.nbytes for tensor in request.tensors) for request in requests)
+    def warm(self, target: Target) -> None:
+        """Open the connection; the first users ask every model once."""
+        if self.number >= WARMED:
+            self.client.is_server_live()
+            return
+        for part in self.environment.parts:
+            first = self.environment.requests[part.key][0]
+            alone = replace(first, start=True, end=True) if first.in_sequence else first
+            arguments = target.arguments | sequence_arguments(alone, next(SEQUENCE_IDS))
+            self.client.infer(part.model, request_inputs(target.module, first), **arguments)
+
+    def prepared(self, target: Target) -> dict[str, list[tuple[str, list[Any], PreparedRequest]]]:
+        """This user's share of the payloads as tritonclient's inputs."""
+        users = max(1, self.environment.parsed_options.num_users or 1)
+        found = {}
+        for part in self.environment.parts:
+            requests = self.environment.requests[part.key]
+            size = max(map(size_of, requests))
             count = min(len(requests), max(1, PAYLOAD_BYTES // users // max(1, size)))
             chosen = turned(requests, self.number, count)
-            lists.append([(model, request_inputs(target.module, item), item) for item in chosen])
-        longest = max(map(len, lists))
-        return [turns[step % len(turns)] for step in range(longest) for turns in lists]
+            found[part.key] = [(part.model, request_inputs(target.module, item), item) for item in chosen]
+        return found
 
     @task
     def infer(self) -> None:
-        model, inputs, request = next(self.turns)
-        arguments = self.arguments
+        generator = self.generator
+        arrival = generator.next_arrival(self.number) if generator else None
+        if generator is None or arrival is None:
+            raise StopUser
+        model, inputs, request = self.turns.next(arrival.model)
+        arguments = self.environment.triton.arguments
         if request.in_sequence:
             if request.start or model not in self.sequence_ids:
                 self.sequence_ids[model] = next(SEQUENCE_IDS)
             arguments = arguments | sequence_arguments(request, self.sequence_ids[model])
-        started = self.arrival()
-        error = None
+        error = answer = None
+        flight = generator.take_off(self.number, arrival, model, request)
         try:
-            self.client.infer(model, inputs, **arguments)
+            answer = self.client.infer(model, inputs, **arguments)
         except Exception as problem:
             error = problem
-        seconds = time.perf_counter() - started
+        seconds = generator.land(self.number, flight, error, answer)
         self.environment.events.request.fire(
             request_type=self.environment.triton.protocol,
             name=model,
             response_time=seconds * 1000,
             response_length=0,
             exception=error,
-            context={"rows": rows_of(request)},
+            context={},
         )
-        WINDOW.add(seconds, rows_of(request), error)
         self.failed = self.failed + 1 if error else 0
-        if error:
+        if error and generator.phase["kind"] == "closed":
             gevent.sleep(BACK_OFF_S[min(self.failed, len(BACK_OFF_S)) - 1])
-
-    def arrival(self) -> float:
-        """The moment from which the response time counts: now, or the planned arrival of an open load."""
-        now = time.perf_counter()
-        if not self.interval_s:
-            return now
-        planned, self.due = self.due, self.due + self.interval_s
-        if planned > now:
-            gevent.sleep(planned - now)
-            return time.perf_counter()
-        return planned
 
     def on_stop(self) -> None:
         if self.client is not None:
             self.client.close()
 
 
-def open_window(environment: Environment) -> None:
-    """Every user is ready: forget the warm-up, measure, and quit."""
-    options = environment.parsed_options
-    models = list(environment.requests)
-    environment.stats.reset_all()
-    with environment.triton.client() as client:
-        WINDOW.open(counters(client, environment.triton, models))
-        deadline = time.perf_counter() + options.measure_s
-        while (left := deadline - time.perf_counter()) > 0:
-            gevent.sleep(min(PROGRESS_S, left))
-            if options.summary:
-                print("progress " + json.dumps(WINDOW.glance()), flush=True)
-        WINDOW.close(counters(client, environment.triton, models))
-    environment.runner.quit()
-
-
 def fail(environment: Environment, text: str) -> None:
-    """Nothing can be measured: remember why and end."""
-    WINDOW.problem = WINDOW.problem or text
+    """Nothing can be measured: say why and end."""
+    logging.getLogger("loadtest").error("the load test cannot start: %s", text)
     environment.process_exit_code = STARTED_WRONG
-    gevent.spawn(environment.runner.quit)
+    environment.runner.send_message("load_problem", text)
+
+
+@events.test_stopping.add_listener
+def stopping(environment: Environment, **_: object) -> None:
+    """Users that wait for their next arrival need not be waited for."""
+    if environment.generator is not None:
+        environment.generator.stop(environment.runner.user_count)
 
 
 @events.quitting.add_listener
@@ -196,10 +275,15 @@ def quitting(environment: Environment, **_: object) -> None:
     """From here on the process ends whatever hangs; let the CSV writer see the last figures first."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(EXIT_LIMIT_S)
-    if environment.parsed_options.csv_prefix:
+    options, folder = environment.parsed_options, Path(environment.parsed_options.result)
+    if environment.generator is not None:
+        environment.generator.finish(LAST_ANSWERS_S)
+        if options.result:
+            environment.generator.answers.write(folder / f"answers-{os.getpid()}.npz")
+    if options.csv_prefix and not isinstance(environment.runner, WorkerRunner):
         gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC + 0.1)
-    if environment.parsed_options.summary:
-        WINDOW.write(Path(environment.parsed_options.summary))
+    if options.result and environment.conductor is not None:
+        environment.conductor.write(folder)
 
 
 @events.quit.add_listener

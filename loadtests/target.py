@@ -36,3 +36,10 @@ class Target:
         as_json = {"as_json": True} if self.protocol == "grpc" else {}
         answer: dict[str, Any] = getattr(client, question)(model, **self.arguments, **as_json)
         return answer
+
+    def ready_models(self, client: Any) -> list[str]:  # noqa: ANN401
+        """Every model that the server says is ready."""
+        as_json = {"as_json": True} if self.protocol == "grpc" else {}
+        answer = client.get_model_repository_index(**self.arguments, **as_json)
+        rows = answer.get("models", []) if isinstance(answer, dict) else answer
+        return sorted({row["name"] for row in rows if row.get("state") == "READY"})

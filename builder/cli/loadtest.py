@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,30 @@ import typer
 from builder import defaults
 from builder.cli.options import Engine, EngineOption, Image, open_endpoint
 from builder.cli.show import console, print_findings, print_json
-from builder.errors import EXIT_OK, GateError, ServeError, SpecError
+from builder.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, ServeError, SpecError
 
 if TYPE_CHECKING:
     from builder.findings import Finding
-    from builder.loadtest import LoadResult, LoadSubject
+    from builder.loadtest import LoadOptions, LoadResult, LoadSubject
     from builder.servers import Endpoint
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+class Shape(StrEnum):
+    """How a load goes on over time."""
+
+    constant = "constant"
+    ramp = "ramp"
+    step = "step"
+    spike = "spike"
+
+
+class Arrivals(StrEnum):
+    """How planned arrivals are spaced."""
+
+    even = "even"
+    poisson = "poisson"
 
 
 @app.command()
@@ -30,40 +47,71 @@ def loadtest(
     headers: list[str] = typer.Option([], "--header", help="NAME: VALUE sent with every request to --url."),
     ca_file: Path = typer.Option(None, help="Certificates that --url is checked against."),
     model: str = typer.Option(None, help="Only this model folder."),
+    mix: list[str] = typer.Option([], help="NAME[@ROWS][=WEIGHT]: what is called and how often; instead of --model."),
     protocol: str = typer.Option(defaults.LOAD_PROTOCOL, help="grpc or http."),
     users: int = typer.Option(defaults.LOAD_USERS, min=1, help="Clients that each send as answers come."),
     rate: float = typer.Option(None, min=0.001, help="Arrivals per second, whatever the answers; instead of --users."),
-    duration: str = typer.Option(defaults.LOAD_DURATION, help="For example 30s, 2m."),
-    shape: str = typer.Option("constant", help="How the load goes on over time: constant."),
+    arrivals: Arrivals = typer.Option(Arrivals.even, help="How the arrivals of --rate are spaced."),
+    replay: Path = typer.Option(None, help="A trace of arrival times: CSV, JSON, or the result.json of a test."),
+    duration: str = typer.Option(None, help="For example 30s, 2m.  [default: 30s; 80s for --shape step]"),
+    shape: Shape = typer.Option(Shape.constant, help="step finds the highest rate that holds the SLO."),
+    workers: int = typer.Option(1, min=1, help="Processes that send; one can use one core."),
+    timeout: str = typer.Option("30s", help="A request that takes longer has failed."),
     slo: str = typer.Option("", help="What must hold, for example p99=50ms,errors=0%,rps=100."),
-    baseline: Path = typer.Option(None, help="result.json of an earlier test; 10 % worse is an error."),
+    baseline: Path = typer.Option(None, help="result.json of an earlier test; slower beyond the noise is an error."),
     report: Path = typer.Option(Path("reports/loadtest"), help="Folder for the HTML, CSV and JSON reports."),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
 ) -> None:
-    """Load-test served models with Locust; the SLO decides the exit code."""
-    from builder.loadtest import LoadOptions, compare_baseline, judge_slo, parse_duration, parse_slo, run_load_test
+    """Load-test served models with Locust, and say what limits them; the SLO decides the exit code."""
+    from builder.loadtest import compare_baseline, judge_slo, parse_slo, read_baseline, run_load_test
 
-    if protocol not in ("grpc", "http"):
-        raise SpecError(f"--protocol {protocol!r} is neither grpc nor http")
     terms = parse_slo(slo)
-    options = LoadOptions(
-        report=report.resolve(),
-        protocol="grpc" if protocol == "grpc" else "http",
-        users=users,
-        duration_s=parse_duration(duration),
-        rate=rate,
-        shape=shape,
-    )
+    options = _options(
+        report=report, protocol=protocol, users=users, duration=duration, rate=rate, shape=shape, timeout=timeout,
+        workers=workers, mix=mix, replay=replay, arrivals=arrivals, slo=slo,
+    )  # fmt: skip
+    earlier = read_baseline(baseline) if baseline is not None else None
     with open_endpoint(repository, urls, headers, ca_file, engine, image) as (endpoint, _):
-        subjects = _subjects(repository, endpoint, model)
+        subjects = _subjects(repository, endpoint, _names(model, mix))
         result = run_load_test(endpoint, subjects, options, progress=_line)
-    findings = [*judge_slo(result, terms), *(compare_baseline(result, baseline) if baseline is not None else ())]
+    findings = [
+        *result.diagnosis,
+        *judge_slo(result, terms),
+        *(compare_baseline(result, earlier) if earlier is not None else ()),
+    ]
     if as_json:
         print_json(_document(result, findings))
     else:
-        print_findings(findings)
+        print_findings([finding for finding in findings if finding.severity == "error"])
         _print(result)
-    raise typer.Exit(_exit_code(findings, asked=bool(terms) or baseline is not None))
+    raise typer.Exit(_exit_code(result, findings, asked=bool(terms) or baseline is not None))
+
+
+def _options(**given: Any) -> LoadOptions:  # noqa: ANN401 - the command's own words
+    """The words of the command line as what they mean.
+
+    Raises:
+        SpecError: a word has another form.
+    """
+    from builder.loadtest import LoadOptions, limits_of, parse_duration, parse_slo
+
+    if given["protocol"] not in ("grpc", "http"):
+        raise SpecError(f"--protocol {given['protocol']!r} is neither grpc nor http")
+    usual = defaults.LOAD_SEARCH if given["shape"] == Shape.step else defaults.LOAD_DURATION
+    return LoadOptions(
+        report=given["report"].resolve(),
+        protocol=given["protocol"],
+        users=given["users"],
+        duration_s=parse_duration(given["duration"] or usual),
+        rate=given["rate"],
+        shape=given["shape"].value,
+        request_timeout_s=parse_duration(given["timeout"]),
+        workers=given["workers"],
+        mix=tuple(given["mix"]),
+        replay=given["replay"],
+        arrivals=given["arrivals"].value,
+        limits=limits_of(parse_slo(given["slo"])),
+    )
 
 
 def _line(text: str) -> None:
@@ -71,26 +119,50 @@ def _line(text: str) -> None:
     sys.stderr.flush()
 
 
-def _exit_code(findings: list[Finding], *, asked: bool) -> int:
-    """A gate that was asked for says no: 3. Nobody asked, and requests failed all the same: the test failed, 5."""
-    if not any(finding.severity == "error" for finding in findings):
+def _exit_code(result: LoadResult, findings: list[Finding], *, asked: bool) -> int:
+    """Ended early: 130 or 5. A wrong answer, or a gate that was asked for: 3. Requests failed unasked: 5."""
+    from builder.loadtest import INTERRUPTED
+
+    if result.ended:
+        return EXIT_INTERRUPTED if result.ended == INTERRUPTED else ServeError.exit_code
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
         return EXIT_OK
-    return GateError.exit_code if asked else ServeError.exit_code
+    wrong = any(finding.check.startswith("answers.") for finding in errors)
+    return GateError.exit_code if asked or wrong else ServeError.exit_code
 
 
-def _subjects(repository: Path | None, endpoint: Endpoint, model: str | None) -> list[LoadSubject]:
+def _names(model: str | None, mix: list[str]) -> list[str]:
+    """The models that are asked for; none: all."""
+    return list(dict.fromkeys(part.partition("=")[0].partition("@")[0] for part in mix)) or ([model] if model else [])
+
+
+def _subjects(repository: Path | None, endpoint: Endpoint, named: list[str]) -> list[LoadSubject]:
     """What is called: the folders of the repository with their samples, else what the server has."""
-    from builder.check_repository import folders_of, requests_of
+    from builder.check_repository import folders_of, gates_of_folder, requests_of
     from builder.loadtest import LoadSubject
     from builder.manifest import read_manifest
+    from builder.measurement import served_signature
     from builder.triton_client import ready_models
 
     if repository is None:
-        return [LoadSubject(name) for name in ([model] if model else ready_models(endpoint))]
+        return [LoadSubject(name) for name in (named or ready_models(endpoint))]
     manifest = read_manifest(repository)
-    ours = {**manifest.models, **manifest.ensembles} if manifest else {}
-    names = [name for name in folders_of(repository, model) if model or not ours or name in ours]
-    return [LoadSubject(name, requests_of(repository, name, manifest) or ()) for name in names]
+    ours = manifest.served_folders() if manifest else {}
+    known = {**manifest.models, **manifest.ensembles} if manifest else {}
+    chosen = [name for one in named for name in folders_of(repository, one)] or [
+        name for name in folders_of(repository, None) if not known or name in known
+    ]
+    subjects = []
+    for name in chosen:
+        requests = requests_of(repository, name, manifest) or ()
+        if name in ours:
+            record, served = ours[name]
+            signature = served_signature(record.signature, record.sequence)
+            subjects.append(LoadSubject(name, requests, signature, gates_of_folder(record, served)))
+        else:
+            subjects.append(LoadSubject(name, requests))
+    return subjects
 
 
 def _document(result: LoadResult, findings: list[Finding]) -> dict[str, Any]:
@@ -100,9 +172,16 @@ def _document(result: LoadResult, findings: list[Finding]) -> dict[str, Any]:
 
 
 def _print(result: LoadResult) -> None:
+    from builder.loadtest.report import subtitle
+
     out = console()
-    load = f"{result.rate:g} arrivals/s" if result.rate else f"{result.users} users"
-    out.print(f"{', '.join(result.models)} over {result.protocol}, {load}, {result.duration_s:.0f} s")
+    out.print(f"{', '.join(result.models)} over {subtitle(result)}", soft_wrap=True)
+    for level in result.levels:
+        verdict = "held" if level.held else "missed"
+        p99 = "" if level.p99_ms is None else f", p99 {level.p99_ms:.2f} ms"
+        out.print(f"  {level.rate:.1f} requests/s {verdict}{p99}")
+    if result.held_rate:
+        out.print(f"  highest rate that holds: [bold]{result.held_rate:.1f} requests/s[/bold]")
     out.print(
         f"  {result.requests} requests, {result.failures} failed: [bold]{result.requests_per_s:.1f} requests/s[/bold], "
         f"{result.rows_per_s:.1f} rows/s"
@@ -111,11 +190,25 @@ def _print(result: LoadResult) -> None:
         f"  p50 {result.p50_ms:.2f} ms, p90 {result.p90_ms:.2f}, p95 {result.p95_ms:.2f}, [bold]p99 {result.p99_ms:.2f}"
         f"[/bold], max {result.max_ms:.2f}"
     )
+    _print_behind(result)
+    for finding in result.diagnosis:
+        remedy = f"; try: {finding.remedy}" if finding.remedy else ""
+        out.print(f"  {finding.severity}: {finding.message}{remedy}", soft_wrap=True, markup=False)
+    out.print(f"  report: {result.html}", soft_wrap=True)
+
+
+def _print_behind(result: LoadResult) -> None:
+    """What stands behind the latencies: late starts, the server's part, the machine's, the answers."""
+    out, machine, answers = console(), result.machine, result.answers
+    if result.arrivals != "closed":
+        late = f"{result.late.late} of {result.late.planned} requests started late"
+        out.print(f"  {late}, {result.late.generator} of them by the generator's fault")
     if result.batch_mean is not None:
         queue, compute = result.queue_ms or 0.0, result.compute_ms or 0.0
         busy = f"{queue:.2f} ms in the queue, {compute:.2f} ms computing"
         out.print(f"  server: {result.batch_mean:.2f} rows a run, {busy}")
-    out.print(f"  load generator: {result.generator_cores:.2f} of {result.machine_cores} cores")
-    for note in result.notes:
-        out.print(f"  note: {note}", soft_wrap=True)
-    out.print(f"  report: {result.html}", soft_wrap=True)
+    server = "" if machine.server_cores is None else f", server {machine.server_cores:.2f}"
+    used = f"load generator {result.generator_cores:.2f}{server}, all {machine.busy_cores:.2f}"
+    out.print(f"  CPU: {used} of {result.machine_cores} cores")
+    if answers.compared:
+        out.print(f"  answers: {answers.compared} compared with the reference, {answers.wrong} wrong")

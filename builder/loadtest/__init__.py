@@ -1,49 +1,57 @@
-"""Load tests: Locust in its own process (it patches the standard library), its figures as a record."""
+"""Load tests: Locust in its own processes (it patches the standard library), its figures as a record."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
 
 from builder.errors import MachineError, ServeError, SpecError
-from builder.loadtest.payloads import save_payload
-from builder.loadtest.process import Progress, run_locust
-from builder.loadtest.records import LoadOptions, LoadResult, LoadSubject
-from builder.loadtest.slo import compare_baseline, judge_slo, parse_duration, parse_slo
-from builder.records import write_record
-from builder.resources import resource
+from builder.loadtest.answers import judge_answers
+from builder.loadtest.baseline import compare_baseline, read_baseline
+from builder.loadtest.command import DRAIN_S, address, commands
+from builder.loadtest.http_limit import body_words
+from builder.loadtest.process import Locust, started
+from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadResult, LoadSubject
+from builder.loadtest.report import write_report
+from builder.loadtest.result import Course, make_result
+from builder.loadtest.sampling import Sampler, sampling
+from builder.loadtest.slo import judge_slo, limits_of, parse_duration, parse_slo
 from builder.servers import Endpoint
-from builder.triton_client import SPELLED, Protocol
+from builder.triton_client import SPELLED
 
 __all__ = [
+    "INTERRUPTED",
     "LoadOptions",
     "LoadResult",
     "LoadSubject",
     "compare_baseline",
     "judge_slo",
+    "limits_of",
     "parse_duration",
     "parse_slo",
+    "read_baseline",
     "run_load_test",
 ]
 
-SHAPES: Final = ("constant",)
-CONNECTIONS: Final = 64
-"""At most so many requests under way in a test of a fixed rate."""
-BUSY: Final = 0.9
-"""Share of one core from which the generator, which cannot use two, is the limit."""
+Progress = Callable[[str], None]
+
+SHAPES: Final = ("constant", "ramp", "step", "spike")
+LEAST_SEARCH_S: Final = 20.0
+START_LIMIT_S: Final = 90.0
+END_LIMIT_S: Final = 30.0
 
 
 def run_load_test(
     endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOptions, *, progress: Progress
 ) -> LoadResult:
-    """Send requests for `duration_s` after a short warm-up; also writes `result.json` into the report folder.
+    """Send requests for `duration_s` after a short warm-up; the report goes into its folder.
+
+    Ctrl-C and a server that dies end the test early: what was measured until then is the result, and `ended` says so.
 
     Raises:
         SpecError: an option has no meaning.
@@ -52,14 +60,19 @@ def run_load_test(
     """
     _refuse_wrong(endpoint, models, options)
     options.report.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build-repo-load-") as scratch:
-        summary = Path(scratch) / "summary.json"
-        command = _command(endpoint, models, options, Path(scratch), summary)
-        output = run_locust(command, endpoint, options.duration_s, progress)
-        figures = _read_summary(summary, output)
-    result = _result(figures, models, options)
-    write_record(options.report / "result.json", result)
-    return result
+    with (
+        tempfile.TemporaryDirectory(prefix="build-repo-load-") as scratch,
+        sampling(endpoint, options.protocol) as sampler,
+    ):
+        folder = Path(scratch)
+        with started(commands(endpoint, models, options, folder)) as locust:
+            sampler.generators = [process.pid for process in locust.processes[-options.workers :]]
+            ended = _follow(locust, sampler, endpoint, options, progress)
+        run = _read_run(folder, locust, ended, models, options)
+        answers = judge_answers(folder, models, endpoint, options.protocol)
+        course = Course(run, folder / "log.npz", sampler, ended)
+        result = make_result(course, models, options, answers)
+        return write_report(result, course, options)
 
 
 def _refuse_wrong(endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOptions) -> None:
@@ -67,119 +80,102 @@ def _refuse_wrong(endpoint: Endpoint, models: Sequence[LoadSubject], options: Lo
         raise SpecError(f"unknown load shape {options.shape!r}", remedy=f"choose one of: {', '.join(SHAPES)}")
     if not models:
         raise SpecError("no model to call", remedy="name one: --model NAME")
-    if options.users < 1 or options.duration_s <= 0 or (options.rate is not None and options.rate <= 0):
-        wrong = f"users {options.users}, duration {options.duration_s:g} s, rate {options.rate}"
+    numbers = (options.users, options.duration_s, options.workers, options.request_timeout_s)
+    if min(numbers) <= 0 or (options.rate is not None and options.rate <= 0):
+        wrong = (
+            f"users {options.users}, duration {options.duration_s:g} s, workers {options.workers}, rate {options.rate}"
+        )
         raise SpecError(f"nothing would be sent: {wrong}", remedy="all must be above zero")
-    if _address(endpoint, options.protocol) is None:
+    _refuse_wrong_shape(options)
+    if address(endpoint, options.protocol) is None:
         msg = f"the server offers no {SPELLED[options.protocol]}"
         raise SpecError(msg, remedy="choose the other protocol: --protocol http or grpc")
     if find_spec("locust") is None:
         raise MachineError("Locust is not installed", remedy="pip install 'build-repo[load]'")
 
 
-def _address(endpoint: Endpoint, protocol: Protocol) -> str | None:
-    return endpoint.grpc if protocol == "grpc" else endpoint.http
+def _refuse_wrong_shape(options: LoadOptions) -> None:
+    if options.shape == "step":
+        if not any(name.startswith(("p", "max")) for name, _ in options.limits):
+            raise SpecError("shape step needs what must hold", remedy="--slo p99=50ms")
+        if options.duration_s < LEAST_SEARCH_S:
+            msg = f"shape step cannot find a rate in {options.duration_s:g} s"
+            raise SpecError(msg, remedy=f"--duration {LEAST_SEARCH_S:g}s or more; 80s is a good one")
+    if options.replay is not None:
+        if options.shape != "constant" or options.rate is not None:
+            raise SpecError("a replayed trace has its own rate and shape", remedy="leave --rate and --shape out")
+        if not options.replay.is_file():
+            raise SpecError(f"{options.replay}: no such file", remedy="name a CSV or JSON of arrival times")
 
 
-def _users(options: LoadOptions) -> int:
-    """With a fixed rate users are only connections; too few of them would hold the arrivals back."""
-    return options.users if options.rate is None else max(options.users, min(CONNECTIONS, math.ceil(options.rate)))
-
-
-def _command(
-    endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOptions, scratch: Path, summary: Path
-) -> list[str]:
-    users = _users(options)
-    scheme = options.protocol + ("s" if endpoint.tls else "")
-    report = options.report.absolute()
-    command = [sys.executable, "-m", "locust", "-f", str(resource("loadtests") / "locustfile.py"), "--headless"]
-    command += ["--host", f"{scheme}://{_address(endpoint, options.protocol)}", "-u", str(users), "-r", str(users)]
-    command += ["--only-summary", "--skip-log", "--exit-code-on-error", "0", "--summary", str(summary)]
-    command += ["--csv", str(report / "load"), "--html", str(report / "load.html"), "--json-file", str(report / "load")]
-    command += ["--measure-s", f"{options.duration_s:g}", "--request-timeout-s", f"{options.request_timeout_s:g}"]
-    command += ["--rate", f"{options.rate:g}"] if options.rate is not None else []
-    command += ["--ca-file", endpoint.ca_file] if endpoint.ca_file else []
-    for name, value in endpoint.headers:
-        command += ["--header", f"{name}:{value}"]
-    for number, subject in enumerate(models):
-        command += ["--model", subject.name]
-        if subject.requests:
-            file = scratch / f"{number}.npz"
-            save_payload(file, subject.requests)
-            command += ["--payload", f"{subject.name}={file}"]
-    return command
-
-
-def _read_summary(summary: Path, output: str) -> dict[str, Any]:
+def _follow(locust: Locust, sampler: Sampler, endpoint: Endpoint, options: LoadOptions, progress: Progress) -> str:
+    """Go along with the test until it ends; what ended it before its time."""
+    limit = time.monotonic() + START_LIMIT_S + options.duration_s + 2 * DRAIN_S + END_LIMIT_S
     try:
-        figures = cast("dict[str, Any]", json.loads(summary.read_text(encoding="utf-8")))
+        while (told := locust.told()) is not None:
+            _hear(told, sampler, options, progress)
+            if not told:
+                sampler.look()
+                endpoint.alive()
+            if time.monotonic() > limit:
+                return _stopped(locust, sampler, "the load test did not end in time and was stopped")
+    except KeyboardInterrupt:
+        return _stopped(locust, sampler, INTERRUPTED)
+    except ServeError as error:
+        return _stopped(locust, sampler, error.message)
+    locust.wait()
+    return ""
+
+
+def _stopped(locust: Locust, sampler: Sampler, why: str) -> str:
+    sampler.read()
+    locust.stop()
+    return why
+
+
+def _hear(told: dict[str, Any], sampler: Sampler, options: LoadOptions, progress: Progress) -> None:
+    what = told.get("what")
+    if what in ("phase", "phase_end"):
+        sampler.mark(int(told["number"]))
+        sampler.read_configs()
+    elif what == "progress":
+        progress(_told(told, options))
+    elif what == "level":
+        progress(_told_level(told))
+
+
+def _told(glance: dict[str, Any], options: LoadOptions) -> str:
+    text = f"load test {glance['elapsed_s']:.0f}/{options.duration_s:.0f} s: {glance['requests']} requests, "
+    text += f"{glance['failures']} failed"
+    return text + (f", {glance['waiting']} waiting to be sent" if glance["waiting"] else "")
+
+
+def _told_level(level: dict[str, Any]) -> str:
+    verdict = "held" if level["held"] else ("missed, the server fell behind" if level["behind"] else "missed")
+    p99 = f", p99 {level['p99_ms']:.2f} ms" if level["p99_ms"] is not None else ""
+    return f"{level['rate']:.1f} requests/s {verdict}{p99}, {level['errors']:.2f} % failed"
+
+
+def _read_run(
+    folder: Path, locust: Locust, ended: str, models: Sequence[LoadSubject], options: LoadOptions
+) -> dict[str, Any]:
+    words = "\n".join(locust.kept)
+    try:
+        run = cast("dict[str, Any]", json.loads((folder / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
+        if ended == INTERRUPTED:
+            raise KeyboardInterrupt from error
         raise ServeError(
-            f"Locust failed before it measured anything:\n{output}", remedy="see its words above"
+            ended or f"Locust failed before it measured anything:\n{words}", remedy="see its words above"
         ) from error
-    if figures["problem"]:
+    if run["problem"]:
+        msg = f"the load test could not start: {run['problem']}"
+        text, remedy = body_words(models, options.protocol)
+        raise ServeError(f"{msg}\n{text}".strip(), remedy=remedy or "build-repo check tries one request")
+    if not run["phases"]:
+        if ended == INTERRUPTED:
+            raise KeyboardInterrupt
         raise ServeError(
-            f"the load test could not start: {figures['problem']}", remedy="build-repo check tries one request"
+            ended or f"the load test ended before it measured anything:\n{words}", remedy="see its words above"
         )
-    if not figures["requests"]:
-        texts = "; ".join(f"{count} x {text}" for text, count in figures["failure_texts"]) or "none came back in time"
-        raise ServeError(f"no request of the load test was answered: {texts}", remedy="see the server's log")
-    return figures
-
-
-def _result(figures: dict[str, Any], models: Sequence[LoadSubject], options: LoadOptions) -> LoadResult:
-    elapsed, latency = figures["elapsed_s"], figures["latency_ms"]
-    cores = figures["cpu_s"] / elapsed
-    batch_mean, queue_ms, compute_ms = _server_side(figures["before"], figures["after"])
-    report = options.report
-    return LoadResult(
-        models=tuple(subject.name for subject in models),
-        protocol=options.protocol,
-        users=_users(options),
-        rate=options.rate,
-        duration_s=elapsed,
-        requests=figures["requests"],
-        failures=figures["failures"],
-        requests_per_s=figures["requests"] / elapsed,
-        rows_per_s=figures["rows"] / elapsed,
-        mean_ms=figures["mean_ms"],
-        p50_ms=latency["50"],
-        p90_ms=latency["90"],
-        p95_ms=latency["95"],
-        p99_ms=latency["99"],
-        max_ms=figures["max_ms"],
-        failure_texts=tuple(f"{count} x {text}" for text, count in figures["failure_texts"]),
-        batch_mean=batch_mean,
-        queue_ms=queue_ms,
-        compute_ms=compute_ms,
-        generator_cores=cores,
-        machine_cores=os.cpu_count() or 1,
-        notes=_notes(cores, figures, options),
-        html=str(report / "load.html"),
-        csv=tuple(str(path) for path in sorted(report.glob("load_*.csv"))),
-        json=str(report / "load.json"),
-    )
-
-
-def _server_side(
-    before: dict[str, int] | None, after: dict[str, int] | None
-) -> tuple[float | None, float | None, float | None]:
-    """Mean rows per run, mean queue and compute milliseconds per request, from Triton's statistics."""
-    if before is None or after is None:
-        return None, None, None
-    happened = {name: count - before.get(name, 0) for name, count in after.items()}
-    executions, requests = happened.get("executions", 0), happened.get("requests", 0)
-    if executions < 1 or requests < 1:
-        return None, None, None
-    compute = sum(happened.get(f"compute_{step}_ns", 0) for step in ("input", "infer", "output"))
-    return happened["inferences"] / executions, happened["queue_ns"] / requests / 1e6, compute / requests / 1e6
-
-
-def _notes(cores: float, figures: dict[str, Any], options: LoadOptions) -> tuple[str, ...]:
-    notes = []
-    if cores > BUSY:
-        notes.append(f"the load generator used {cores:.2f} cores and can use about one: it limits these figures")
-    if options.rate is not None and figures["requests"] / figures["elapsed_s"] < 0.95 * options.rate:
-        got = figures["requests"] / figures["elapsed_s"]
-        notes.append(f"{got:.1f} requests/s were answered of {options.rate:g} that arrived: the server fell behind")
-    return tuple(notes)
+    return run

@@ -1,7 +1,8 @@
-"""Locust as a child process: its progress told, its end certain."""
+"""Locust as child processes: their words, their end for certain."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -9,40 +10,76 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from builder.errors import ServeError
-from builder.servers import Endpoint
-
-Progress = Callable[[str], None]
-START_LIMIT_S: Final = 90.0
-END_LIMIT_S: Final = 45.0
-POLL_S: Final = 0.5
+POLL_S: Final = 0.25
+STOP_LIMIT_S: Final = 12.0
 LINES_KEPT: Final = 20
+TOLD: Final = "told "
 
 
-def run_locust(command: list[str], endpoint: Endpoint, duration_s: float, progress: Progress) -> str:
-    """Run Locust to its end, telling its progress; a dead server or a hanging Locust ends it at once."""
-    kept: list[str] = []
-    limit = time.monotonic() + START_LIMIT_S + duration_s + END_LIMIT_S
-    with _process(command) as (process, lines):
-        while (line := _next_line(lines)) is not None:
-            if line.startswith("progress "):
-                progress(_told(json.loads(line.removeprefix("progress ")), duration_s))
-            elif line:
-                kept.append(line)
-            else:
-                _watch(endpoint, limit)
-        process.wait(END_LIMIT_S)
-    return "\n".join(kept[-LINES_KEPT:])
+@dataclass(slots=True)
+class Locust:
+    """The master, or the only process, comes first; `kept` are its last words that were meant for people."""
+
+    processes: list[subprocess.Popen[str]]
+    lines: queue.Queue[str | None] = field(default_factory=queue.Queue)
+    kept: list[str] = field(default_factory=list)
+
+    def told(self) -> dict[str, Any] | None:
+        """What the first process tells next; empty when there is nothing new, None at its end."""
+        try:
+            line = self.lines.get(timeout=POLL_S)
+        except queue.Empty:
+            return {}
+        if line is None:
+            return None
+        if line.startswith(TOLD):
+            with contextlib.suppress(ValueError):
+                return cast("dict[str, Any]", json.loads(line.removeprefix(TOLD)))
+        self.kept = [*self.kept, line][-LINES_KEPT:]
+        return {}
+
+    def stop(self) -> None:
+        """Ask the first process to end; it writes what it has, and takes its workers along."""
+        with contextlib.suppress(OSError):
+            self.processes[0].send_signal(signal.SIGTERM)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until every process is gone, a while at most."""
+        limit = time.monotonic() + STOP_LIMIT_S
+        for process in self.processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, limit - time.monotonic()))
 
 
 @contextmanager
-def _process(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], queue.Queue[str | None]]]:
-    """Locust in its own process group, gone when the block is left; its output line by line, None at its end."""
-    process = subprocess.Popen(
+def started(commands: Sequence[list[str]]) -> Iterator[Locust]:
+    """Each command in a process group of its own, gone when the block is left."""
+    locust = Locust([])
+    try:
+        for command in commands:
+            locust.processes.append(_start(command))
+        readers = [_reader(process, locust, place) for place, process in enumerate(locust.processes)]
+        yield locust
+    finally:
+        for process in locust.processes:
+            if process.poll() is None:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    for reader in readers:
+        reader.join(1.0)
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    """A session of its own: Ctrl-C reaches this program alone, which then ends Locust in good order."""
+    quiet = {"PYTHONUNBUFFERED": "1", "LOCUST_SKIP_URLLIB3_PATCH": "1", "GRPC_VERBOSITY": "NONE"}
+    return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -50,40 +87,18 @@ def _process(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], queue.
         text=True,
         errors="replace",
         start_new_session=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "LOCUST_SKIP_URLLIB3_PATCH": "1", "GRPC_VERBOSITY": "NONE"},
+        env=os.environ | quiet,
     )
-    lines: queue.Queue[str | None] = queue.Queue()
-    reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
-    reader.start()
-    try:
-        yield process, lines
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        reader.join(1.0)
 
 
-def _read_lines(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
-    for line in cast("Any", process.stdout):
-        lines.put(line.rstrip() or " ")
-    lines.put(None)
+def _reader(process: subprocess.Popen[str], locust: Locust, place: int) -> threading.Thread:
+    def read() -> None:
+        for line in cast("Any", process.stdout):
+            if line.strip() and (place == 0 or not line.startswith(TOLD)):
+                locust.lines.put(line.rstrip())
+        if place == 0:
+            locust.lines.put(None)
 
-
-def _next_line(lines: queue.Queue[str | None]) -> str | None:
-    """The next line, an empty one when there is none yet, None at the end."""
-    try:
-        return lines.get(timeout=POLL_S)
-    except queue.Empty:
-        return ""
-
-
-def _watch(endpoint: Endpoint, limit: float) -> None:
-    endpoint.alive()
-    if time.monotonic() > limit:
-        raise ServeError("the load test did not end in time and was stopped", remedy="try it with fewer users")
-
-
-def _told(glance: dict[str, Any], duration_s: float) -> str:
-    text = f"load test {glance['elapsed_s']:.0f}/{duration_s:.0f} s: {glance['requests']} requests, "
-    return text + f"{glance['requests_per_s']:.0f}/s, {glance['failures']} failed"
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread

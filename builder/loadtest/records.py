@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from builder import defaults
+from builder.compare import Gates
+from builder.findings import Finding
 from builder.samples import Request
+from builder.tensors import Signature
 from builder.triton_client import Protocol
+
+INTERRUPTED: Final = "interrupted"
+"""What `ended` says after Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSubject:
-    """A model to call and the requests to call it with; without requests they are made from the server's metadata."""
+    """A model to call and the requests to call it with; without requests they are made from the server's metadata.
+
+    With the `signature` that clients see, answers under load are compared with those of `requests` by the `gates`.
+    """
 
     name: str
     requests: tuple[Request, ...] = ()
+    signature: Signature | None = None
+    gates: Gates = field(default_factory=Gates)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
     """`rate` is arrivals per second of all users together, planned beforehand; None: each user sends as answers come.
 
-    `report` is the folder for CSV, HTML and JSON.
+    `report` is the folder for CSV, HTML and JSON; `mix` holds `NAME[@ROWS][=WEIGHT]`; `replay` is a trace of arrival
+    times; `limits` are what shape `step` must hold: (`p99`, milliseconds), (`errors`, per cent).
     """
 
     report: Path
@@ -32,21 +45,124 @@ class LoadOptions:
     rate: float | None = None
     shape: str = "constant"
     request_timeout_s: float = 30.0
+    workers: int = 1
+    mix: tuple[str, ...] = ()
+    replay: Path | None = None
+    arrivals: str = "even"
+    limits: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether arrivals are independent of answers."""
+        return self.rate is not None or self.replay is not None or self.shape == "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A tenth of the measured time; None where nothing was answered in it."""
+
+    start_s: float
+    requests: int
+    failures: int
+    requests_per_s: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LateStarts:
+    """Requests sent later than planned; the `generator` itself was late with some of them."""
+
+    planned: int
+    late: int
+    generator: int
+    worst_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One rate of shape `step`; `behind`: the server could not keep up."""
+
+    rate: float
+    held: bool
+    behind: bool
+    p99_ms: float | None
+    error_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """One model, as clients saw it (of those that were called) and as the server counted it (members included)."""
+
+    name: str
+    requests: int = 0
+    failures: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    served: int = 0
+    rows: int = 0
+    executions: int = 0
+    cache_hits: int = 0
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+    batches: tuple[tuple[int, int], ...] = ()
+    max_batch_size: int = 0
+    dynamic_batching: bool = False
+    queue_delay_us: int = 0
+    instances: int = 0
+    ensemble: bool = False
+    row_sizes: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFigures:
+    """Cores in use over the measured time. `server_…` is None where the server is not ours and not on this machine.
+
+    `server_waiting` is the share of its wanted CPU time that it stood in line for; `steal_cores` went to other
+    machines of the host.
+    """
+
+    cores: int
+    busy_cores: float
+    steal_cores: float
+    generator_cores: float
+    server_cores: float | None = None
+    server_allowed: float | None = None
+    server_waiting: float | None = None
+    server_bytes: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFigures:
+    """Answers under load against the reference; `wrong_alone` of the `asked_alone` were wrong without any load too."""
+
+    seen: int = 0
+    compared: int = 0
+    wrong: int = 0
+    asked_alone: int = 0
+    wrong_alone: int = 0
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """A load test's figures, warm-up excluded.
+    """A load test's figures, warm-up excluded; of shape `step` those of the highest rate that held.
 
-    Latencies are of answered requests, exact, as the client saw them. `batch_mean`, `queue_ms` and `compute_ms` are the
-    server's: mean rows per run of the model, mean time per request. `generator_cores` is CPU seconds of the load
-    generator per second, of the machine's `machine_cores`.
+    `arrivals` is `closed` where each user waits for its answer, else how arrivals were planned.
+
+    Latencies are of answered requests, exact, as the client saw them, from the planned arrival on. `batch_mean`,
+    `queue_ms` and `compute_ms` are the server's: mean rows per run, mean time per request. `generator_cores` is CPU
+    seconds of the load generator per second, `busiest_generator` those of its busiest process. `ended` says what ended
+    the test before its time. `diagnosis` says what limits throughput and what to change.
     """
 
     models: tuple[str, ...]
     protocol: str
     users: int
     rate: float | None
+    arrivals: str
+    shape: str
+    workers: int
     duration_s: float
     requests: int
     failures: int
@@ -59,15 +175,25 @@ class LoadResult:
     p99_ms: float
     max_ms: float
     failure_texts: tuple[str, ...]
+    late: LateStarts
+    windows: tuple[Window, ...]
+    model_figures: tuple[ModelFigures, ...]
+    answers: AnswerFigures
+    machine: MachineFigures
     batch_mean: float | None
     queue_ms: float | None
     compute_ms: float | None
     generator_cores: float
+    busiest_generator: float
     machine_cores: int
-    notes: tuple[str, ...]
-    html: str
-    csv: tuple[str, ...]
-    json: str
+    held_rate: float | None = None
+    missed_rate: float | None = None
+    levels: tuple[Level, ...] = ()
+    ended: str = ""
+    diagnosis: tuple[Finding, ...] = ()
+    html: str = ""
+    csv: tuple[str, ...] = ()
+    json: str = ""
 
     @property
     def error_percent(self) -> float:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 from builder.errors import SpecError
 from builder.findings import Finding
 from builder.loadtest.records import LoadResult
-from builder.records import RecordError, read_record
 
 Quantity = Literal["p50", "p90", "p95", "p99", "max", "errors", "rps"]
 
@@ -23,8 +21,6 @@ LATENCIES: Final[dict[str, str]] = {
 }
 UNIT_MS: Final[dict[str, float]] = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 FORM: Final = "write it like p99=50ms,errors=0%,rps=100 (p50, p90, p95, p99, max in us, ms or s)"
-REGRESSION: Final = 0.10
-"""How much worse than the baseline is a regression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +81,20 @@ def judge_slo(result: LoadResult, slo: tuple[SloTerm, ...]) -> tuple[Finding, ..
     """One error for each term that was missed; failed requests are an error unless a term allows them."""
     terms = slo if any(term.quantity == "errors" for term in slo) else (*slo, SloTerm("errors", 0.0, "errors=0%"))
     model = ",".join(result.models)
+    if result.shape == "step" and not result.held_rate:
+        return (_never_held(result, model),)
     missed = [(term, _missed(result, term)) for term in terms]
     return tuple(
         Finding("error", f"slo.{term.quantity}", text, remedy=_remedy(term), model=model)
         for term, text in missed
         if text
     )
+
+
+def _never_held(result: LoadResult, model: str) -> Finding:
+    lowest = min((level.rate for level in result.levels), default=0.0)
+    text = f"no rate held the SLO, down to {lowest:.2g} requests/s"
+    return Finding("error", "slo.rate", text, remedy="relax the SLO, or make the model faster", model=model)
 
 
 def _missed(result: LoadResult, term: SloTerm) -> str:
@@ -114,37 +118,6 @@ def _remedy(term: SloTerm) -> str:
     return "use fewer users, a faster target, or batching and more instances; or relax the SLO"
 
 
-def compare_baseline(result: LoadResult, baseline_file: Path) -> tuple[Finding, ...]:
-    """Errors where p99 or throughput is more than 10 % worse than in a result kept earlier.
-
-    Raises:
-        SpecError: the file is no load test result.
-    """
-    try:
-        baseline = read_record(LoadResult, baseline_file)
-    except (OSError, RecordError) as error:
-        msg = f"the baseline {baseline_file} cannot be used: {error}"
-        raise SpecError(msg, remedy="give the result.json of an earlier load test's report folder") from error
-    findings = [] if _setting(result) == _setting(baseline) else [_other_setting(result, baseline)]
-    if result.p99_ms > baseline.p99_ms * (1 + REGRESSION):
-        findings.append(_regression(result, "p99", f"{result.p99_ms:.2f} ms", f"{baseline.p99_ms:.2f} ms"))
-    if result.requests_per_s < baseline.requests_per_s * (1 - REGRESSION):
-        speeds = (f"{result.requests_per_s:.1f} requests/s", f"{baseline.requests_per_s:.1f}")
-        findings.append(_regression(result, "rps", *speeds))
-    return tuple(findings)
-
-
-def _setting(result: LoadResult) -> tuple[object, ...]:
-    return (result.models, result.protocol, result.users, result.rate)
-
-
-def _other_setting(result: LoadResult, baseline: LoadResult) -> Finding:
-    text = f"the baseline was measured otherwise: {_setting(baseline)}, now {_setting(result)}"
-    remedy = "measure both with the same models, protocol, users and rate"
-    return Finding("warning", "baseline.setting", text, remedy=remedy, model=",".join(result.models))
-
-
-def _regression(result: LoadResult, quantity: str, got: str, expected: str) -> Finding:
-    text = f"{quantity} {got}, the baseline has {expected}: more than {REGRESSION:.0%} worse"
-    remedy = "find what changed, or keep this result as the new baseline"
-    return Finding("error", f"baseline.{quantity}", text, remedy=remedy, model=",".join(result.models))
+def limits_of(slo: tuple[SloTerm, ...]) -> tuple[tuple[str, float], ...]:
+    """What a search for a rate must hold: latencies in ms and errors in per cent."""
+    return tuple((term.quantity, term.limit) for term in slo if term.quantity != "rps")

@@ -60,11 +60,11 @@ def load_requests(path: Path, signature: Signature) -> tuple[Request, ...]:
         return tuple(
             Request(
                 inputs={
-                    tensor.name: _usable(stored, f"{index}.in.{place}", tensor.dtype)
+                    tensor.name: usable(stored, f"{index}.in.{place}", tensor.dtype)
                     for place, tensor in enumerate(signature.inputs)
                 },
                 outputs={
-                    tensor.name: _usable(stored, f"{index}.out.{place}", tensor.dtype)
+                    tensor.name: usable(stored, f"{index}.out.{place}", tensor.dtype)
                     for place, tensor in enumerate(signature.outputs)
                 },
                 rows=int(rows),
@@ -104,7 +104,8 @@ def storable(name: str, array: NDArray[np.generic]) -> dict[str, NDArray[np.gene
     return {name: array}
 
 
-def _usable(stored: Mapping[str, NDArray[np.generic]], name: str, dtype: str) -> NDArray[np.generic]:
+def usable(stored: Mapping[str, NDArray[np.generic]], name: str, dtype: str) -> NDArray[np.generic]:
+    """A stored array as requests hold it."""
     array = stored[name]
     if dtype == "string":
         # Earlier versions stored unicode.

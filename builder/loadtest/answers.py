@@ -1,0 +1,169 @@
+"""Answers under load against the reference: a fast wrong answer is an error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from builder.compare import accuracy_findings, compare_outputs, output_scales
+from builder.errors import ServeError
+from builder.findings import Finding
+from builder.loadtest.records import AnswerFigures, LoadSubject
+from builder.samples import LENGTHS, Request, usable
+from builder.servers import Endpoint
+from builder.tensors import Signature
+from builder.triton_client import Client, Protocol, open_client
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[np.generic]]
+
+ASKED_ALONE: Final = 8
+TEXTS_KEPT: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The rows of a stored request that one request sent; `rows` 0: all of it."""
+
+    source: int
+    first_row: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that came under load."""
+
+    subject: LoadSubject
+    piece: Piece
+    outputs: Arrays
+
+
+def judge_answers(
+    folder: Path, subjects: Sequence[LoadSubject], endpoint: Endpoint, protocol: Protocol
+) -> AnswerFigures:
+    """Compare the sampled answers; wrong ones are asked for once more, alone, now that the load is over."""
+    by_name = {subject.name: subject for subject in subjects if subject.signature is not None and subject.requests}
+    answers, seen = _read(folder, by_name)
+    judged = [(answer, problems) for answer in answers if (problems := _problems(answer)) is not None]
+    wrong = [(answer, problems) for answer, problems in judged if problems]
+    texts = list(dict.fromkeys(f"{answer.subject.name}: {text}" for answer, problems in wrong for text in problems))
+    asked, wrong_alone = _ask_alone([answer for answer, _ in wrong], endpoint, protocol)
+    return AnswerFigures(seen, len(judged), len(wrong), asked, wrong_alone, tuple(texts[:TEXTS_KEPT]))
+
+
+def _read(folder: Path, subjects: Mapping[str, LoadSubject]) -> tuple[list[Answer], int]:
+    import numpy as np
+
+    answers, seen = [], 0
+    for file in sorted(folder.glob("answers-*.npz")):
+        with np.load(file, allow_pickle=False) as kept:
+            seen += int(kept["seen"])
+            for index, (model, piece) in enumerate(zip(kept["models"], kept["pieces"], strict=True)):
+                subject = subjects.get(str(model))
+                if subject is not None and subject.signature is not None and piece[0] >= 0:
+                    names = {tensor.name: tensor.dtype for tensor in subject.signature.outputs}
+                    outputs = {
+                        name: _typed(kept, f"{index}/{name}", dtype)
+                        for name, dtype in names.items()
+                        if f"{index}/{name}" in kept
+                    }
+                    answers.append(Answer(subject, Piece(*map(int, piece)), outputs))
+    return answers, seen
+
+
+def piece_of(request: Request, piece: Piece, side: Mapping[str, NDArray[np.generic]]) -> Arrays:
+    """The piece's rows of the request's arrays; rows begin anew where a request was made longer."""
+    import numpy as np
+
+    if not piece.rows or not request.rows or (piece.first_row == 0 and piece.rows == request.rows):
+        return dict(side)
+    chosen = (piece.first_row + np.arange(piece.rows)) % request.rows
+    return {name: np.take(array, chosen, axis=0) for name, array in side.items()}
+
+
+def _problems(answer: Answer) -> list[str] | None:
+    """What the gates say; None where there is nothing to compare with."""
+    subject, piece = answer.subject, answer.piece
+    if subject.signature is None or not 0 <= piece.source < len(subject.requests):
+        return None
+    request = subject.requests[piece.source]
+    expected = piece_of(request, piece, request.outputs)
+    if any(tensor.name not in expected for tensor in subject.signature.outputs):
+        return None
+    return _findings(subject, expected, _shaped(expected, answer.outputs))
+
+
+def _findings(subject: LoadSubject, expected: Arrays, got: Arrays) -> list[str]:
+    signature = subject.signature
+    if signature is None:
+        return []
+    scales = output_scales(signature, [request.outputs for request in subject.requests])
+    errors = compare_outputs(signature, [expected], [got], scales=scales)
+    found = accuracy_findings(errors, subject.gates, model=subject.name, target=None)
+    return [finding.message.replace("request 0: ", "") for finding in found]
+
+
+def _typed(kept: Mapping[str, NDArray[np.generic]], name: str, dtype: str) -> NDArray[np.generic]:
+    """As it came: a wrong type is for the comparison to say."""
+    stored = kept[name].dtype.kind
+    lost = (dtype == "string" and f"{LENGTHS}{name}" in kept) or (dtype == "bfloat16" and stored == "u")
+    return usable(kept, name, dtype) if lost else kept[name]
+
+
+def _shaped(expected: Arrays, got: Arrays) -> Arrays:
+    """With the scalars back that travel as [1], and the vectors of rows that do as [N, 1]."""
+    return {
+        name: array.reshape(expected[name].shape)
+        if name in expected and expected[name].ndim < 2 and array.shape == (*expected[name].shape, 1)  # noqa: PLR2004
+        else array
+        for name, array in got.items()
+    }
+
+
+def _ask_alone(wrong: Sequence[Answer], endpoint: Endpoint, protocol: Protocol) -> tuple[int, int]:
+    """How many of the wrong ones could be asked for alone, and how many of these were wrong then too."""
+    todo = {(answer.subject.name, answer.piece): answer for answer in wrong if not _stateful(answer.subject)}
+    if not todo:
+        return 0, 0
+    asked = again = 0
+    with contextlib.suppress(ServeError), open_client(endpoint, protocol) as client:
+        for answer in list(todo.values())[:ASKED_ALONE]:
+            again += bool(_problems(replace(answer, outputs=_asked(client, answer))))
+            asked += 1
+    return asked, again
+
+
+def _asked(client: Client, answer: Answer) -> Arrays:
+    subject, piece = answer.subject, answer.piece
+    request = subject.requests[piece.source]
+    inputs = piece_of(request, piece, request.inputs)
+    if int(client.config(subject.name).get("max_batch_size", 0)):
+        inputs = {name: array.reshape(-1, 1) if array.ndim == 1 else array for name, array in inputs.items()}
+    return client.infer(subject.name, subject.signature or Signature((), ()), inputs)
+
+
+def _stateful(subject: LoadSubject) -> bool:
+    return any(request.sequence is not None for request in subject.requests)
+
+
+def answer_findings(figures: AnswerFigures, models: Sequence[str]) -> tuple[Finding, ...]:
+    """An error where answers were wrong, with when they are."""
+    if not figures.wrong:
+        return ()
+    share = f"{figures.wrong} of {figures.compared} sampled answers are wrong"
+    first = f"; the first: {figures.texts[0]}" if figures.texts else ""
+    if figures.asked_alone and not figures.wrong_alone:
+        text = f"{share}, only under load: sent alone, the same requests are answered rightly{first}"
+        remedy = "requests of different users change each other's answers when they are merged: set max_batch_size: 0"
+        check = "answers.wrong_when_batched"
+    else:
+        text, check = f"{share}{first}", "answers.wrong"
+        remedy = "build-repo check compares every sample; build the model again, or choose another target"
+    return (Finding("error", check, text, remedy=remedy, model=",".join(models)),)

@@ -1,0 +1,149 @@
+"""Stored requests: from an `.npz`, or from the samples in a repository that build-repo made.
+
+An `.npz` holds either arrays named like the inputs (one request), or `INDEX/INPUT` for several requests with `rows`
+(rows of each, 0: no batch axis) and, for a model with states, `sequence` (the sequence that each is a step of, in
+order). Strings are unicode, or all their bytes with `lengths/NAME` beside them; bfloat16 is its bits as uint16.
+Requests of more rows than the model's max_batch_size are cut.
+A model with a sequence batcher is sent sequences; where the payload knows none, each request is one of a single step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from payloads import Port, PreparedRequest, Served, flagged, wire
+
+MANIFEST = "build-repo.json"
+SAMPLES = "reference.npz"
+LENGTHS = "lengths/"
+
+Arrays = dict[str, np.ndarray]
+Group = tuple[int, Arrays, int | None]
+"""Number of a stored request, its inputs by name, its rows as far as the file tells."""
+
+
+def stored_requests(model: Served, arrays: Arrays, rows: int = 0) -> list[PreparedRequest]:
+    """The requests of one model, cut to what the server takes, or made of `rows` rows each.
+
+    Raises:
+        ValueError: the arrays are not the model's inputs.
+    """
+    names = {port["name"] for port in model.inputs}
+    groups = [(-1, arrays, None)] if names <= set(arrays) else grouped(arrays, names)
+    if rows and model.limit:
+        return [resized(group, rows, model) for group in groups]
+    requests = [piece for group in groups for piece in cut(group, model)]
+    return flagged(requests, arrays.get("sequence")) if model.stateful else requests
+
+
+def read_payload(model: str, payloads: Sequence[str], repository: str) -> Arrays | None:
+    """The arrays of `--payload` for this model, else those of the repository; None where there are none."""
+    for payload in payloads:
+        name, _, file = payload.rpartition("=")
+        if name in ("", model):
+            with np.load(file, allow_pickle=False) as found:
+                return unpacked({key: found[key] for key in found.files})
+    return _of_repository(Path(repository), model) if repository else None
+
+
+def _of_repository(repository: Path, model: str) -> Arrays | None:
+    """The samples lie by the place of each input in the manifest's signature."""
+    file = repository / model / SAMPLES
+    if not (repository / MANIFEST).is_file() or not file.is_file():
+        return None
+    manifest = json.loads((repository / MANIFEST).read_text(encoding="utf-8"))
+    for record in [*manifest["models"].values(), *manifest.get("ensembles", {}).values()]:
+        if model in {item["folder"] for item in record["served"]}:
+            names = [tensor["name"] for tensor in record["signature"]["inputs"]]
+            with np.load(file, allow_pickle=False) as found:
+                known = {stored: _renamed(stored, names) for stored in found.files}
+                return unpacked({key: found[stored] for stored, key in known.items() if key})
+    return None
+
+
+def unpacked(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """With the strings that are stored as all their bytes and, under `lengths/NAME`, their lengths."""
+    found = {name: array for name, array in arrays.items() if not name.startswith(LENGTHS)}
+    for key in arrays.keys() - found.keys():
+        lengths, whole = arrays[key], arrays[key.removeprefix(LENGTHS)].tobytes()
+        ends = np.cumsum(lengths.ravel()).tolist()
+        texts = np.empty(lengths.size, dtype=np.object_)
+        texts[:] = [whole[end - size : end] for size, end in zip(lengths.ravel().tolist(), ends, strict=True)]
+        found[key.removeprefix(LENGTHS)] = texts.reshape(lengths.shape)
+    return found
+
+
+def _renamed(key: str, names: Sequence[str]) -> str:
+    """`INDEX.in.PLACE` as `INDEX/NAME`; empty for what is not sent."""
+    prefix = LENGTHS if key.startswith(LENGTHS) else ""
+    index, side, place = [*key.removeprefix(prefix).split("."), "", ""][:3]
+    if side == "in":
+        return f"{prefix}{index}/{names[int(place)]}"
+    return key if key in ("rows", "sequence") else ""
+
+
+def grouped(arrays: Mapping[str, np.ndarray], names: set[str]) -> list[Group]:
+    """`INDEX/INPUT` → requests in order."""
+    found: dict[int, Arrays] = {}
+    for key, array in arrays.items():
+        index, slash, name = key.partition("/")
+        if slash and index.isdigit() and name in names:
+            found.setdefault(int(index), {})[name] = array
+    rows = arrays.get("rows")
+    for number, group in sorted(found.items()):
+        if set(group) != names:
+            raise ValueError(f"request {number} of the payload lacks {sorted(names - set(group))}")
+    if not found:
+        raise ValueError(f"the payload has the arrays {sorted(arrays)}; the model's inputs are {sorted(names)}")
+    return [(index, found[index], None if rows is None else int(rows[index])) for index in sorted(found)]
+
+
+def cut(group: Group, model: Served) -> list[PreparedRequest]:
+    """Pieces of at most max_batch_size rows; whole where the server does not batch."""
+    source, _, rows = group
+    whole = _ports(group, model)
+    if model.limit == 0:
+        return [PreparedRequest(whole, rows or 0, source=source)]
+    total = whole[0].array.shape[0]
+    return [
+        PreparedRequest(
+            tuple(Port(port.name, port.datatype, port.array[first : first + model.limit]) for port in whole),
+            min(model.limit, total - first),
+            source=source,
+            first_row=first,
+        )
+        for first in range(0, total, model.limit)
+    ]
+
+
+def resized(group: Group, rows: int, model: Served) -> PreparedRequest:
+    """The request with `rows` rows: its own, again and again where it has fewer.
+
+    Raises:
+        ValueError: the model does not take so many.
+    """
+    if rows > model.limit:
+        raise ValueError(f"model {model.model} takes at most {model.limit} rows a request; the mix asks for {rows}")
+    ports = tuple(
+        Port(port.name, port.datatype, np.take(port.array, np.arange(rows) % len(port.array), axis=0))
+        for port in _ports(group, model)
+    )
+    return PreparedRequest(ports, rows, source=group[0])
+
+
+def _ports(group: Group, model: Served) -> tuple[Port, ...]:
+    arrays = group[1]
+    return tuple(
+        Port(port["name"], port["datatype"], wire(fitted(arrays, port), port["datatype"])) for port in model.inputs
+    )
+
+
+def fitted(group: Mapping[str, np.ndarray], port: Mapping[str, Any]) -> np.ndarray:
+    """A vector of rows travels as [N, 1] where the server batches."""
+    array = group[port["name"]]
+    column = array.ndim == 1 and [int(dim) for dim in port.get("shape", [])] == [-1, 1]
+    return array.reshape(-1, 1) if column else array
