@@ -371,7 +371,20 @@ def _broken_metric(metric: TaskMetric | None, gates: Gates) -> list[tuple[str, s
         f"{metric.name} falls from {metric.source:.4f} to {metric.target:.4f} on {metric.rows} rows: "
         f"{drop:.4f}, allowed {gates.max_drop:g}"
     )
-    return [("metric", text, "choose a higher precision, or allow it in the spec: accuracy: {max_drop: …}")]
+    cure = f"choose a higher precision, or allow it in the spec: accuracy: {{max_drop: {_above(drop)}}}"
+    if metric.rows * gates.max_drop < 1:
+        text += f"; one row of {metric.rows} is {1 / metric.rows:.3g}, so no row may change"
+        cure = f"give more labelled samples, {_rows_for(gates.max_drop)} or more, {cure}" if gates.max_drop else cure
+    return [("metric", text, cure)]
+
+
+def _above(drop: float) -> str:
+    return f"{math.ceil(drop * 1000) / 1000:g}"
+
+
+def _rows_for(max_drop: float) -> int:
+    """So many that one of them is not more than what may be lost."""
+    return math.ceil(1 / max_drop)
 
 
 def _relative_text(error: OutputError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from builder.cache import Cache
 from builder.compare import Gates, accuracy_findings, live_gates
@@ -25,13 +24,10 @@ from builder.measurement import (
 )
 from builder.pipeline import Outcome
 from builder.plan import ModelPlan, TargetPlan, model_gates
+from builder.precision_findings import is_mostly, limit_finding, prepare_findings, share_findings, told_of_bf16
 from builder.records import read_record
 from builder.spec import ModelSpec
 from builder.work import Target, work_key
-
-MIN_SHARE: Final = 0.5
-"""Of the work, or of the weights: less than this in the asked precision is another precision."""
-SHOWN_NODES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +119,14 @@ def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Out
         target=str(plan.target),
         metric=measurement.metric,
     )
-    gate = _computed_lower(gate, plan.target, measurement)
-    gate += _share_findings(model.name, plan.target, measurement, prepared)
-    said = (*gate, *_batch_findings(model, plan, measurement), *_prepare_findings(model.name, plan.target, prepared))
+    gate = told_of_bf16(gate, plan.target, measurement)
+    gate += share_findings(model.name, plan.target, measurement, prepared)
+    said = (
+        *gate,
+        *_batch_findings(model, plan, measurement),
+        *limit_finding(model.name, plan),
+        *prepare_findings(model.name, plan.target, prepared, measurement),
+    )
     fresh = any(outcome.status == "built" for outcome in ended)
     status: Status = "rejected" if has_errors(gate) else "built" if fresh else "cached"
     return TargetState(plan, status, seconds, converted, measurement, said, prepared)
@@ -165,7 +166,7 @@ def _preflight(
         f"pre-flight with {report.library}, which is not the engine that will be served: {report.layers} layers parsed "
         f"and built ({types}), {_profiles(report.profiles)}"
     )
-    if _is_mostly(plan.target, report.precision.compute):
+    if is_mostly(plan.target, report.precision.compute):
         return (Finding("info", check, message, "", *where),)
     message = f"{message}; {plan.target.precision} was asked, and the graph is mostly something else"
     remedy = "look at what kept the nodes out of it, or remove the target: the engine would be rejected"
@@ -202,75 +203,6 @@ def _batch_findings(model: ModelSpec, plan: TargetPlan, measurement: Measurement
             str(plan.target),
         ),
     )
-
-
-def _computed_lower(gate: Sequence[Finding], target: Target, measurement: Measurement) -> tuple[Finding, ...]:
-    """A CPU with bf16 units, not the model, made these errors: the backend has no higher precision."""
-    if target.backend != "openvino" or target.precision not in ("fp32", "fp16") or "bf16" not in measurement.compute:
-        return tuple(gate)
-    remedy = (
-        "OpenVINO computes in bf16 on this CPU, and Triton's backend cannot be told not to: use onnxruntime:fp32, or "
-        "allow it in the spec"
-    )
-    return tuple(
-        replace(item, remedy=item.remedy.replace("choose a higher precision, or allow it in the spec", remedy))
-        for item in gate
-    )
-
-
-def _share_findings(
-    model: str, target: Target, measurement: Measurement, prepared: PrepareReport | None
-) -> tuple[Finding, ...]:
-    """A target that is mostly not in its precision is not what its name says, however good its answers are.
-
-    On a CPU fp16 is a storage precision: there the weights count, and `compute` says what the work is done in.
-    """
-    proof = measurement.precision
-    if proof is None or target.precision == "fp32":
-        return ()
-    stored = target.precision == "fp16" and "CPU" in measurement.compute
-    what, shares = ("weights' elements", proof.weights) if stored else ("multiply-adds", proof.compute)
-    if _is_mostly(target, shares):
-        return ()
-    got = ", ".join(f"{share:.0%} {word}" for word, share in shares) or "nothing: it has no heavy operator"
-    kept = prepared is not None and prepared.kept_fp32
-    return (
-        Finding(
-            "error",
-            "precision.share",
-            f"{target.precision} was asked, and the model is mostly something else: of its {what} {got} "
-            f"({proof.source}); expected at least {MIN_SHARE:.0%} {target.precision}",
-            f"remove {target} from the targets"
-            + (
-                "; or let fewer nodes stay in fp32 with looser gates (accuracy:), or give more telling samples"
-                if kept
-                else ""
-            ),
-            model,
-            str(target),
-        ),
-    )
-
-
-def _is_mostly(target: Target, shares: Sequence[tuple[str, float]]) -> bool:
-    """Without heavy operators there is nothing to be in a precision, except that int8 is then an empty word."""
-    if target.precision == "fp32" or (not shares and target.precision != "int8"):
-        return True
-    return dict(shares).get(target.precision, 0.0) >= MIN_SHARE
-
-
-def _prepare_findings(model: str, target: Target, prepared: PrepareReport | None) -> tuple[Finding, ...]:
-    """Which nodes a lower precision left in fp32, and what else making the graph had to say."""
-    if prepared is None:
-        return ()
-    said = [Finding("info", "precision.note", note, model=model, target=str(target)) for note in prepared.notes]
-    kept = prepared.kept_fp32
-    if kept:
-        names = ", ".join(f"{node.name} ({node.operator})" for node in kept[:SHOWN_NODES])
-        more = f" and {len(kept) - SHOWN_NODES} more" if len(kept) > SHOWN_NODES else ""
-        note = f"{len(kept)} nodes stay in fp32 within the {prepared.precision} graph: {names}{more}"
-        said.append(Finding("info", "precision.kept", note, model=model, target=str(target)))
-    return tuple(said)
 
 
 def candidates(state: ModelState) -> tuple[TargetState, ...]:

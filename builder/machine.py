@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 CUDA_DRIVER: Final = "libcuda.so.1"
+CPU_LIMITS: Final = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables by which oneDNN, and OpenVINO with it, leaves instruction sets of the CPU unused."""
 MAJOR: Final = 75
 MINOR: Final = 76
 """`CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR` of the driver's interface."""
@@ -27,14 +29,18 @@ class Gpu:
 
 @cache
 def machine_facts() -> dict[str, str]:
-    """CPU model, a digest of its instruction sets, the cores this process may use, and the GPU where there is one."""
+    """CPU model, a digest of its instruction sets, the cores this process may use, and the GPU where there is one.
+
+    `cpu_limit` is there where the environment keeps oneDNN from instruction sets that the CPU has.
+    """
     model, flags = _cpu()
-    found = gpu()
-    return {
+    found, limits = gpu(), [f"{name}={os.environ[name]}" for name in CPU_LIMITS if os.environ.get(name)]
+    facts = {
         "cpu": model,
         "instruction_sets": hashlib.sha256(flags.encode()).hexdigest()[:16],
         "cores": str(len(os.sched_getaffinity(0))),
-    } | ({"gpu": found.name} if found else {})
+    }
+    return facts | ({"gpu": found.name} if found else {}) | ({"cpu_limit": limits[0]} if limits else {})
 
 
 def _cpu() -> tuple[str, str]:

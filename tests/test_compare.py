@@ -214,6 +214,12 @@ def test_task_metric_and_its_gate() -> None:
     assert "1.0000" in finding.message
     assert "0.3333" in finding.message
     assert accuracy_findings([], Gates(metric="top1", max_drop=0.7), model="m", target=None, metric=metric) == ()
+    assert finding.message.endswith("one row of 3 is 0.333, so no row may change")
+    assert finding.remedy.startswith("give more labelled samples, 100 or more, ")
+    assert finding.remedy.endswith("accuracy: {max_drop: 0.667}")
+    (enough,) = accuracy_findings([], gates, model="m", target=None, metric=TaskMetric("top1", 0.9, 0.8, 500))
+    assert "one row" not in enough.message
+    assert enough.remedy.startswith("choose a higher precision")
 
 
 BOUND = AccuracySpec(min_cosine=0.9)

@@ -12,9 +12,6 @@ from builder.findings import Finding
 from builder.judge import (
     ModelState,
     TargetState,
-    _computed_lower,
-    _prepare_findings,
-    _share_findings,
     candidates,
     deferral_finding,
     is_blocked,
@@ -25,11 +22,8 @@ from builder.judge import (
 from builder.measurement import (
     BatchProof,
     ConvertReport,
-    KeptNode,
     Latency,
     Measurement,
-    PrecisionProof,
-    PrepareReport,
 )
 from builder.plan import make_plan, model_gates
 from builder.spec_file import spec_from_models
@@ -146,67 +140,3 @@ def test_gates_are_the_specs(model: Path) -> None:
     gates = model_gates(spec_from_models([words], {}).models[0], "int8")
     assert (gates.min_cosine, gates.metric, gates.max_drop, gates.max_relative_error) == (0.5, "top1", 0.1, 0.1)
     assert not gates.metric_decides
-
-
-def proven(compute: dict[str, float], weights: dict[str, float], device: str = "fp32, CPU") -> Measurement:
-    proof = PrecisionProof(tuple(compute.items()), tuple(weights.items()), "ONNX graph")
-    return Measurement((), BatchProof(proven=True), (), 1, 1, device, precision=proof)
-
-
-HALVES, FULLS, INTEGERS = {"fp16": 1.0}, {"fp32": 1.0}, {"int8": 0.99, "fp32": 0.01}
-
-
-@pytest.mark.parametrize(
-    ("target", "measured", "rejected"),
-    [
-        ("openvino:int8", proven({"int8": 0.5, "fp32": 0.5}, INTEGERS), False),
-        ("openvino:int8", proven({"int8": 0.49, "fp32": 0.51}, INTEGERS), True),
-        ("openvino:int8", proven(FULLS, INTEGERS), True),
-        ("openvino:int8", proven({}, FULLS), True),
-        ("openvino:fp16", proven(FULLS, HALVES), False),
-        ("openvino:fp16", proven({"bf16": 1.0}, HALVES, "bf16, CPU"), False),
-        ("openvino:fp16", proven(FULLS, FULLS), True),
-        ("openvino:fp16", proven({}, {}), False),
-        ("tensorrt:fp16", proven(HALVES, HALVES, "fp16, GPU"), False),
-        ("tensorrt:fp16", proven(FULLS, HALVES, "fp32, GPU"), True),
-        ("tensorrt:bf16", proven({"bf16": 0.9, "fp32": 0.1}, {}, "bf16, GPU"), False),
-        ("openvino:fp32", proven({"bf16": 1.0}, HALVES), False),
-    ],
-)
-def test_a_target_mostly_not_in_its_precision_is_an_error(target: str, measured: Measurement, rejected: bool) -> None:
-    """On a CPU fp16 is how the weights are stored; elsewhere, and for int8, it is how the work is done."""
-    found = _share_findings("m", Target(*target.split(":")), measured, None)
-    assert [(item.severity, item.check) for item in found] == [("error", "precision.share")] * rejected
-
-
-def test_the_finding_says_what_was_asked_what_is_there_and_what_to_do() -> None:
-    measured = proven({"fp32": 0.88, "int8": 0.12}, INTEGERS)
-    (found,) = _share_findings("m", Target("openvino", "int8"), measured, None)
-    for words in ("int8 was asked", "88% fp32, 12% int8", "ONNX graph", "expected at least 50% int8"):
-        assert words in found.message
-    assert found.remedy == "remove openvino:int8 from the targets"
-    kept = PrepareReport("int8", "onnx", kept_fp32=(KeptNode("layer", "Conv", 3.0),))
-    (found,) = _share_findings("m", Target("openvino", "int8"), measured, kept)
-    assert "let fewer nodes stay in fp32 with looser gates (accuracy:)" in found.remedy
-
-
-def test_errors_of_bf16_units_are_not_mended_by_a_higher_precision() -> None:
-    found = Finding(
-        "error", "accuracy.cosine", "m", "choose a higher precision, or allow it in the spec: accuracy: {…}"
-    )
-    (told,) = _computed_lower([found], Target("openvino", "fp32"), proven({}, FULLS, "bf16, CPU"))
-    assert told.remedy.startswith("OpenVINO computes in bf16 on this CPU")
-    assert told.remedy.endswith("use onnxruntime:fp32, or allow it in the spec: accuracy: {…}")
-    assert _computed_lower([found], Target("openvino", "fp32"), proven({}, FULLS, "fp32, CPU")) == (found,)
-    assert _computed_lower([found], Target("openvino", "int8"), proven({}, FULLS, "bf16, CPU")) == (found,)
-
-
-def test_what_stays_in_fp32_is_said_by_name() -> None:
-    kept = tuple(KeptNode(f"layer{place}", "Mul", 3.0) for place in range(11))
-    report = PrepareReport("fp16", "onnx", kept_fp32=kept, notes=("fewer might do",))
-    note, said = _prepare_findings("m", Target("onnxruntime", "fp16"), report)
-    assert (note.severity, note.check, note.message) == ("info", "precision.note", "fewer might do")
-    assert (said.severity, said.check) == ("info", "precision.kept")
-    assert said.message.startswith("11 nodes stay in fp32 within the fp16 graph: layer0 (Mul), layer1 (Mul), ")
-    assert said.message.endswith("layer7 (Mul) and 3 more")
-    assert _prepare_findings("m", Target("onnxruntime", "fp16"), PrepareReport("fp16", "onnx")) == ()

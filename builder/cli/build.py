@@ -18,10 +18,12 @@ from builder.cli.request import load_request
 from builder.cli.show import console, human_size, print_findings, print_json, progress_display
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from builder.build import BuildResult
     from builder.ensemble_result import EnsembleResult
     from builder.judge import ModelState, TargetState
-    from builder.measurement import Measurement
+    from builder.measurement import Measurement, TransformReport
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -183,12 +185,34 @@ def _print_table(result: BuildResult) -> None:
         table.add_row(ensemble.name, "ensemble", "-", "-", "-", error, _coloured(ensemble.status) + mark)
     out = console()
     out.print(table)
+    for line in transform_lines(result.models):
+        out.print(escape(line), soft_wrap=True, style="dim")
     where = escape(str(result.repository))
     kept = "is up to date" if not result.swapped else "written"
     if result.exit_code == 0:
         out.print(f"{where} {kept} in {result.seconds:.1f} s; next: build-repo serve {where}", soft_wrap=True)
     else:
         out.print(f"{where} was not changed", soft_wrap=True)
+
+
+def transform_lines(models: Sequence[ModelState]) -> list[str]:
+    """What became of each graph transform; targets for which the same ones were kept share a line, and its figures."""
+    lines: dict[tuple[str, tuple[tuple[str, bool], ...]], tuple[str, list[str]]] = {}
+    for state in models:
+        for target in state.targets:
+            tried = target.prepared.transforms if target.prepared else ()
+            if tried:
+                key = state.spec.name, tuple((report.name, report.kept) for report in tried)
+                said = "; ".join(_transform(report) for report in tried)
+                lines.setdefault(key, (said, []))[1].append(str(target.target))
+    return [f"{model} graph for {', '.join(targets)}: {said}" for (model, _), (said, targets) in lines.items()]
+
+
+def _transform(report: TransformReport) -> str:
+    size = f"{report.nodes_before} → {report.nodes_after} nodes"
+    if report.median_ms_before is not None and report.median_ms_after is not None:
+        size += f", {report.median_ms_before:.2f} → {report.median_ms_after:.2f} ms"
+    return f"{report.name} kept ({size})" if report.kept else f"{report.name} left out ({report.reason})"
 
 
 def target_cells(target: TargetState) -> tuple[str, str, str, str]:

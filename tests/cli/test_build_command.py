@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models
 from command_line import assert_refused, build, run
+from onnx import helper
+from small_graphs import signature, write_graph
 
 ORT = ("--targets", "onnxruntime:fp32")
 
@@ -82,3 +85,19 @@ def test_a_failed_export_is_one_finding_of_the_model(tmp_path: Path) -> None:
     shown = build(*command, cwd=tmp_path).err
     assert shown.count("error m onnxruntime:fp32, openvino:fp32: ") == 1
     assert shown.count("✗ error") == 1
+
+
+def test_what_became_of_each_transform_is_printed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights = {name: np.abs(rng.standard_normal(3)).astype(np.float32) for name in ("g", "b", "m", "v")}
+    weights["k"] = rng.standard_normal((3, 2, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], name="conv"),
+        helper.make_node("BatchNormalization", ["c", "g", "b", "m", "v"], ["y"], name="norm"),
+    ]
+    ports = signature(["x:float32:batch,2,6,6"], ["y:float32:batch,3,4,4"])
+    write_graph(tmp_path / "m.onnx", ports, nodes, weights)
+    ran = build("m.onnx", "-o", "repo", "--targets", "onnxruntime:fp32", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("m graph for onnxruntime:fp32: ")]
+    assert "fuse_batch_norm kept (2 → 1 nodes" in line
