@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def stage_state(  # noqa: PLR0913 - where things lie
         old = before.get(folder)
         model, findings = _model_folder(folder, state, target, state.report, samples, old, release=release, cache=cache)
         record = stage_model(staged, current, model, old)
-        findings += _unserved(record, model)
+        findings += (*_unserved(record, model), *_unproven(record))
         made.append(Staged(state.spec.name, record, target, findings))
     return tuple(made)
 
@@ -142,7 +142,7 @@ def _model_folder(  # noqa: PLR0913, PLR0917 - what a folder is made of
         keep=spec.versions.keep if spec.versions else VERSIONS_KEPT,
         joined=joined,
         recipe=recipe,
-        pinned=spec.versions.serve if spec.versions and isinstance(spec.versions.serve, tuple) else (),
+        serve=spec.versions.serve if spec.versions else "latest",
         checksums=spec.checksums,
     )
     return model, rendering.findings
@@ -163,6 +163,19 @@ def _unserved(record: ServedRecord, model: ModelFolder) -> tuple[Finding, ...]:
             file=f"{record.folder}/config.pbtxt",
         ),
     )
+
+
+def _unproven(record: ServedRecord) -> Iterator[Finding]:
+    """Versions that are served and cannot be checked, since what their source answered was not kept."""
+    for number, file in record.others.items():
+        if file is None:
+            yield Finding(
+                "warning",
+                "live.unchecked",
+                f"version {number} is served too and not checked live: the answers of its source were not kept",
+                "answers are kept for versions that are built while versions: {serve: …} asks for more than the latest",
+                model=record.folder,
+            )
 
 
 def _recipe(target: TargetState) -> str:

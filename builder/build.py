@@ -39,12 +39,13 @@ from builder.pipeline import Outcome
 from builder.plan import make_plan
 from builder.progress import Progress
 from builder.records import to_json
-from builder.repository import carry_over, check_output, signature_finding
+from builder.repository import carry_over, check_output
 from builder.running import answered_ensembles, run_plan, wire_first
 from builder.settle import Building, BuildOptions, settle
 from builder.spec import RepoSpec
 from builder.swap import staging, swap
 from builder.verify import LiveVerdict
+from builder.versions import signature_finding
 from builder.work import work_key
 
 
@@ -198,11 +199,8 @@ def _carry_over(run: Building) -> None:
 
 def _record(run: Building, state: ModelState) -> ModelRecord:
     mine = [item for item in run.staged if item.model == state.spec.name]
-    live = {
-        item.record.folder: verdict_summary(run.live[item.record.folder])
-        for item in mine
-        if item.record.folder in run.live
-    }
+    folders = {item.record.folder for item in mine}
+    live = {key: verdict_summary(verdict) for key, verdict in run.live.items() if key.partition(":")[0] in folders}
     return model_record(state, mine, live)
 
 

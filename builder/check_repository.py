@@ -63,18 +63,36 @@ def check_repository(
             yield ModelCheck(folder, "unchecked", (_unchecked(folder, *(reason or ())),))
             continue
         record, served = manifest.served_folders()[folder]
-        progress(Event("start", f"live check of {folder}"))
-        result = _check(repository, endpoint, record, served)
-        progress(Event("done", f"live check of {folder}", seconds=result.seconds))
-        yield ModelCheck(folder, "failed" if has_errors(result.findings) else "passed", result.findings, result)
+        for number, answers in _versions(served):
+            label = folder if number == served.version else f"{folder} version {number}"
+            if answers is None or not (repository / folder / answers).is_file():
+                reason = (f"the answers of version {number} were not kept", "build the repository again")
+                yield ModelCheck(label, "unchecked", (_unchecked(label, *reason),))
+                continue
+            progress(Event("start", f"live check of {label}"))
+            result = _check(repository, endpoint, record, served, number, answers)
+            progress(Event("done", f"live check of {label}", seconds=result.seconds))
+            yield ModelCheck(label, "failed" if has_errors(result.findings) else "passed", result.findings, result)
 
 
-def _check(
-    repository: Path, endpoint: Endpoint, record: ModelRecord | EnsembleRecord, served: ServedRecord
+def _versions(served: ServedRecord) -> list[tuple[int, str | None]]:
+    """Every version that is served, with the file of its answers; the one that was built last first."""
+    return [(served.version, SAMPLES_FILE), *((int(number), file) for number, file in served.others.items())]
+
+
+def _check(  # noqa: PLR0913, PLR0917 - what is checked by what
+    repository: Path,
+    endpoint: Endpoint,
+    record: ModelRecord | EnsembleRecord,
+    served: ServedRecord,
+    version: int,
+    answers: str,
 ) -> LiveResult:
-    requests = load_requests(repository / served.folder / SAMPLES_FILE, record.signature)
+    requests = load_requests(repository / served.folder / answers, record.signature)
+    # With one version served, the newest is asked: a server may hold it under another number.
+    asked = str(version) if served.others else ""
     target = str(served.target) if served.target else None
-    subject = LiveSubject(record.signature, requests, served.batching, target, record.sequence)
+    subject = LiveSubject(record.signature, requests, served.batching, target, record.sequence, asked)
     return check_live(endpoint, subject, gates_of_folder(record, served), model=served.folder)
 
 

@@ -69,6 +69,7 @@ class ServedRecord:
 
     `recipe` is the digest of what an engine was made from, the machine left out; empty where no machine matters.
     `target` is None for an ensemble.
+    `others` are versions that are served beside `version`, each with the file of its answers; None: none were kept.
     """
 
     folder: str
@@ -78,6 +79,7 @@ class ServedRecord:
     batching: bool
     files: dict[str, str]
     recipe: str = ""
+    others: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

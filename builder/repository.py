@@ -12,15 +12,13 @@ from typing import Final
 
 from builder.digests import PYTHON_CACHE, digest_of, file_digest, folder_digests
 from builder.errors import SpecError
-from builder.findings import Finding
 from builder.manifest import MANIFEST_FILE, SAMPLES_FILE, Manifest, ServedRecord
-from builder.tensors import Signature
 from builder.triton_config.checksums import with_checksums
+from builder.versions import VERSION, answers_file, kept_versions, served_numbers, versions_in
 from builder.work import Target
 
 CONFIG_FILE: Final = "config.pbtxt"
 KEEP: Final = ".keep"
-VERSION: Final = re.compile(r"[1-9][0-9]*")
 ENGINE: Final = re.compile(r"model_sm(\d+)(\d)\.plan")
 """The TensorRT engine of one compute capability: `model_sm89.plan` is 8.9's."""
 
@@ -32,8 +30,8 @@ class ModelFolder:
     `files` are the artefact's, path → sha256, below `artefact`; `extra` goes beside the config by relative path,
     content or the file to copy.
     `joined` are files of the version that stands which stay in use beside the artefact's: engines of other GPUs, made
-    by the same `recipe`. `pinned` versions stay whatever `keep` says. With `checksums` the configuration tells the
-    server the sums of all files of versions.
+    by the same `recipe`. `serve` says which versions the server loads. With `checksums` the configuration
+    tells it the sums of all files of versions.
     """
 
     folder: str
@@ -47,8 +45,13 @@ class ModelFolder:
     keep: int
     joined: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
-    pinned: tuple[int, ...] = ()
+    serve: str | int | tuple[int, ...] = "latest"
     checksums: bool = False
+
+    @property
+    def pinned(self) -> tuple[int, ...]:
+        """Versions that the spec names, which stay whatever `keep` says."""
+        return self.serve if isinstance(self.serve, tuple) else ()
 
     @property
     def every_file(self) -> dict[str, str]:
@@ -124,13 +127,6 @@ def is_model_folder(folder: Path) -> bool:
     )
 
 
-def versions_in(folder: Path) -> list[int]:
-    """The version numbers of a model folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(item.name) for item in folder.iterdir() if VERSION.fullmatch(item.name) and item.is_dir())
-
-
 def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedRecord | None) -> ServedRecord:
     """Write one model folder into `staged`; an artefact that did not change keeps its version."""
     artefact = digest_of(model.every_file)
@@ -138,7 +134,8 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
     version, unchanged = _version(old_folder, before, artefact, model)
     new_folder = staged / model.folder
     new_folder.mkdir(parents=True)
-    for number in _kept_versions(versions_in(old_folder), version, model):
+    kept = kept_versions(versions_in(old_folder), version, model.keep, model.pinned)
+    for number in kept:
         link_tree(old_folder / str(number), new_folder / str(number))
     if unchanged:
         link_tree(old_folder / str(version), new_folder / str(version))
@@ -155,28 +152,40 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
         else:
             is_config = name.endswith(".pbtxt")
             _write(new_folder / name, _config_bytes(content.decode(), model, new_folder) if is_config else content)
+    served = served_numbers(model.serve, [*kept, version])
+    others = {number: _answers(old_folder, new_folder, number, before) for number in served if number != version}
     return ServedRecord(
         folder=model.folder,
         target=model.target,
         version=version,
         artefact=artefact,
         batching=model.batching,
-        files=_own_files(new_folder, version, model.every_file),
+        files=_own_files(new_folder, version, model.every_file) | _files_of(new_folder, others),
         recipe=model.recipe,
+        others={str(number): file for number, file in others.items()},
     )
+
+
+def _answers(old: Path, new: Path, number: int, before: ServedRecord | None) -> str | None:
+    """Keep what the source of an older version answered: it is checked by that as long as it is served."""
+    was_newest = before is not None and before.version == number
+    source = old / (SAMPLES_FILE if was_newest else answers_file(number))
+    if not source.is_file():
+        return None
+    _link(str(source), str(new / answers_file(number)))
+    return answers_file(number)
+
+
+def _files_of(folder: Path, versions: Iterable[int]) -> dict[str, str]:
+    return {
+        f"{number}/{name}": value
+        for number in sorted(versions)
+        for name, value in folder_digests(folder / str(number)).items()
+    }
 
 
 def _config_bytes(text: str, model: ModelFolder, folder: Path) -> bytes:
     return (with_checksums(text, folder) if model.checksums else text).encode()
-
-
-def _kept_versions(present: list[int], version: int, model: ModelFolder) -> list[int]:
-    """Older versions that stay: those that the spec names, then the newest."""
-    older = [number for number in present if number != version]
-    wanted = [number for number in older if number in model.pinned]
-    rest = [number for number in older if number not in wanted]
-    room = max(0, model.keep - 1 - len(wanted))
-    return sorted(wanted + rest[len(rest) - min(room, len(rest)) :])
 
 
 def stage_ensemble_folder(
@@ -265,38 +274,6 @@ def _link(source: str, destination: str) -> None:
         os.link(source, destination, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, destination, follow_symlinks=False)
-
-
-def signature_changes(old: Signature, new: Signature) -> list[str]:
-    """What a client of the old signature would notice, one line each; empty when nothing."""
-    changes = []
-    for side in ("inputs", "outputs"):
-        before = {tensor.name: tensor for tensor in getattr(old, side)}
-        after = {tensor.name: tensor for tensor in getattr(new, side)}
-        word = side[:-1]
-        changes += [f"- {word} {before[name].describe()}" for name in before if name not in after]
-        changes += [f"+ {word} {after[name].describe()}" for name in after if name not in before]
-        for name in before.keys() & after.keys():
-            was, now = before[name], after[name]
-            if (was.dtype, was.wire_shape) != (now.dtype, now.wire_shape):
-                changes += [f"- {word} {was.describe()}", f"+ {word} {now.describe()}"]
-    if not changes and [t.name for t in old.tensors] != [t.name for t in new.tensors]:
-        changes.append(f"order: {[t.name for t in old.tensors]} → {[t.name for t in new.tensors]}")
-    return changes
-
-
-def signature_finding(name: str, old: Signature, new: Signature) -> Finding | None:
-    """A changed signature under the same name breaks every client: refused."""
-    changes = signature_changes(old, new)
-    if not changes:
-        return None
-    return Finding(
-        "error",
-        "repository.signature",
-        f"the signature changed: {'; '.join(changes)}",
-        remedy=f"give the new model another name (for example {name}_v2), or build into another folder with -o",
-        model=name,
-    )
 
 
 def same_content(left: Path, right: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -164,7 +164,8 @@ def _check_staged(run: Building) -> list[tuple[Staged, list[Finding]]]:
     broken = any(_errors(found[item.name]) for item in run.staged_ensembles)
     if not wrong and not broken and _live_wanted(run):
         run.live = _verify(run)
-        wrong = [(item, errors) for item in run.staged if (errors := _errors(run.live[item.record.folder].findings))]
+        found_live = {item.record.folder: _of_folder(run.live, item.record.folder) for item in run.staged}
+        wrong = [(item, errors) for item in run.staged if (errors := _errors(found_live[item.record.folder]))]
     if not wrong:
         run.findings += [finding for item in run.staged for finding in (*item.findings, *found[item.record.folder])]
         run.findings += [
@@ -183,7 +184,7 @@ def _records(run: Building) -> list[ServedRecord]:
 def _verify(run: Building) -> dict[str, LiveVerdict]:
     digests = {record.folder: digest_of(record.files) for record in _records(run)}
     digests |= {folder: digest_of(record.files) for folder, (_, record) in run.members.stored.items()}
-    items = [_live_item(run, item) for item in run.staged]
+    items = [live for item in run.staged for live in _live_items(run, item)]
     for item in run.staged_ensembles:
         needs = tuple(
             (name, digests.get(name) or digest_of(folder_digests(run.place.staged / name))) for name in item.needs
@@ -224,10 +225,21 @@ def _live_wanted(run: Building) -> bool:
     return False
 
 
-def _live_item(run: Building, item: Staged) -> LiveItem:
+def _of_folder(verdicts: Mapping[str, LiveVerdict], folder: str) -> list[Finding]:
+    """What was said of every version of a folder; `:` is in no model's name."""
+    keys = [key for key in verdicts if key.partition(":")[0] == folder]
+    return [finding for key in keys for finding in verdicts[key].findings]
+
+
+def _live_items(run: Building, item: Staged) -> Iterator[LiveItem]:
+    """The version that this build made, and the others that are served beside it."""
     state = next(state for state in run.states if state.spec.name == item.model)
     if state.report is None:
         msg = f"{state.spec.name}: staged without an export"
         raise ValueError(msg)
     gates = served_gates(state, item.state.target)
-    return LiveItem(item.record, state.spec.name, state.report.signature, gates, state.report.sequence)
+    own = LiveItem(item.record, state.spec.name, state.report.signature, gates, state.report.sequence)
+    yield own
+    for number, answers in item.record.others.items():
+        if answers is not None:
+            yield replace(own, version=int(number), answers=answers)

@@ -71,6 +71,8 @@ class Client:
     raw: Any
     headers: dict[str, str] = field(default_factory=dict)
     timeout_s: float = REQUEST_TIMEOUT_S
+    version: str = ""
+    """Which version of every model is asked; the newest that is served when empty."""
 
     def infer(
         self, model: str, signature: Signature, inputs: Arrays, step: SequenceStep | None = None
@@ -85,7 +87,9 @@ class Client:
         more: dict[str, Any] = {"client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
         more |= step.arguments() if step else {}
         with self.errors(model):
-            result = self.raw.infer(model, sent, outputs=wanted, headers=self.headers, **more)
+            result = self.raw.infer(
+                model, sent, model_version=self.version, outputs=wanted, headers=self.headers, **more
+            )
             answers = {tensor.name: result.as_numpy(tensor.name) for tensor in signature.outputs}
         return {name: array for name, array in answers.items() if array is not None}
 
@@ -100,7 +104,7 @@ class Client:
         return cast("dict[str, Any]", data.get("config", data))
 
     def statistics(self, model: str) -> Statistics:
-        """The counters of all served versions together."""
+        """The counters of the client's version, else of all served ones together."""
         data = self._ask(model, "get_inference_statistics")
         return _statistics(data.get("model_stats", []))
 
@@ -127,7 +131,9 @@ class Client:
         """
         more: dict[str, Any] = {"client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
         with self.errors(model):
-            result = self.raw.infer(model, list(inputs), outputs=list(outputs), headers=self.headers, **more)
+            result = self.raw.infer(
+                model, list(inputs), model_version=self.version, outputs=list(outputs), headers=self.headers, **more
+            )
             answer = result.get_response()
             rows = answer["outputs"] if isinstance(answer, dict) else answer.outputs
             named = [(row["name"], row["shape"]) if isinstance(row, dict) else (row.name, row.shape) for row in rows]
@@ -151,7 +157,8 @@ class Client:
     def _ask(self, model: str, method: str) -> dict[str, Any]:
         limits = {"as_json": True, "client_timeout": self.timeout_s} if self.protocol == "grpc" else {}
         with self.errors(model):
-            return cast("dict[str, Any]", getattr(self.raw, method)(model, headers=self.headers, **limits))
+            answer = getattr(self.raw, method)(model, model_version=self.version, headers=self.headers, **limits)
+            return cast("dict[str, Any]", answer)
 
     def _input(self, tensor: Tensor, array: Array) -> Any:  # noqa: ANN401 - tritonclient's own type
         wire = wire_array(tensor, array)
@@ -175,7 +182,9 @@ class Client:
 
 
 @contextmanager
-def open_client(endpoint: Endpoint, protocol: Protocol, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Iterator[Client]:
+def open_client(
+    endpoint: Endpoint, protocol: Protocol, *, timeout_s: float = REQUEST_TIMEOUT_S, version: str = ""
+) -> Iterator[Client]:
     """A client of this thread, closed on leaving.
 
     Raises:
@@ -189,7 +198,7 @@ def open_client(endpoint: Endpoint, protocol: Protocol, *, timeout_s: float = RE
     module = _module(protocol)
     raw = module.InferenceServerClient(address, **_settings(endpoint, protocol, timeout_s))
     try:
-        yield Client(protocol, module, raw, dict(endpoint.headers), timeout_s)
+        yield Client(protocol, module, raw, dict(endpoint.headers), timeout_s, version)
     finally:
         raw.close()
 

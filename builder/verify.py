@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.cache import Cache
@@ -29,7 +29,10 @@ from builder.tensors import Signature
 
 @dataclass(frozen=True, slots=True)
 class LiveItem:
-    """A staged folder to check and what is expected of it; `needs` are the members of an ensemble, with their files."""
+    """A staged folder to check and what is expected of it; `needs` are the members of an ensemble, with their files.
+
+    `version` is one that is served beside the record's own, with its `answers`.
+    """
 
     record: ServedRecord
     model: str
@@ -37,6 +40,8 @@ class LiveItem:
     gates: Gates
     sequence: Sequencing | None = None
     needs: tuple[tuple[str, str], ...] = ()
+    version: int | None = None
+    answers: str = SAMPLES_FILE
 
     @property
     def target(self) -> str | None:
@@ -47,6 +52,11 @@ class LiveItem:
     def folders(self) -> tuple[str, ...]:
         """What must be served."""
         return (self.record.folder, *(name for name, _ in self.needs))
+
+    @property
+    def key(self) -> str:
+        """The folder; with its number for a version that is served beside the newest one."""
+        return self.record.folder if self.version is None else f"{self.record.folder}:{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class LiveVerdict:
 def verify(
     repository: Path, items: Sequence[LiveItem], *, release: str, cache: Cache, progress: Progress
 ) -> dict[str, LiveVerdict]:
-    """Folder → verdict. Only folders whose content was not yet judged are served.
+    """Key of an item → verdict. Only folders whose content was not yet judged are served.
 
     Raises:
         MachineError: the embedded runtime is missing.
@@ -71,13 +81,13 @@ def verify(
     for item in items:
         file = _verdict_file(item, release, cache)
         if file.is_file():
-            known[item.record.folder] = read_record(LiveVerdict, file)
-            progress(Event("cached", f"{item.record.folder} live check"))
+            known[item.key] = read_record(LiveVerdict, file)
+            progress(Event("cached", f"{item.key} live check"))
         else:
             todo.append(item)
     if todo:
         for item, verdict in _verify_now(repository, todo, release, progress):
-            known[item.record.folder] = verdict
+            known[item.key] = verdict
             if not has_errors(verdict.findings):
                 _keep(verdict, _verdict_file(item, release, cache))
     return known
@@ -97,6 +107,7 @@ def _verdict_file(item: LiveItem, release: str, cache: Cache) -> Path:
         "folder": item.record.folder,
         "needs": item.needs,
         "gates": to_json(item.gates),
+        "version": item.version,
         "runtime": to_json(require(release).record),
         "code": all_code_digest(),
     }
@@ -107,7 +118,7 @@ def _verify_now(
     repository: Path, items: Sequence[LiveItem], release: str, progress: Progress
 ) -> Iterator[tuple[LiveItem, LiveVerdict]]:
     """All folders on one server; when that does not start, each on its own, so that the guilty one is known."""
-    label = f"live check of {', '.join(item.record.folder for item in items)}"
+    label = f"live check of {', '.join(item.key for item in items)}"
     progress(Event("start", label))
     started = time.monotonic()
     try:
@@ -138,10 +149,14 @@ def _verdict(repository: Path, item: LiveItem, endpoint: Endpoint, unchecked: Se
         return LiveVerdict((_unchecked_finding(item, left),), None, left)
     from builder.live import check_live
 
-    samples = repository / folder / SAMPLES_FILE
+    samples = repository / folder / item.answers
     requests = load_requests(samples, item.signature) if samples.is_file() else ()
-    subject = LiveSubject(item.signature, requests, item.record.batching, item.target, item.sequence)
+    version = str(item.version or item.record.version)
+    subject = LiveSubject(item.signature, requests, item.record.batching, item.target, item.sequence, version)
     result = check_live(endpoint, subject, item.gates, model=folder)
+    if item.version is not None:
+        said = (replace(one, message=f"version {item.version}: {one.message}") for one in result.findings)
+        result = replace(result, findings=tuple(said))
     findings = result.findings if not left else (*result.findings, _unchecked_finding(item, left))
     return LiveVerdict(findings, result, left)
 

@@ -15,12 +15,10 @@ from builder.repository import (
     carry_over,
     check_output,
     same_content,
-    signature_changes,
-    signature_finding,
     stage_model,
-    versions_in,
 )
 from builder.tensors import Signature, Tensor
+from builder.versions import signature_changes, signature_finding, versions_in
 from builder.work import Target
 
 TARGET = Target("onnxruntime", "fp32")

@@ -14,8 +14,8 @@ from builder.digests import file_digest
 from builder.errors import SpecError
 from builder.manifest import EnsembleRecord, Manifest, ModelRecord, TargetRecord, read_manifest
 from builder.measurement import served_signature
-from builder.repository import signature_changes
 from builder.scan import ModelDir, scan_repository
+from builder.versions import signature_changes
 
 __all__ = ("FigureChange", "FileChange", "FileInfo", "ModelDiff", "RepositoryDiff", "ValueChange", "diff_repositories")
 

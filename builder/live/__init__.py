@@ -108,7 +108,7 @@ def _check_alone(task: LiveTask, protocol: Protocol) -> Phase:
     measured: dict[int, list[tuple[OutputError, ...]]] = {}
     findings: list[Finding] = []
     answered = 0
-    with open_client(task.endpoint, protocol) as client:
+    with open_client(task.endpoint, protocol, version=task.subject.version) as client:
         try:
             findings += _metadata_findings(client, subject, model)
             served = served_batching(client, model)
@@ -132,7 +132,7 @@ def _check_alone(task: LiveTask, protocol: Protocol) -> Phase:
 
 
 def _check_steps_alone(task: LiveTask, protocol: Protocol) -> Phase:
-    with open_client(task.endpoint, protocol) as client:
+    with open_client(task.endpoint, protocol, version=task.subject.version) as client:
         try:
             findings = tuple(_metadata_findings(client, task.subject, task.model))
         except RequestFailedError as error:

@@ -78,7 +78,7 @@ def check_crowd(task: LiveTask, protocols: tuple[Protocol, ...], pace_s: float) 
     model, target = task.model, task.subject.target
     seen: list[_Findings] = []
     happened = Statistics()
-    with open_client(task.endpoint, protocols[-1]) as watcher:
+    with open_client(task.endpoint, protocols[-1], version=task.subject.version) as watcher:
         served = served_batching(watcher, model)
         plan = _plan(task, served, pace_s)
         before = watcher.statistics(model)
@@ -102,7 +102,7 @@ def _plan(task: LiveTask, served: Served, pace_s: float) -> _Plan:
     if subject.batch_proven and all(request.rows for request in subject.requests):
         largest = max(request.rows for request in subject.requests)
         limit = min(largest, max(1, served.max_batch_size // 2)) if served.max_batch_size else largest
-        subject = LiveSubject(subject.signature, row_pools(subject.requests), True, subject.target)
+        subject = replace(subject, requests=row_pools(subject.requests))
     timeout_s = max(REQUEST_TIMEOUT_S, 4 * CLIENTS[0] * pace_s)
     return _Plan(replace(task, subject=subject), served, limit, timeout_s, 1 if pace_s > SLOW_S else LEAST)
 
@@ -129,7 +129,9 @@ def _run_clients(plan: _Plan, protocols: tuple[Protocol, ...], clients: int) -> 
 def _run_client(plan: _Plan, protocol: Protocol, number: int, gate: threading.Barrier) -> _Findings:
     seen = _Findings(protocol)
     signature = plan.task.subject.signature
-    with open_client(plan.task.endpoint, protocol, timeout_s=plan.timeout_s) as client:
+    with open_client(
+        plan.task.endpoint, protocol, timeout_s=plan.timeout_s, version=plan.task.subject.version
+    ) as client:
         jobs = _jobs(plan, number)
         gate.wait(GATE_S)
         deadline = time.perf_counter() + SECONDS

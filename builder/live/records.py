@@ -21,7 +21,8 @@ Mode = Literal["sequential", "concurrent", "shared memory"]
 class LiveSubject:
     """A served model and what its source answered. Row by row comparison in a crowd needs a proven batch axis.
 
-    `signature` is the source's; with `sequence` clients see less of it, and `requests` are steps of sequences.
+    `version` is the one to ask, the newest when empty. `signature` is the source's; with `sequence` clients see less
+    of it, and `requests` are steps of sequences.
     """
 
     signature: Signature
@@ -29,6 +30,7 @@ class LiveSubject:
     batch_proven: bool = False
     target: str | None = None
     sequence: Sequencing | None = None
+    version: str = ""
 
     @property
     def served(self) -> Signature:

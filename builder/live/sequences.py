@@ -41,7 +41,7 @@ class _Seen:
 def check_sequences_alone(task: LiveTask, protocol: Protocol) -> Phase:
     """Every sequence over one protocol, one after the other."""
     seen = _Seen(protocol)
-    with open_client(task.endpoint, protocol) as client:
+    with open_client(task.endpoint, protocol, version=task.subject.version) as client:
         for steps in sequences_of(task.subject.requests):
             if not _send(task, client, steps, _new_id(task, steps), seen):
                 ensure_alive(task.endpoint)
@@ -65,7 +65,7 @@ def check_sequence_crowd(task: LiveTask, protocols: tuple[Protocol, ...], pace_s
         clients = min(clients, len(sequences))
     gate = threading.Barrier(clients)
     timeout_s = max(REQUEST_TIMEOUT_S, 4 * clients * max(map(len, sequences)) * pace_s)
-    with open_client(task.endpoint, protocols[-1]) as watcher:
+    with open_client(task.endpoint, protocols[-1], version=task.subject.version) as watcher:
         before = watcher.statistics(task.model)
 
         def run(number: int) -> _Seen:
@@ -94,7 +94,7 @@ def _run_client(
 ) -> _Seen:
     """Whole sequences until the time is over; at least a few of them."""
     seen, done = _Seen(protocol), 0
-    with open_client(task.endpoint, protocol, timeout_s=timeout_s) as client:
+    with open_client(task.endpoint, protocol, timeout_s=timeout_s, version=task.subject.version) as client:
         gate.wait(GATE_S)
         deadline = time.perf_counter() + SECONDS
         for steps in cycle(sequences):

@@ -43,7 +43,7 @@ def check_shared_memory(task: LiveTask, protocol: Protocol) -> tuple[Phase, str]
     """
     if any(tensor.dtype == "string" for tensor in task.subject.served.tensors):
         return Phase(), "the size of strings is not known beforehand"
-    with open_client(task.endpoint, protocol) as client:
+    with open_client(task.endpoint, protocol, version=task.subject.version) as client:
         try:
             with _shared(client, ALIGNED):
                 pass
