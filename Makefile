@@ -10,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench wheel image up down clean
+.PHONY: help setup demo test check format bench wheel image locust-image up down clean
 
 # The first of these that is Python 3.11 or 3.12; `make PYTHON=/path/to/python3.12 …` names another.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
@@ -59,27 +59,41 @@ bench: setup
 wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# The slim image needs no set-up, unless REPO says which repository it is for: then BACKENDS and RELEASE are read from it.
+# Images need no set-up, but with REPO: then a slim image has the backends that this repository needs and no others.
 # Packages come from the index that pip uses here: by its variables, or by PIP_CONF, which does not stay in the image.
-RELEASE ?= 26.07
-BACKENDS ?= onnxruntime openvino
+RELEASE ?= $(or $(shell sed -n 's/^  "triton": "\(.*\)",$$/\1/p' '$(REPO)/build-repo.json' 2>/dev/null),26.07)
+BACKENDS ?= $(if $(REPO),$$($(BIN)/python docker/needs.py '$(REPO)'),onnxruntime openvino)
 IMAGE ?= build-repo/tritonserver-cpu:$(RELEASE)
+LOCUST_IMAGE ?= build-repo/locust
 BASE ?= debian:bookworm-slim
 PIP_CONF ?= $(firstword $(wildcard $(PIP_CONFIG_FILE) $(HOME)/.config/pip/pip.conf $(HOME)/.pip/pip.conf /etc/pip.conf))
-export DOCKER_BUILDKIT := 1
+comma := ,
+BUILD_IMAGE = DOCKER_BUILDKIT=1 docker build --network host --build-arg BASE='$(BASE)' \
+  --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST \
+  $(if $(PIP_CONF),--secret id=pip$(comma)src=$(PIP_CONF))
 
 image: $(if $(REPO),setup)
-	words='$(BACKENDS)'; release='$(RELEASE)'; image='$(IMAGE)'; \
-	if [ -n '$(REPO)' ]; then \
-	  read -r release words <<<"$$($(BIN)/python docker/needs.py '$(REPO)')"; \
-	  image=$${image%:*}:$$release; \
-	fi; \
-	docker build --network host --file docker/cpu.Dockerfile --tag "$$image" \
-	  --build-arg BASE='$(BASE)' --build-arg RELEASE="$$release" --build-arg BACKENDS="$$words" \
-	  --build-arg PIP_INDEX_URL --build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST \
-	  $(if $(PIP_CONF),--secret id=pip$(comma)src=$(PIP_CONF)) .
+	backends="$(BACKENDS)"; $(BUILD_IMAGE) --build-arg RELEASE='$(RELEASE)' --build-arg BACKENDS="$$backends" \
+	  --file docker/cpu.Dockerfile --tag '$(IMAGE)' .
 
-comma := ,
+locust-image:
+	$(BUILD_IMAGE) --file docker/locust.Dockerfile --tag '$(LOCUST_IMAGE)' .
+
+# PROFILES: cpu or gpu, and grafana beside it. Files of compose are added with COMPOSE_FILES.
+PROFILES ?= cpu
+COMPOSE_FILES ?= docker/compose.yaml
+COMPOSE = docker compose $(addprefix --file ,$(COMPOSE_FILES))
+
+up: locust-image $(if $(filter cpu,$(PROFILES)),image)
+	MODEL_REPOSITORY='$(abspath $(or $(REPO),model_repository))' \
+	TRITON_CPU_IMAGE='$(IMAGE)' TRITON_GPU_IMAGE='nvcr.io/nvidia/tritonserver:$(RELEASE)-py3' LOCUST_IMAGE='$(LOCUST_IMAGE)' \
+	TRITON_USER="$$([ "$$(id -u)" = 0 ] && echo 1000:1000 || echo "$$(id -u):$$(id -g)")" \
+	$(COMPOSE) $(addprefix --profile ,$(PROFILES)) up --detach --wait
+	@echo "Triton: http 127.0.0.1:$${HTTP_PORT:-8000}, grpc $${GRPC_PORT:-8001}; Locust: http://127.0.0.1:$${LOCUST_PORT:-8089};" \
+	  "Prometheus: http://127.0.0.1:$${PROMETHEUS_PORT:-9090}"
+
+down:
+	$(COMPOSE) --profile cpu --profile gpu --profile grafana down --volumes --timeout 5
 
 clean:
 	rm -rf $(VENV) dist

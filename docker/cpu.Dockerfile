@@ -29,9 +29,8 @@ ARG PIP_TRUSTED_HOST
 COPY builder /source/builder
 COPY docker/lay_out_server.py /source/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \
-    IFS=' ' read -ra words <<<"${BACKENDS}" \
- && PYTHONPATH=/source PYTHONDONTWRITEBYTECODE=1 \
-    python3 -u /source/lay_out_server.py /opt/tritonserver "${RELEASE}" "${words[@]}"
+    PYTHONPATH=/source PYTHONDONTWRITEBYTECODE=1 \
+    python3 -u /source/lay_out_server.py /opt/tritonserver "${RELEASE}" "${BACKENDS}"
 
 FROM python
 ARG RELEASE=26.07

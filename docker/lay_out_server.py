@@ -1,4 +1,4 @@
-"""Lays out the slim image's server: `lay_out_server.py FOLDER RELEASE BACKEND…`, with PYTHONPATH at the checkout.
+"""Lays out the slim image's server: `lay_out_server.py FOLDER RELEASE "BACKEND…"`, with PYTHONPATH at the checkout.
 
 Standard library only: it runs in the image's build, with nothing installed.
 """
@@ -26,7 +26,7 @@ NOT_NEEDED = (
 )
 
 
-def main(folder: Path, release: str, *words: str) -> None:
+def main(folder: Path, release: str, words: list[str]) -> None:
     """The runtime's own layout, the backends beside it, and short names for what lies deep inside."""
     unknown = sorted(set(words) - set(BACKENDS) - set(IN_EVERY_IMAGE))
     if unknown:
@@ -44,6 +44,6 @@ def main(folder: Path, release: str, *words: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), *sys.argv[2:])
+        main(Path(sys.argv[1]), sys.argv[2], sys.argv[3].split())
     except BuildRepoError as error:
         sys.exit(f"error: {error}\n  try: {error.remedy}")

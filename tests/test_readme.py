@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 TEXTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 DOCKER_PAGE = ROOT / "docs" / "guides" / "docker.md"
-"""tests/docker/test_compose.py runs its commands."""
+"""tests/docker/test_images.py has them."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
 

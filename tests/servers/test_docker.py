@@ -214,6 +214,8 @@ def test_the_next_start_removes_what_a_dead_owner_left(
 
 @pytest.mark.skipif("KILLS" not in os.environ, reason="KILLS=20 starts and kills so many; one of each is tested above")
 def test_starts_and_kills_leave_nothing(repository: Path, slim_image: str, tmp_path: Path) -> None:
+    # Where these tests run in the background SIGINT is ignored, and so it would be by what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     memory = shared_memory()
     used: set[str] = set()
     for turn in range(int(os.environ["KILLS"])):
@@ -222,7 +224,11 @@ def test_starts_and_kills_leave_nothing(repository: Path, slim_image: str, tmp_p
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=0.4 * (turn % 12))
         child.send_signal((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[turn % 3])
-        out, _ = child.communicate(timeout=30)
+        try:
+            out, _ = child.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
         used |= {word.split("=")[1] for word in out.split() if "=" in word}
     time.sleep(4)
     assert not containers()
