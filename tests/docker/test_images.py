@@ -183,15 +183,9 @@ def load_and_look(locust: str, prometheus: str) -> None:
     for query in queries():
         told = ask_prometheus(prometheus, query.replace("$__rate_interval", "10s"))
         assert told or metric_names(query) <= GPU_METRICS, query
-    answer_text(locust, "/stop")
 
 
 def ask_prometheus(address: str, query: str) -> list[Any]:
     document = answer(address, f"/api/v1/query?{urllib.parse.urlencode({'query': query})}")
     assert document["status"] == "success"
     return list(document["data"]["result"])
-
-
-def answer_text(address: str, path: str) -> str:
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as response:
-        return str(response.read().decode())
