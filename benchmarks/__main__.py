@@ -18,7 +18,9 @@ from builder import __version__
 from builder.libraries import library_versions
 from builder.machine import machine_facts
 
-BENCHMARKS = ("help_time", "rebuild", "cold_build", "large_model", "precision", "embedded_server", "live_check")
+BENCHMARKS = (
+    "help_time", "validate", "rebuild", "cold_build", "large_model", "precision", "embedded_server", "live_check",
+)  # fmt: skip
 LIBRARIES = ("onnx", "onnxruntime", "openvino", "torch", "tritonclient", "locust", "numpy")
 BUSY = 0.5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from builder.triton_config.text import parse_config
 Json = dict[str, Any]
 
 CONFIG_FILE: Final = "config.pbtxt"
+KEPT: Final = 2048
+"""Parsed configurations: every check scans the repository again."""
 BESIDE_VERSIONS: Final = ("warmup", "initial_state", "configs")
 """Folders that the server knows and does not take for versions."""
 FILENAMES: Final = {
@@ -107,11 +110,18 @@ def scan_model(folder: Path, text: str | None) -> ModelDir:
     versions = tuple(sorted({number for name in names if (number := version_number(name)) is not None}))
     if text is None:
         return ModelDir(folder.name, folder, None, None, versions=versions)
+    config, problem, line = _parsed(text)
+    return ModelDir(folder.name, folder, text, config, problem, line, versions)
+
+
+@lru_cache(maxsize=KEPT)
+def _parsed(text: str) -> tuple[Json | None, str, int | None]:
+    """The configuration, or why there is none and where; nobody changes what is returned."""
     try:
-        return ModelDir(folder.name, folder, text, parse_config(text), versions=versions)
+        return parse_config(text), "", None
     except SpecError as error:
         place = re.search(r":(\d+):\d+: ", error.message)
-        return ModelDir(folder.name, folder, text, None, error.message, int(place[1]) if place else None, versions)
+        return None, error.message, int(place[1]) if place else None
 
 
 def _scan(folder: Path) -> ModelDir:

@@ -37,6 +37,7 @@ CHECKS: Final[dict[str, str]] = {
     "core": "builder.checks.core",
     "warm_up": "builder.checks.warm_up",
     "ensembles": "builder.checks.ensembles",
+    "saved_models": "builder.checks.saved_models",
     "release": "builder.checks.release",
     "python_models": "builder.checks.python_models",
 }

@@ -65,7 +65,7 @@ def _config(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
 def _fields(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
     unknown = set(fields_unknown(context.release))
     since = {item.field: item.since for item in new_fields()}
-    for field in sorted(_used(parse_message(model.text or "")) & unknown):
+    for field in sorted(_used(parse_message(model.text or "")) & unknown) if unknown else ():
         word = field.partition(".")[2]
         message = f"Triton {context.release} does not know the field {word!r} of {field.partition('.')[0]}"
         remedy = f"remove it, or use Triton {since[field]} or newer"

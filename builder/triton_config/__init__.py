@@ -23,7 +23,6 @@ from builder.errors import BuildError, SpecError
 from builder.findings import Finding, Severity
 from builder.measurement import served_signature
 from builder.releases import get_release
-from builder.spec_serving import VersionsSpec
 from builder.tensors import BY_NUMPY, Signature, Tensor
 from builder.triton_config.overrides import apply_overrides
 from builder.triton_config.sequence import SequenceRequest, initial_state_files, sequence_batching
@@ -32,7 +31,7 @@ from builder.triton_config.text import config_to_text, parse_config
 from builder.triton_config.warmup import WarmupInput, WarmupRequest, warmup_data, warmup_entry, warmup_from_samples
 
 if TYPE_CHECKING:
-    from builder.spec_serving import BatchingSpec, InstancesSpec
+    from builder.spec_serving import BatchingSpec, InstancesSpec, VersionsSpec
 
 __all__ = (
     "ConfigRequest", "ConfigText", "SequenceRequest", "WarmupInput", "WarmupRequest", "config_to_text",
@@ -58,6 +57,13 @@ KINDS: Final = {
     "python": {"auto": "KIND_CPU", "cpu": "KIND_CPU", "gpu": "KIND_GPU"},
     "tensorrt": {"auto": "KIND_GPU", "gpu": "KIND_GPU"},
 }
+
+
+def _versions() -> VersionsSpec:
+    """The default; pydantic is too slow to import for those who only read configurations."""
+    from builder.spec_serving import VersionsSpec
+
+    return VersionsSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class ConfigRequest:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
     sequence: SequenceRequest | None = None
-    versions: VersionsSpec = field(default_factory=VersionsSpec)
+    versions: VersionsSpec = field(default_factory=_versions)
     response_cache: bool = False
 
     @property

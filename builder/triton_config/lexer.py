@@ -24,6 +24,7 @@ _ESCAPE: Final = re.compile(
     r"|U(?P<long>00[01][0-9a-fA-F]{5})|(?P<plain>[abfnrtv\\?'\"]))"
 )
 _PLAIN: Final = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "?": 63, "\\": 92, "'": 39, '"': 34}
+_BLANKS: Final = str.maketrans("\r\t\v\f", "    ")
 _SURROGATES: Final = (range(0xD800, 0xDC00), range(0xDC00, 0xE000))
 
 
@@ -89,6 +90,8 @@ def readable(text: str) -> str:
 
 def _blank(gap: str) -> str:
     """Lines and columns stay."""
+    if gap.isspace() or not gap:
+        return gap.translate(_BLANKS)
     return re.sub(r"[^\n]", " ", re.sub(r"#[^\n]*", "", gap))
 
 
