@@ -25,12 +25,13 @@ from builder.manifest import (
     ServedRecord,
     TargetRecord,
     TargetTimings,
+    VersionRecord,
 )
 from builder.measurement import ExportReport, PrepareReport, served_signature
 from builder.plan import model_gates
 from builder.records import canonical, to_json
 from builder.rendering import FolderRequest, render_folder
-from builder.repository import ModelFolder, engines_in, joined_engines, stage_model
+from builder.repository import ModelFolder, OlderVersion, engines_in, joined_engines, stage_model
 from builder.samples.stored import store_samples
 from builder.spec import ModelSpec, RepoSpec
 from builder.spec_serving import ZERO
@@ -92,7 +93,7 @@ def stage_state(  # noqa: PLR0913 - where things lie
     """Write every folder of one model."""
     if state.report is None:
         return ()
-    samples = store_samples(cache, "export", work_key(state.plan.export), state.report.signature)
+    samples = _samples(state, cache)
     made = []
     for folder, target in served_states(state):
         old = before.get(folder)
@@ -121,7 +122,7 @@ def _model_folder(  # noqa: PLR0913, PLR0917 - what a folder is made of
     labels = _labels(spec, served_signature(report.signature, report.sequence))
     label_file = (labels[0], LABELS_FILE) if labels else None
     recipe = _recipe(target)
-    joined = joined_engines(before, recipe, target.converted.files)
+    joined = {} if state.older else joined_engines(before, recipe, target.converted.files)
     engines = engines_in((*target.converted.files, *joined))
     request = FolderRequest(folder, state, target, report, samples, label_file, release, engines)
     rendering, rendered = render_folder(request, cache)
@@ -143,9 +144,28 @@ def _model_folder(  # noqa: PLR0913, PLR0917 - what a folder is made of
         joined=joined,
         recipe=recipe,
         serve=spec.versions.serve if spec.versions else "latest",
+        version=state.plan.version,
+        older=tuple(_older(older, target, cache) for older in state.older),
         checksums=spec.checksums,
     )
     return model, rendering.findings
+
+
+def _samples(state: ModelState, cache: Cache) -> Path:
+    if state.report is None:
+        msg = f"{state.spec.name}: nothing was exported"
+        raise ValueError(msg)
+    return store_samples(cache, "export", work_key(state.plan.export), state.report.signature)
+
+
+def _older(state: ModelState, target: TargetState, cache: Cache) -> OlderVersion:
+    """The same target of another version."""
+    mine = next(item for item in state.targets if item.target == target.target)
+    if mine.converted is None or state.plan.version is None:
+        msg = f"{state.spec.name}: {target.target} of version {state.plan.version} was never converted"
+        raise ValueError(msg)
+    artefact = cache.folder("convert", work_key(mine.plan.convert))
+    return OlderVersion(state.plan.version, artefact, mine.converted.files, _samples(state, cache))
 
 
 def _unserved(record: ServedRecord, model: ModelFolder) -> tuple[Finding, ...]:
@@ -225,6 +245,24 @@ def model_record(state: ModelState, staged: Sequence[Staged], live: Mapping[str,
         served=tuple(item.record for item in staged),
         notes=report.notes,
         live=dict(live),
+        versions=tuple(_version_record(older) for older in state.older),
+    )
+
+
+def _version_record(state: ModelState) -> VersionRecord:
+    report = state.report
+    if report is None or state.plan.version is None:
+        msg = f"{state.spec.name}: nothing was exported of version {state.plan.version}"
+        raise ValueError(msg)
+    return VersionRecord(
+        version=state.plan.version,
+        source_format=state.plan.export.source.format,
+        source_digest=state.plan.export.source.digest,
+        route=report.route,
+        samples=report.samples,
+        export_key=work_key(state.plan.export),
+        targets=tuple(_target_record(state, target) for target in state.targets),
+        notes=report.notes,
     )
 
 
@@ -306,10 +344,11 @@ def _portable_spec(spec: RepoSpec) -> object:
     """The spec as JSON without the folder it lies in."""
     data = spec.model_dump(mode="json")
     for model in data["models"]:
-        model["source"].pop("path")
-        model["source"].pop("import_root")
-        model["source"]["files"] = sorted(model["source"]["files"])
-        model["source"]["environment"] = model["source"]["environment"] and "given"
+        for source in (model["source"], *model["sources"].values()):
+            source.pop("path")
+            source.pop("import_root")
+            source["files"] = sorted(source["files"])
+            source["environment"] = source["environment"] and "given"
         for key in ("samples", "class_names"):
             if model.get(key):
                 model[key] = "given"

@@ -24,9 +24,11 @@ from builder.ensembles.states import ensemble_findings
 from builder.errors import EXIT_OK, BuildError, GateError, SpecError
 from builder.export import CODE_RAN
 from builder.findings import Finding, has_errors
+from builder.joint import joined, signature_findings, version_name
 from builder.judge import (
     ModelState,
     deferral_finding,
+    every_version,
     is_blocked,
     judge_model,
     needed_targets,
@@ -88,13 +90,14 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
         plan = plan_ensembles(spec, plan, members, place.output)
         exports, ensembles = wire_first(spec, plan, members, cache, options, progress)
         outcomes = run_plan(plan.works(), plan, cache, options, progress, exports)
-        states = [soften(judge_model(model, outcomes, cache), strict=options.strict) for model in plan.models]
+        states = [soften(joined(judge_model(model, outcomes, cache)), strict=options.strict) for model in plan.models]
         kept = find_kept(manifest, plan, members, prune=options.prune)
         run = Building(spec, options, cache, place, manifest, progress, states, [], {}, [], members, kept)
         run.ensembles = answered_ensembles(ensembles, states, outcomes, cache)
         run.findings += [finding for state in run.ensembles for finding in ensemble_findings(state)]
         run.findings += _export_findings(states, outcomes)
         run.findings += _signature_findings(run)
+        run.findings += [finding for state in states for finding in signature_findings(state)]
         run.findings += filter(None, map(deferral_finding, states))
         run.findings += kept_findings(kept, manifest, spec.triton)
         run.findings += _note_findings(run)
@@ -126,7 +129,7 @@ def _disk_errors(output: Path) -> Iterator[None]:
 
 def _export_findings(states: Sequence[ModelState], outcomes: Mapping[str, Outcome]) -> Iterator[Finding]:
     """A failed export once for the model; each of its targets has it too, since it keeps them from being built."""
-    for state in states:
+    for state in every_version(states):
         error = outcomes[work_key(state.plan.export)].error
         found = (item for target in state.targets for item in target.findings)
         same = next((item for item in found if error is not None and item.message == error.message), None)
@@ -164,7 +167,12 @@ def _finish(run: Building) -> bool:
         {**run.kept.ensembles, **ensembles},
         {
             **run.kept.timings,
-            **{state.spec.name: timings_of(state, before.get(state.spec.name, {})) for state in run.states},
+            **{
+                name: timings_of(version, before.get(name, {}))
+                for state in run.states
+                for version in state.every
+                for name in [version_name(version) if version is not state else state.spec.name]
+            },
         },
     )
     if run.manifest is not None and _same(run, manifest):
@@ -225,7 +233,7 @@ def _all_findings(run: Building) -> list[Finding]:
 
 def _exit_code(run: Building, findings: Sequence[Finding], outcomes: Mapping[str, Outcome]) -> int:
     """0, 1 when a needed model or target could not be built, 3 when a check said no."""
-    for state in run.states:
+    for state in every_version(run.states):
         error = outcomes[work_key(state.plan.export)].error
         if error is not None:
             return error.exit_code

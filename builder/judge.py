@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from builder.cache import Cache
@@ -67,16 +67,28 @@ class TargetState:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model after the pipeline; `report` is None when the export failed."""
+    """One model after the pipeline; `report` is None when the export failed, `older` are other versions of the spec."""
 
     plan: ModelPlan
     report: ExportReport | None
     targets: tuple[TargetState, ...]
+    older: tuple[ModelState, ...] = ()
+
+    @property
+    def every(self) -> tuple[ModelState, ...]:
+        """Each version of the spec, the newest first."""
+        return (self, *reversed(self.older))
 
     @property
     def spec(self) -> ModelSpec:
         """As the user wrote it, completed."""
         return self.plan.spec
+
+
+def every_version(states: Iterable[ModelState]) -> Iterator[ModelState]:
+    """Of each model, where the spec has several; the newest first."""
+    for state in states:
+        yield from state.every
 
 
 def judge_model(plan: ModelPlan, outcomes: Mapping[str, Outcome], cache: Cache) -> ModelState:
@@ -86,7 +98,7 @@ def judge_model(plan: ModelPlan, outcomes: Mapping[str, Outcome], cache: Cache) 
     if outcomes[key].error is None:
         report = read_record(ExportReport, cache.folder("export", key) / EXPORT_FILE)
     targets = tuple(_judge_target(plan.spec, target, outcomes, cache) for target in plan.targets)
-    return ModelState(plan, report, targets)
+    return ModelState(plan, report, targets, tuple(judge_model(older, outcomes, cache) for older in plan.older))
 
 
 def served_gates(state: ModelState, target: Target) -> Gates:
@@ -211,7 +223,12 @@ def candidates(state: ModelState) -> tuple[TargetState, ...]:
     serve = state.spec.serve
     if serve not in ("best", "all"):
         passing = [target for target in passing if str(target.target) == serve]
-    return tuple(sorted(passing, key=lambda target: target.latency_ms))
+    return tuple(sorted(passing, key=lambda target: _latency_ms(state, target.target)))
+
+
+def _latency_ms(state: ModelState, target: Target) -> float:
+    """Of all versions together: one configuration serves them."""
+    return sum(item.latency_ms for version in state.every for item in version.targets if item.target == target)
 
 
 def needed_targets(state: ModelState, *, strict: bool) -> frozenset[Target]:

@@ -43,7 +43,7 @@ def find_kept(manifest: Manifest | None, plan: Plan, members: Members, *, prune:
         for name, record in manifest.ensembles.items()
         if name not in named and (not prune or name in needed)
     }
-    timings = {name: value for name, value in manifest.run.timings.items() if name in models}
+    timings = {name: value for name, value in manifest.run.timings.items() if name.partition(":")[0] in models}
     reasons = {served.folder: name for name, record in models.items() for served in record.served}
     reasons |= {name: name for name in ensembles}
     pairs = {reasons[folder]: why for folder, why in needed.items() if folder in reasons} if prune else {}

@@ -83,6 +83,20 @@ class ServedRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """Another version that the spec has of a model: where it comes from and what was measured of it."""
+
+    version: int
+    source_format: str
+    source_digest: str
+    route: str
+    samples: str
+    export_key: str
+    targets: tuple[TargetRecord, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRecord:
     """One model of the spec and the folders it is served from."""
 
@@ -99,6 +113,7 @@ class ModelRecord:
     notes: tuple[str, ...] = ()
     live: dict[str, Any] = field(default_factory=dict)
     sequence: Sequencing | None = None
+    versions: tuple[VersionRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,18 +77,21 @@ class TargetPlan:
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """One model: its export and its targets."""
+    """One model: its export and its targets. Where the spec has several versions: of the newest, with the `older`."""
 
     spec: ModelSpec
     export: Export
     targets: tuple[TargetPlan, ...]
     packages: Packages | None = None
+    version: int | None = None
+    older: tuple[ModelPlan, ...] = ()
 
     @property
     def works(self) -> tuple[Work, ...]:
         """The export first, but for the packages that it needs."""
         first = (self.packages,) if self.packages else ()
-        return (*first, self.export, *(work for target in self.targets for work in target.works))
+        own = (*first, self.export, *(work for target in self.targets for work in target.works))
+        return (*own, *(work for older in self.older for work in older.works))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,22 @@ def make_plan(spec: RepoSpec, *, defer: bool = False, strict: bool = False) -> P
         MachineError: this machine lacks what a model cannot do without.
     """
     return Plan(
-        spec.triton, tuple(_plan_model(model, spec.triton, defer=defer, strict=strict) for model in spec.models)
+        spec.triton, tuple(_plan_versions(model, spec.triton, defer=defer, strict=strict) for model in spec.models)
     )
+
+
+def _plan_versions(model: ModelSpec, release: str, *, defer: bool, strict: bool) -> ModelPlan:
+    """The newest version with the others in it, each planned as a model of its own source."""
+    plans = [
+        replace(
+            _plan_model(model.model_copy(update={"source": source}), release, defer=defer, strict=strict),
+            version=number,
+        )
+        for number, source in sorted(model.sources.items())
+    ]
+    if not plans:
+        return _plan_model(model, release, defer=defer, strict=strict)
+    return replace(plans[-1], older=tuple(plans[:-1]))
 
 
 def _plan_model(model: ModelSpec, release: str, *, defer: bool, strict: bool) -> ModelPlan:

@@ -17,6 +17,7 @@ from builder.backends import Settings, backend_module
 from builder.cache import Cache, publish, session
 from builder.digests import file_digest, folder_digests
 from builder.findings import Finding
+from builder.joint import batch_proven
 from builder.judge import ModelState, TargetState
 from builder.libraries import all_code_digest, library_versions
 from builder.measurement import ExportReport
@@ -112,7 +113,7 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
         release=asked.release,
         signature=asked.report.signature,
         ports=asked.target.converted.ports,
-        batch_proven=asked.target.batch_proven,
+        batch_proven=batch_proven(asked.state, asked.target),
         batching=spec.batching or BatchingSpec(),
         instances=spec.instances or (InstancesSpec(),),
         label_files=dict([asked.label_file]) if asked.label_file else {},
@@ -169,7 +170,7 @@ def _key(request: FolderRequest) -> str:
         "folder": request.folder,
         "export": work_key(request.state.plan.export),
         "convert": work_key(request.target.plan.convert),
-        "batch_proven": request.target.batch_proven,
+        "batch_proven": batch_proven(request.state, request.target),
         "spec": request.state.spec.model_dump(mode="json", include=words),
         "label_file": request.label_file,
         "engines": dict(request.engines),

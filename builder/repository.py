@@ -24,13 +24,24 @@ ENGINE: Final = re.compile(r"model_sm(\d+)(\d)\.plan")
 
 
 @dataclass(frozen=True, slots=True)
+class OlderVersion:
+    """A version beside the newest one that the spec has too: its artefact's files, and what its source answered."""
+
+    version: int
+    artefact: Path
+    files: Mapping[str, str]
+    samples: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFolder:
     """What one model folder is made of.
 
     `files` are the artefact's, path → sha256, below `artefact`; `extra` goes beside the config by relative path,
     content or the file to copy.
     `joined` are files of the version that stands which stay in use beside the artefact's: engines of other GPUs, made
-    by the same `recipe`. `serve` says which versions the server loads. With `checksums` the configuration
+    by the same `recipe`. `serve` says which versions the server loads. Where the spec numbers
+    its versions, `version` is the newest, and `older` are all others there will be. With `checksums` the configuration
     tells it the sums of all files of versions.
     """
 
@@ -46,6 +57,8 @@ class ModelFolder:
     joined: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
     serve: str | int | tuple[int, ...] = "latest"
+    version: int | None = None
+    older: tuple[OlderVersion, ...] = ()
     checksums: bool = False
 
     @property
@@ -134,7 +147,10 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
     version, unchanged = _version(old_folder, before, artefact, model)
     new_folder = staged / model.folder
     new_folder.mkdir(parents=True)
-    kept = kept_versions(versions_in(old_folder), version, model.keep, model.pinned)
+    numbered = model.version is not None
+    kept = [] if numbered else kept_versions(versions_in(old_folder), version, model.keep, model.pinned)
+    for older in model.older:
+        _stage_older(old_folder, new_folder, older)
     for number in kept:
         link_tree(old_folder / str(number), new_folder / str(number))
     if unchanged:
@@ -152,18 +168,38 @@ def stage_model(staged: Path, current: Path, model: ModelFolder, before: ServedR
         else:
             is_config = name.endswith(".pbtxt")
             _write(new_folder / name, _config_bytes(content.decode(), model, new_folder) if is_config else content)
-    served = served_numbers(model.serve, [*kept, version])
-    others = {number: _answers(old_folder, new_folder, number, before) for number in served if number != version}
+    own = {older.version: older for older in model.older}
+    served = served_numbers(model.serve, [*kept, *own, version])
+    others = {
+        number: _answers_of(own[number], new_folder)
+        if number in own
+        else _answers(old_folder, new_folder, number, before)
+        for number in served
+        if number != version
+    }
     return ServedRecord(
         folder=model.folder,
         target=model.target,
         version=version,
         artefact=artefact,
         batching=model.batching,
-        files=_own_files(new_folder, version, model.every_file) | _files_of(new_folder, others),
+        files=_own_files(new_folder, version, model.every_file) | _files_of(new_folder, {*others, *own}),
         recipe=model.recipe,
         others={str(number): file for number, file in others.items()},
     )
+
+
+def _stage_older(old_folder: Path, new_folder: Path, older: OlderVersion) -> None:
+    standing = old_folder / str(older.version)
+    if standing.is_dir() and folder_digests(standing) == dict(older.files):
+        link_tree(standing, new_folder / str(older.version))
+    else:
+        _copy_artefact(older.artefact, older.files, new_folder / str(older.version))
+
+
+def _answers_of(older: OlderVersion, new_folder: Path) -> str:
+    shutil.copyfile(older.samples, new_folder / answers_file(older.version))
+    return answers_file(older.version)
 
 
 def _answers(old: Path, new: Path, number: int, before: ServedRecord | None) -> str | None:
@@ -216,6 +252,8 @@ def _version(folder: Path, before: ServedRecord | None, artefact: str, model: Mo
     """
     files = model.every_file
     present = versions_in(folder)
+    if model.version is not None:
+        return model.version, model.version in present and folder_digests(folder / str(model.version)) == files
     if before is not None and model.joined and before.version in present:
         held = folder_digests(folder / str(before.version))
         if held.items() < files.items():

@@ -65,8 +65,10 @@ def work_labels(plan: Plan) -> dict[str, str]:
     """Key → what a person calls the work."""
     labels: dict[str, str] = {}
     for model in plan.models:
-        for work in model.works:
-            labels.setdefault(work_key(work), f"{model.spec.name} {work_label(work)}")
+        for version in (*model.older, model):
+            name = version.spec.name if version.version is None else f"{version.spec.name}:{version.version}"
+            for work in version.works:
+                labels.setdefault(work_key(work), f"{name} {work_label(work)}")
     for ensemble in plan.ensembles:
         for work in ensemble.answers:
             labels.setdefault(work_key(work), f"{ensemble.spec.name} {work_label(work)}")

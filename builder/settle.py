@@ -240,6 +240,8 @@ def _live_items(run: Building, item: Staged) -> Iterator[LiveItem]:
     gates = served_gates(state, item.state.target)
     own = LiveItem(item.record, state.spec.name, state.report.signature, gates, state.report.sequence)
     yield own
+    built = {older.plan.version: older for older in state.older}
     for number, answers in item.record.others.items():
         if answers is not None:
-            yield replace(own, version=int(number), answers=answers)
+            held = served_gates(built.get(int(number), state), item.state.target)
+            yield replace(own, version=int(number), answers=answers, gates=held)

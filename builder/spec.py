@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from builder import defaults
 from builder.errors import SpecError
@@ -259,11 +259,22 @@ class OnnxRuntimeSpec(Part):
     tensorrt: AcceleratorSpec = AcceleratorSpec()
 
 
+def _source_or_sources(schema: dict[str, Any]) -> None:
+    """JSON Schema cannot see that one of the two is enough."""
+    schema["required"] = [word for word in schema["required"] if word != "source"]
+    schema["oneOf"] = [{"required": ["source"]}, {"required": ["sources"]}]
+
+
 class ModelSpec(Part):
     """One model of the repository."""
 
+    model_config = ConfigDict(json_schema_extra=_source_or_sources)
+
     name: ModelName
-    source: SourceSpec
+    source: SourceSpec = Field(description="Of the newest version, where `sources` has several")
+    sources: dict[Annotated[int, Field(ge=1)], SourceSpec] = Field(
+        default_factory=dict, description="Instead of source: version number → source, all served"
+    )
     inputs: tuple[TensorSpec, ...] = Field((), strict=False)
     outputs: tuple[str, ...] = Field((), strict=False)
     samples: SamplesSpec | None = None
@@ -288,6 +299,18 @@ class ModelSpec(Part):
     configs: dict[ModelName, dict[str, Any]] = Field(
         default_factory=dict, description="Other configurations, for tritonserver --model-config-name: name → fields"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newest_source(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        sources = data.get("sources") if isinstance(data, dict) else None
+        if not sources:
+            return data
+        if "source" in data:
+            msg = "source and sources: give one of them"
+            raise ValueError(msg)
+        numbers = [number for number in sources if isinstance(number, int)] if isinstance(sources, dict) else []
+        return {**data, "source": sources[max(numbers)]} if numbers else data
 
     @model_validator(mode="after")
     def _inputs_differ(self) -> ModelSpec:

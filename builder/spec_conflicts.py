@@ -52,11 +52,34 @@ def _serving_problems(model: ModelSpec, backends: set[str], where: tuple[str | i
     if model.instances and all(group.passive for group in model.instances):
         yield Problem((*where, "instances"), "every group is passive, so no request would ever be answered")
     served = model.versions.serve if model.versions else "latest"
-    if "version_policy" in model.config and served != "latest":
+    yield from _version_problems(model, where)
+    if "version_policy" in model.config and (served != "latest" or model.sources):
         yield Problem((*where, "config", "version_policy"), "decided by versions: {serve: …}", "leave one of them out")
     if model.checksums and "model_repository_agents" in model.config:
         text = "checksums: true writes the checksum agent; leave one of them out"
         yield Problem((*where, "config", "model_repository_agents"), text)
+
+
+def _version_problems(model: ModelSpec, where: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Policies that would serve nothing, or not what the spec lists."""
+    if not model.sources:
+        return
+    newest, versions = max(model.sources), model.versions
+    for number, source in model.sources.items():
+        if source.format == "python" or source.path.suffix == ".py":
+            yield Problem((*where, "sources", number), "a step in Python has one version", "write source: instead")
+    if versions is None:
+        return
+    if "keep" in versions.model_fields_set:
+        text = "with sources the repository holds exactly those versions; leave keep out"
+        yield Problem((*where, "versions", "keep"), text)
+    if isinstance(versions.serve, tuple):
+        for number in sorted(set(versions.serve) - set(model.sources)):
+            text = f"there is no version {number}; sources has {', '.join(map(str, sorted(model.sources)))}"
+            yield Problem((*where, "versions", "serve"), text)
+        if newest not in versions.serve:
+            text = f"version {newest}, the newest, would be built and not served"
+            yield Problem((*where, "versions", "serve"), text, f"add {newest}, or take it out of sources")
 
 
 def config_problems(

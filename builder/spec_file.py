@@ -19,7 +19,7 @@ from builder.sources import SOURCES
 from builder.spec import LONGEST_NAME, ModelSpec, RepoSpec, SourceSpec
 from builder.spec_conflicts import conflicts
 from builder.spec_ensembles import completed_ensemble, ensemble_problems
-from builder.spec_serving import ZERO, SequenceSpec
+from builder.spec_serving import ZERO, SequenceSpec, VersionsSpec
 from builder.spec_steps import (
     default_serve,
     default_targets,
@@ -88,6 +88,7 @@ def _complete(data: Mapping[str, Any], folder: Path, origin: str, lines: Lines) 
         spec = RepoSpec.model_validate(data)
     except ValidationError as error:
         problems = [Problem(tuple(item["loc"]), _plain(item)) for item in error.errors()]
+        problems = [problem for problem in problems if not _copied(problem.path, data)]
         raise spec_error(origin, _without_echo(problems), lines) from None
     problems = list(_problems(spec, folder))
     if problems:
@@ -105,6 +106,15 @@ def _plain(item: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
         return f"the key {item['loc'][-1]!r} is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
     return message if item["type"] == "value_error" else f"{message}, got {item['input']!r}"
+
+
+def _copied(path: tuple[str | int, ...], data: Mapping[str, Any]) -> bool:
+    """The newest of several sources is also the model's: its errors stand where it was written."""
+    models = data.get("models")
+    if path[:1] != ("models",) or path[2:3] != ("source",) or not isinstance(models, (list, tuple)):
+        return False
+    model = models[int(path[1])]
+    return isinstance(model, dict) and "source" not in model and bool(model.get("sources"))
 
 
 def _known_keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
@@ -150,7 +160,10 @@ def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
         if model.name in seen:
             yield Problem((*here, "name"), f"{model.name!r} is also the name of models[{seen[model.name]}]")
         seen.setdefault(model.name, index)
-        yield from _source_problems(model.source, folder, (*here, "source"))
+        if not model.sources:
+            yield from _source_problems(model.source, folder, (*here, "source"))
+        for number, source in model.sources.items():
+            yield from _source_problems(source, folder, (*here, "sources", number))
         if model.targets == ():
             yield Problem((*here, "targets"), "the list is empty; leave the key out for the defaults")
         yield from _target_problems(model.targets or (), (*here, "targets"))
@@ -241,21 +254,11 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
     """Every word filled in and every path made absolute, so nothing later asks where the spec file was."""
     given = spec.defaults
     model = with_ready_step(model, folder)
-    source = model.source
-    path = _absolute(find_model(folder / source.path))
     samples = model.samples
     return model.model_copy(
         update={
-            "source": source.model_copy(
-                update={
-                    "path": path,
-                    "format": source.format or recognise(path),
-                    "import_root": _absolute(folder / (source.import_root or "")),
-                    "files": {name: _absolute(folder / path) for name, path in source.files.items()},
-                    "requirements": read_requirements(source, folder),
-                    "environment": source.environment and _absolute(folder / source.environment),
-                }
-            ),
+            "source": _completed_source(model.source, folder),
+            "sources": {number: _completed_source(source, folder) for number, source in sorted(model.sources.items())},
             "samples": samples and samples.model_copy(update={"path": _absolute(folder / samples.path)}),
             "class_names": model.class_names and _absolute(folder / model.class_names),
             "sequence": model.sequence and _completed_sequence(model.sequence, folder),
@@ -266,9 +269,29 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             "quantization": model.quantization or given.quantization,
             "batching": model.batching or given.batching,
             "instances": model.instances or given.instances,
-            "versions": model.versions or given.versions,
+            "versions": _completed_versions(model, model.versions or given.versions),
         }
     )
+
+
+def _completed_source(source: SourceSpec, folder: Path) -> SourceSpec:
+    path = _absolute(find_model(folder / source.path))
+    return source.model_copy(
+        update={
+            "path": path,
+            "format": source.format or recognise(path),
+            "import_root": _absolute(folder / (source.import_root or "")),
+            "files": {name: _absolute(folder / path) for name, path in source.files.items()},
+            "requirements": read_requirements(source, folder),
+            "environment": source.environment and _absolute(folder / source.environment),
+        }
+    )
+
+
+def _completed_versions(model: ModelSpec, given: VersionsSpec) -> VersionsSpec:
+    """Several sources are there to be served, unless the model itself says otherwise."""
+    said = model.versions is not None and "serve" in model.versions.model_fields_set
+    return given.model_copy(update={"serve": "all"}) if model.sources and not said else given
 
 
 def _completed_sequence(sequence: SequenceSpec, folder: Path) -> SequenceSpec:

@@ -20,6 +20,7 @@ from builder.cli.show import console, human_size, print_findings, print_json, pr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from builder.assemble import Staged
     from builder.build import BuildResult
     from builder.ensemble_result import EnsembleResult
     from builder.judge import ModelState, TargetState
@@ -105,7 +106,7 @@ def result_document(result: BuildResult) -> dict[str, Any]:
 
     document = {
         "repository": str(result.repository),
-        "models": [_model_document(result, state) for state in result.models],
+        "models": [_model_document(result, state, version) for state in result.models for version in state.every],
         "findings": [to_json(finding) for finding in result.findings],
         "seconds": round(result.seconds, 3),
     }
@@ -131,15 +132,21 @@ def _ensemble_document(result: BuildResult, ensemble: EnsembleResult) -> dict[st
     }
 
 
-def _model_document(result: BuildResult, state: ModelState) -> dict[str, Any]:
+def _model_document(result: BuildResult, state: ModelState, version: ModelState) -> dict[str, Any]:
     staged = next((item for item in result.staged if item.record.folder == state.spec.name), None)
     stands = result.exit_code == 0 and staged is not None
     return {
         "name": state.spec.name,
-        "version": staged.record.version if stands and staged else None,
-        "served": _target_words(staged.state) if stands and staged else None,
-        "targets": [_target_document(target) for target in state.targets],
+        "version": (version.plan.version or staged.record.version) if stands and staged else None,
+        "served": _target_words(staged.state) if stands and staged and _is_served(staged, version) else None,
+        "targets": [_target_document(target) for target in version.targets],
     }
+
+
+def _is_served(staged: Staged, version: ModelState) -> bool:
+    """Whether the version policy loads this version."""
+    number = version.plan.version
+    return number is None or number == staged.record.version or str(number) in staged.record.others
 
 
 def _target_words(state: TargetState) -> dict[str, str]:
@@ -170,14 +177,18 @@ def _print_table(result: BuildResult) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from builder.judge import every_version
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("model", "target", "size", "computes in", "latency", "error", "verdict"):
         table.add_column(heading, justify="right" if heading in ("size", "latency", "error") else "left")
-    served = {(item.model, item.state.target) for item in result.staged} if result.exit_code == 0 else set()
-    for state in result.models:
+    served = {(item.model, item.state.target): item for item in result.staged} if result.exit_code == 0 else {}
+    for state in every_version(result.models):
+        name = state.spec.name if state.plan.version is None else f"{state.spec.name}:{state.plan.version}"
         for target in state.targets:
-            mark = " ← served" if (state.spec.name, target.target) in served else ""
-            table.add_row(state.spec.name, str(target.target), *target_cells(target), _verdict(target) + mark)
+            item = served.get((state.spec.name, target.target))
+            mark = " ← served" if item is not None and _is_served(item, state) else ""
+            table.add_row(name, str(target.target), *target_cells(target), _verdict(target) + mark)
     for ensemble in result.ensembles:
         worst = max((output.max_relative for output in ensemble.outputs), default=None)
         error = "-" if worst is None else f"{worst:.1e}"

@@ -75,6 +75,11 @@ def _model(model: Any, cache: Any, output: Path) -> dict[str, Any]:  # noqa: ANN
             why = "deferred to a machine with the GPU" if target.deferred else f"cannot be built: {target.missing[0]}"
             works.append({"work": label, "key": work_key(target.convert), "cached": False, "why": why})
         works += [_work(work, work_label(work), cache, old.get(label, {})) for work in target.works]
+    works += [
+        _work(work, f"version {older.version} {work_label(work)}", cache, {})
+        for older in model.older
+        for work in older.works
+    ]
     works = list({work["key"]: work for work in reversed(works)}.values())[::-1]
     return {"name": model.spec.name, "source": str(model.spec.source.path), "serve": model.spec.serve, "works": works}
 
