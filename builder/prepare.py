@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +36,7 @@ from builder.onnx_tools.files import link_model
 from builder.onnx_tools.precision import CalibrationSet, PrecisionJob, precision_module
 from builder.onnx_tools.precision.half import LARGEST, emulate, overflowing_nodes
 from builder.onnx_tools.precision.int8 import candidates
+from builder.onnx_tools.precision.lowering import holds_graph
 from builder.onnx_tools.precision.naming import name_nodes
 from builder.onnx_tools.precision.search import Found, Node, Ranking, Verdict, find_kept, nodes_of, rank_nodes
 from builder.onnx_tools.reading import read_onnx, short
@@ -100,6 +102,7 @@ def run_prepare(work: Prepare, cache: Cache, out: Path) -> None:
             named = _named(path, scratch)
             kept, notes = _kept(work, job, named, requests, scratch)
             quantization = _convert(named, out / ONNX_FILE, job, frozenset(node.name for node in kept))
+            notes = (*_inner_notes(named), *notes)
             prepared = PrepareReport(work.precision, work.dialect, transforms, quantization, kept, notes)
     write_record(out / PREPARE_FILE, prepared)
 
@@ -118,6 +121,13 @@ def _optimised(
 
 def _gates(work: Prepare) -> Gates:
     return Gates(**work.search.gates) if work.search else Gates()
+
+
+def _inner_notes(path: Path) -> tuple[str, ...]:
+    """Graphs inside of nodes are not lowered."""
+    found = Counter(node.op_type for node in read_onnx(path).graph.node if holds_graph(node))
+    shown = ", ".join(f"{count} {operator}" for operator, count in sorted(found.items()))
+    return (f"what is inside {shown} stays in fp32",) if shown else ()
 
 
 def _place(scratch: Path, word: str) -> Path:

@@ -237,3 +237,25 @@ def test_the_search_serves_int8_too(tmp_path: Path) -> None:
     better, report = quantized(tmp_path / "searched", 60, gates)
     assert better <= error / 3
     assert kept_nodes(report) == {"second"}
+
+
+def branching(path: Path) -> Path:
+    """A product, and one inside an If."""
+    ports = signature(["x:float32:batch,4"], ["y:float32:batch,3"])
+    inner = [
+        helper.make_graph(
+            [helper.make_node(word, ["p", "p"], [word])], word, [], [helper.make_tensor_value_info(word, 1, None)]
+        )
+        for word in ("Add", "Mul")
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], name="product"),
+        helper.make_node("If", ["yes"], ["y"], name="choice", then_branch=inner[0], else_branch=inner[1]),
+    ]
+    return write_graph(path, ports, nodes, {"w": tiny_models.weights(), "yes": np.asarray(True)})
+
+
+def test_what_stays_in_fp32_inside_an_if_is_said(tmp_path: Path) -> None:
+    ports = signature(["x:float32:batch,4"], ["y:float32:batch,3"])
+    _, report, _ = prepared(tmp_path, ports, branching, prepare_work("fp16"))
+    assert report.notes == ("what is inside 1 If stays in fp32",)
