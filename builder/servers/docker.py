@@ -22,7 +22,7 @@ from builder.servers.docker_images import choose_image
 from builder.servers.docker_owner import OWNER_LABEL, own_label, remove_left_overs
 from builder.servers.needs import Needs, needs_of
 from builder.servers.ports import choose_ports
-from builder.servers.server_state import log_tail, models_folder, raise_failures, read_index
+from builder.servers.server_state import log_tail, models_folder, raise_failures, read_index, stubs_of, vanished
 
 MODELS: Final = "/models"
 PORTS: Final = {"http": 8000, "grpc": 8001, "metrics": 8002}
@@ -190,7 +190,7 @@ def _ready_endpoint(started: _Started, options: ServeOptions) -> Endpoint:
         addresses[name] = int(bound[0]["HostPort"])
     _wait_ready(started, options, addresses)
     http, grpc, metrics = (f"{options.host}:{addresses[name]}" for name in PORTS)
-    return Endpoint(http, grpc, metrics, alive=_alive_check(started))
+    return Endpoint(http, grpc, metrics, alive=_alive_check(started, http))
 
 
 def _wait_ready(started: _Started, options: ServeOptions, ports: dict[str, int]) -> None:
@@ -234,9 +234,16 @@ def _raise_ended(started: _Started) -> None:
     raise ServeError(msg, remedy="mend what the log says, and start the server again")
 
 
-def _alive_check(started: _Started) -> Callable[[], None]:
+def _alive_check(started: _Started, address: str) -> Callable[[], None]:
+    """A function that raises once the server, or the process of one of its models, is gone."""
+    # Processes of a container are seen from outside, unless the engine runs in a machine of its own.
+    stubs = stubs_of(int(started.container.attrs["State"]["Pid"]))
+
     def alive() -> None:
         if not _is_running(started.container):
             _raise_ended(started)
+        for stub in vanished(stubs, address):
+            msg = f"the process of model {stub.model} died; every request for it fails{log_tail(started.read_log())}"
+            raise ServeError(msg, remedy="start the server again")
 
     return alive

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from triton_models import ask, doubling, doubling_config, wait_until, write_onnx
 
 from builder.errors import MachineError, ServeError
 from builder.servers import ServeOptions, server_module
-from builder.servers.docker import serve
+from builder.servers.docker import _run, serve
+from builder.servers.docker_engine import connect, gpu_problem
+from builder.servers.server_state import stubs_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 X = np.ones((2, 4), np.float32)
@@ -129,6 +132,40 @@ def test_the_end_of_a_running_server_is_noticed(repository: Path, options: Serve
         docker("rm", "-f", name)
         with pytest.raises(ServeError):
             endpoint.alive()
+
+
+def test_the_death_of_one_models_process_is_noticed(repository: Path, options: ServeOptions) -> None:
+    with serve(repository, options) as endpoint:
+        endpoint.alive()
+        (name,) = containers()
+        (found,) = json.loads(docker("inspect", name))
+        stub = next(stub for stub in stubs_of(found["State"]["Pid"]) if stub.model == "open")
+        os.kill(stub.pid, signal.SIGKILL)
+        with pytest.raises(ServeError, match="the process of model open died"):
+            wait_until(lambda: bool(endpoint.alive()), limit_s=5)
+
+
+def test_every_address_of_the_machine_when_asked(repository: Path, options: ServeOptions) -> None:
+    with serve(repository, replace(options, host="0.0.0.0")) as endpoint:
+        assert str(endpoint.http).startswith("0.0.0.0:")
+        (name,) = containers()
+        (found,) = json.loads(docker("inspect", name))
+        assert {bound[0]["HostIp"] for bound in found["HostConfig"]["PortBindings"].values()} == {"0.0.0.0"}
+
+
+def test_a_gpu_that_the_engine_cannot_give(slim_image: str) -> None:
+    from docker.types import DeviceRequest
+
+    with connect() as client:
+        if not gpu_problem(client):
+            pytest.skip("this machine has a GPU")
+        wanted = {"image": slim_image, "device_requests": [DeviceRequest(count=-1, capabilities=[["gpu"]])]}
+        try:
+            with pytest.raises(MachineError, match="cannot give the container a GPU") as caught:
+                _run(client, "build-repo-test-gpu", wanted)
+        finally:
+            client.api.remove_container("build-repo-test-gpu", force=True)
+    assert "nvidia-container-toolkit" in caught.value.remedy
 
 
 def test_a_taken_port_is_named(repository: Path, options: ServeOptions) -> None:
