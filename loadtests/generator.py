@@ -90,7 +90,7 @@ class Generator:
         self.send("load_done", done)
 
     def _drain(self, limit: float) -> None:
-        while (self.flights or not self.queue.empty()) and time.perf_counter() < limit and not self.over:
+        while (self.flights or not (self.over or self.queue.empty())) and time.perf_counter() < limit:
             gevent.sleep(0.01)
 
     def _settle(self) -> None:

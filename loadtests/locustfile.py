@@ -84,11 +84,20 @@ def connect(environment: Environment, **_: object) -> None:
     if runner is None:
         return
     ENVIRONMENTS.append(environment)
+    if environment.parsed_options.result:
+        gevent.spawn(end_with_parent, environment, os.getppid())
     if not isinstance(runner, WorkerRunner):
         for word in ("ready", "problem", "log", "done"):
             runner.register_message(f"load_{word}", lambda word=word, **told: hear(environment, word, told))
     if not isinstance(runner, MasterRunner):
         runner.register_message("load_phase", lambda msg, **_: environment.generator.begin(msg.data))
+
+
+def end_with_parent(environment: Environment, parent: int) -> None:
+    """build-repo was killed: nobody reads what is measured any more."""
+    while os.getppid() == parent:
+        gevent.sleep(1.0)
+    environment.runner.quit()
 
 
 def hear(environment: Environment, word: str, told: dict[str, Any]) -> None:

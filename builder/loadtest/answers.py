@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[np.generic]]
 
 ASKED_ALONE: Final = 8
-TEXTS_KEPT: Final = 3
+TEXTS_KEPT: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that came under load."""
+    """An answer that came under load; errors are relative to `scales`."""
 
     subject: LoadSubject
     piece: Piece
     outputs: Arrays
+    scales: Mapping[str, float]
 
 
 def judge_answers(
@@ -53,15 +54,23 @@ def judge_answers(
     answers, seen = _read(folder, by_name)
     judged = [(answer, problems) for answer in answers if (problems := _problems(answer)) is not None]
     wrong = [(answer, problems) for answer, problems in judged if problems]
-    texts = list(dict.fromkeys(f"{answer.subject.name}: {text}" for answer, problems in wrong for text in problems))
+    texts: dict[tuple[str, str], str] = {}
+    for answer, problems in wrong:
+        for check, text in problems.items():
+            texts.setdefault((answer.subject.name, check), f"{answer.subject.name}: {text}")
     asked, wrong_alone = _ask_alone([answer for answer, _ in wrong], endpoint, protocol)
-    return AnswerFigures(seen, len(judged), len(wrong), asked, wrong_alone, tuple(texts[:TEXTS_KEPT]))
+    return AnswerFigures(seen, len(judged), len(wrong), asked, wrong_alone, tuple(texts.values())[:TEXTS_KEPT])
 
 
 def _read(folder: Path, subjects: Mapping[str, LoadSubject]) -> tuple[list[Answer], int]:
     import numpy as np
 
     answers, seen = [], 0
+    scales = {
+        name: output_scales(subject.signature, [request.outputs for request in subject.requests])
+        for name, subject in subjects.items()
+        if subject.signature is not None and all(request.outputs for request in subject.requests)
+    }
     for file in sorted(folder.glob("answers-*.npz")):
         with np.load(file, allow_pickle=False) as kept:
             seen += int(kept["seen"])
@@ -74,7 +83,7 @@ def _read(folder: Path, subjects: Mapping[str, LoadSubject]) -> tuple[list[Answe
                         for name, dtype in names.items()
                         if f"{index}/{name}" in kept
                     }
-                    answers.append(Answer(subject, Piece(*map(int, piece)), outputs))
+                    answers.append(Answer(subject, Piece(*map(int, piece)), outputs, scales.get(subject.name, {})))
     return answers, seen
 
 
@@ -88,7 +97,7 @@ def piece_of(request: Request, piece: Piece, side: Mapping[str, NDArray[np.gener
     return {name: np.take(array, chosen, axis=0) for name, array in side.items()}
 
 
-def _problems(answer: Answer) -> list[str] | None:
+def _problems(answer: Answer) -> dict[str, str] | None:
     """What the gates say; None where there is nothing to compare with."""
     subject, piece = answer.subject, answer.piece
     if subject.signature is None or not 0 <= piece.source < len(subject.requests):
@@ -97,17 +106,10 @@ def _problems(answer: Answer) -> list[str] | None:
     expected = piece_of(request, piece, request.outputs)
     if any(tensor.name not in expected for tensor in subject.signature.outputs):
         return None
-    return _findings(subject, expected, _shaped(expected, answer.outputs))
-
-
-def _findings(subject: LoadSubject, expected: Arrays, got: Arrays) -> list[str]:
-    signature = subject.signature
-    if signature is None:
-        return []
-    scales = output_scales(signature, [request.outputs for request in subject.requests])
-    errors = compare_outputs(signature, [expected], [got], scales=scales)
+    got = _shaped(expected, answer.outputs)
+    errors = compare_outputs(subject.signature, [expected], [got], scales=answer.scales)
     found = accuracy_findings(errors, subject.gates, model=subject.name, target=None)
-    return [finding.message.replace("request 0: ", "") for finding in found]
+    return {finding.check: finding.message.replace("request 0: ", "") for finding in found}
 
 
 def _typed(kept: Mapping[str, NDArray[np.generic]], name: str, dtype: str) -> NDArray[np.generic]:

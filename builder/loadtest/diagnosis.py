@@ -15,10 +15,12 @@ GENERATOR_BUSY: Final = 0.85
 GENERATOR_LATE: Final = 0.05
 FULL: Final = 0.9
 """Share of the cores from which a CPU counts as used up."""
-IDLE: Final = 0.7
 OTHERS: Final = 0.2
 """Share of the machine that other programs may take unnoticed."""
-STARVED: Final = 0.3
+IN_LINE: Final = 0.25
+"""Of the time that a request is computed for, what the server may stand in line for a core."""
+WANTS: Final = 0.5
+"""Of the runs at the same time, the cores that a model of computing wants at least."""
 QUEUED: Final = 0.5
 """Share of the time in the server that is queue, from which it is worth a word."""
 OUTSIDE: Final = 0.5
@@ -61,6 +63,32 @@ class Evidence:
         machine = self.machine
         return max(0.0, machine.busy_cores - (machine.server_cores or 0.0) - machine.generator_cores)
 
+    @property
+    def in_line_ms(self) -> float:
+        """Of each request, how long the server stood in line for a core; 0.0 where that is not known."""
+        waiting, used = self.machine.server_waiting, self.machine.server_cores
+        if waiting is None or used is None or not self.answered_per_s:
+            return 0.0
+        return 1000 * used * waiting / max(1 - waiting, 1e-3) / self.answered_per_s
+
+    @property
+    def wanted_cores(self) -> float:
+        """What the server used and stood in line for."""
+        return (self.machine.server_cores or 0.0) + self.in_line_ms * self.answered_per_s / 1000
+
+    @property
+    def computing(self) -> float:
+        """Runs of the slowest model at the same time, on average."""
+        model = self.slowest
+        if model is None:
+            return 0.0
+        return self.answered_per_s * model.compute_ms / 1000 * model.executions / model.served
+
+    @property
+    def cpu_bound(self) -> bool:
+        """No core is free, and the server wants one: a model that sleeps does not."""
+        return self.busy >= FULL and self.wanted_cores >= WANTS * min(1.0, self.computing)
+
 
 Rule = Callable[[Evidence], Finding | None]
 
@@ -95,27 +123,15 @@ def cpu_taken(evidence: Evidence) -> Finding | None:
     if allowed < FULL * machine.cores and machine.server_cores >= FULL * 0.9 * allowed:
         text = f"the server is starved of CPU: it may use {allowed:.2f} of {machine.cores} cores and uses them all"
         return _warning("limit.cpu_starved", text, "raise the container's or the affinity's limit of the server's CPUs")
-    if evidence.busy >= FULL and evidence.other_cores >= OTHERS * machine.cores:
-        text = (
-            f"the server is starved of CPU: other programs take {evidence.other_cores:.1f} of {machine.cores} cores, "
-            f"the server gets {machine.server_cores:.1f}"
-        )
-        if machine.server_waiting is not None:
-            text += f" and stands in line for {machine.server_waiting:.0%} of the CPU time it wants"
-        return _warning("limit.cpu_starved", text, "stop the other programs, or give the server a machine of its own")
-    waiting = machine.server_waiting or 0.0
-    if waiting >= 2 * STARVED and machine.server_cores < QUEUED * allowed and _crowded(evidence):
-        text = (
-            f"the server is starved of CPU: it stands in line for {waiting:.0%} of the CPU time it wants and gets "
-            f"{machine.server_cores:.1f} of {machine.cores} cores"
-        )
-        return _warning("limit.cpu_starved", text, "see what shares its cores (affinity, control groups, priorities)")
-    return None
-
-
-def _crowded(evidence: Evidence) -> bool:
-    """Others use a core: on an idle machine standing in line is but the switching between threads."""
-    return evidence.other_cores >= OTHERS
+    model = evidence.slowest
+    in_line = evidence.in_line_ms >= IN_LINE * model.compute_ms if model else False
+    if not in_line or evidence.busy < FULL or evidence.other_cores < OTHERS * machine.cores:
+        return None
+    text = (
+        f"the server is starved of CPU: other programs take {evidence.other_cores:.1f} of {machine.cores} cores, the "
+        f"server gets {machine.server_cores:.2f} and stands in line for {evidence.in_line_ms:.2f} ms of each request"
+    )
+    return _warning("limit.cpu_starved", text, "stop the other programs, or give the server a machine of its own")
 
 
 def queueing(evidence: Evidence) -> Finding | None:
@@ -141,12 +157,12 @@ def _queue_by_cpu(evidence: Evidence, model: ModelFigures, text: str) -> Finding
     if evidence.machine.server_cores is None:
         text += "; the server's CPU was not measured, since it runs elsewhere"
         return _warning("limit.queue", text, "if its CPU is idle: more instances; else a faster target", model.name)
-    if evidence.busy >= FULL:
+    if evidence.cpu_bound:
         text += f" and the CPU is at {evidence.busy:.0%}: more instances will not help"
         remedy = "a faster target or lower precision, larger batches, or more cores"
         return _warning("limit.cpu", text, remedy, model.name)
     count = f"its {model.instances} instances are" if model.instances > 1 else "its one instance is"
-    text += f" while the CPU is at {evidence.busy:.0%}: {count} the limit"
+    text += f" while the server uses {evidence.machine.server_cores:.2f} cores: {count} the limit"
     remedy = f"more of them: instances: {{count: {2 * max(1, model.instances)}}}, or larger batches"
     return _warning("limit.instances", text, remedy, model.name)
 
@@ -154,7 +170,7 @@ def _queue_by_cpu(evidence: Evidence, model: ModelFigures, text: str) -> Finding
 def cpu_used_up(evidence: Evidence) -> Finding | None:
     """Little queue, but no core left: a closed load waits for computing."""
     model, machine = evidence.slowest, evidence.machine
-    if machine.server_cores is None or evidence.busy < FULL or evidence.other_cores >= OTHERS * machine.cores:
+    if machine.server_cores is None or not evidence.cpu_bound or evidence.other_cores >= OTHERS * machine.cores:
         return None
     if model is None or model.queue_ms > model.compute_ms:
         return None
@@ -172,8 +188,8 @@ def model_waits(evidence: Evidence) -> Finding | None:
         return None
     if model.queue_ms > model.compute_ms or model.queue_ms + model.compute_ms < OUTSIDE_MS:
         return None
-    computing = evidence.answered_per_s * model.compute_ms / 1000 * model.executions / model.served
-    if computing < FULL or machine.server_cores >= 0.5 * min(computing, machine.cores) or evidence.busy >= IDLE:
+    computing = evidence.computing
+    if computing < FULL or evidence.wanted_cores >= WANTS * min(computing, machine.cores):
         return None
     text = (
         f"model {model.name} computes {computing:.1f} runs at once on {machine.server_cores:.2f} cores: it waits for "
@@ -186,10 +202,12 @@ def outside(evidence: Evidence) -> Finding | None:
     """Time that clients wait and the server does not know of."""
     called = [model for model in evidence.models if model.requests and model.served]
     total = sum(model.served for model in called)
-    if not total or evidence.busy >= FULL or evidence.late.late > GENERATOR_LATE * evidence.late.planned:
+    if not total or evidence.late.late > GENERATOR_LATE * evidence.late.planned:
         return None
     inside = sum(model.served * (model.queue_ms + model.compute_ms) for model in called) / total
     rest = evidence.mean_ms - inside
+    if evidence.busy >= FULL:  # then a part of it may be the CPU's, the generator's too
+        rest -= 2 * evidence.in_line_ms
     if rest < OUTSIDE_MS or rest < OUTSIDE * evidence.mean_ms:
         return None
     text = (

@@ -73,8 +73,9 @@ def line_plot(title: str, across: str, lines: Sequence[tuple[str, Points]]) -> P
         Line(name, " ".join(f"{_across(x, end):.1f},{_down(y, top):.1f}" for x, y in points if y is not None))
         for name, points in lines
     )
+    step = nice_top(end / ACROSS)
     columns = tuple(
-        Tick(_across(end * place / ACROSS, end), f"{end * place / ACROSS:.3g}") for place in range(ACROSS + 1)
+        Tick(_across(step * place, end), f"{step * place:g}") for place in range(int(end / step + 1e-9) + 1)
     )
     return Plot(title, across, _rows(top), columns, drawn)
 

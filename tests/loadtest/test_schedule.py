@@ -1,0 +1,171 @@
+"""The pure parts of `loadtests/`: arrivals, traces, the search for a rate, the mix, stored requests."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from builder.resources import resource
+from builder.samples import Request, save_requests
+from builder.tensors import Signature, Tensor
+
+NAMES = ("schedule", "search", "mix", "stored", "payloads", "target", "request_log")
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[dict[str, ModuleType]]:
+    """Locust finds these files beside the locustfile; here they are imported and forgotten again."""
+    from importlib import import_module
+
+    sys.path.insert(0, str(resource("loadtests")))
+    yield {name: import_module(name) for name in NAMES}
+    sys.path.pop(0)
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def test_even_arrivals_of_each_shape(parts: dict[str, ModuleType]) -> None:
+    times = parts["schedule"].arrival_times
+    constant = times("constant", 50.0, 4.0)
+    assert len(constant) == 200
+    assert np.diff(constant) == pytest.approx(0.02)
+    ramp = times("ramp", 100.0, 10.0)
+    assert len(ramp) == 500
+    assert (ramp < 5.0).sum() == pytest.approx(125, abs=2)
+    spike = times("spike", 100.0, 10.0)
+    inside = ((spike >= 4.0) & (spike < 6.0)).sum()
+    assert (inside, len(spike) - inside) == (pytest.approx(200, abs=2), pytest.approx(160, abs=2))
+
+
+def test_poisson_arrivals_are_random_and_repeat(parts: dict[str, ModuleType]) -> None:
+    times = parts["schedule"].arrival_times
+    one = times("constant", 200.0, 20.0, poisson=True, seed=3)
+    assert (one == times("constant", 200.0, 20.0, poisson=True, seed=3)).all()
+    assert len(one) == pytest.approx(4000, abs=250)
+    gaps = np.diff(one)
+    assert gaps.std() / gaps.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_workers_share_the_arrivals(parts: dict[str, ModuleType]) -> None:
+    planned = parts["schedule"].planned
+    phase = {"shape": "constant", "rate": 30.0, "seconds": 2.0, "poisson": False, "seed": 1, "of": 3}
+    shares = [list(planned({**phase, "index": index}, [])) for index in range(3)]
+    assert [len(share) for share in shares] == [20, 20, 20]
+    assert sorted(itertools.chain.from_iterable(shares)) == list(planned({**phase, "index": 0, "of": 1}, []))
+    endless = planned({**phase, "seconds": 0.0, "index": 0, "of": 1}, [])
+    assert [time for time, _ in itertools.islice(endless, 1799, 1801)] == pytest.approx([59.983, 60.017], abs=0.01)
+    trace = [(0.5 * place, "") for place in range(10)]
+    assert len(list(planned({**phase, "index": 0, "of": 1}, trace))) == 4
+
+
+def test_traces(parts: dict[str, ModuleType], tmp_path: Path) -> None:
+    read = parts["schedule"].read_trace
+    table, plain, listed = tmp_path / "requests.csv", tmp_path / "plain.csv", tmp_path / "list.json"
+    table.write_text("arrival_s,model\n3.5,b\n2.0,a\n", encoding="utf-8")
+    plain.write_text("1.0\n4.5\n", encoding="utf-8")
+    listed.write_text("[10, 10.25, 11]", encoding="utf-8")
+    (tmp_path / "result.json").write_text('{"requests": 2}', encoding="utf-8")
+    assert read(str(table)) == [(0.0, "a"), (1.5, "b")]
+    assert read(str(tmp_path / "result.json")) == read(str(table))
+    assert read(str(plain)) == [(0.0, ""), (3.5, "")]
+    assert read(str(listed)) == [(0.0, ""), (0.25, ""), (1.0, "")]
+    for text in ("when\nnow\n", "", "arrival_s\nsoon\n"):
+        plain.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match="arrival"):
+            read(str(plain))
+
+
+def find_rate(search: ModuleType, limit: float, first: float, noise: float, seed: int) -> tuple[float, int]:
+    """The rate that the search settles on, and how many levels it took."""
+    random = np.random.default_rng(seed)
+    levels: list[Any] = []
+    while (rate := search.next_rate(levels, first)) is not None and len(levels) < 40:
+        threshold = limit * (1 + noise * random.standard_normal())
+        levels.append(search.Level(rate, rate <= threshold, clear=rate > 1.3 * threshold))
+    return search.held_rate(levels), len(levels)
+
+
+@pytest.mark.parametrize("first", [40.0, 90.0, 130.0, 600.0])
+def test_the_search_finds_the_rate(parts: dict[str, ModuleType], first: float) -> None:
+    rate, levels = find_rate(parts["search"], 100.0, first, 0.0, 0)
+    assert 95.0 <= rate <= 100.0
+    assert levels <= 14
+
+
+def test_the_search_bears_noise(parts: dict[str, ModuleType]) -> None:
+    found = [find_rate(parts["search"], 100.0, 80.0, 0.03, seed)[0] for seed in range(100)]
+    assert np.median(found) == pytest.approx(100.0, rel=0.05)
+    assert sum(abs(rate - 100) > 12 for rate in found) <= 5
+
+
+def test_the_search_gives_up(parts: dict[str, ModuleType]) -> None:
+    rate, levels = find_rate(parts["search"], 0.0, 100.0, 0.0, 0)
+    assert rate == 0.0
+    assert levels < 40
+
+
+def test_what_holds(parts: dict[str, ModuleType]) -> None:
+    holds = parts["search"].holds
+    figures = {"p50": 5.0, "p99": 20.0, "errors": 0.5}
+    assert holds({"p99": 20.0, "errors": 1.0}, figures)
+    assert not holds({"p99": 20.0}, figures)
+    assert not holds({"p99": 19.0, "errors": 1.0}, figures)
+
+
+def test_the_mix(parts: dict[str, ModuleType]) -> None:
+    mix = parts["mix"]
+    assert [mix.parse_part(text) for text in ("a", "a=3", "a@8=0.5")] == [
+        mix.Part("a", 0, 1.0),
+        mix.Part("a", 0, 3.0),
+        mix.Part("a", 8, 0.5),
+    ]
+    for text in ("", "a=x", "a@x", "a=0", "a@0", "=3"):
+        with pytest.raises(ValueError, match="mix"):
+            mix.parse_part(text)
+    assert list(itertools.islice(mix.woven([2.0, 1.0]), 6)) == [0, 1, 0, 0, 1, 0]
+    chosen = [mix.parse_part(text) for text in ("a=3", "b@2=1")]
+    prepared = {"a@0": [("a", [], 1), ("a", [], 2)], "b@2": [("b", [], 3)]}
+    turns = mix.Turns(chosen, prepared, 5)
+    assert Counter(turns.next("")[0] for _ in range(40)) == {"a": 30, "b": 10}
+    assert {turns.next("b")[0] for _ in range(3)} == {"b"}
+
+
+def test_stored_requests(parts: dict[str, ModuleType], tmp_path: Path) -> None:
+    """Cut to what the server takes, or made of as many rows as the mix asks for; strings of any bytes."""
+    payloads, stored = parts["payloads"], parts["stored"]
+    served = payloads.Served("m", [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}], ("y",), 4, False)
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    cut = stored.stored_requests(served, {"0/x": rows, "rows": np.asarray([6])})
+    assert [(item.rows, item.source, item.first_row) for item in cut] == [(4, 0, 0), (2, 0, 4)]
+    (wide,) = stored.stored_requests(served, {"0/x": rows[:3], "rows": np.asarray([3])}, rows=4)
+    assert wide.tensors[0].array.tolist() == [[0, 1], [2, 3], [4, 5], [0, 1]]
+    with pytest.raises(ValueError, match="at most 4 rows"):
+        stored.stored_requests(served, {"0/x": rows, "rows": np.asarray([6])}, rows=5)
+    with pytest.raises(ValueError, match="inputs are"):
+        stored.stored_requests(served, {"0/z": rows})
+
+
+def test_the_samples_of_a_repository(parts: dict[str, ModuleType], tmp_path: Path) -> None:
+    signature = Signature((Tensor("s", "string", ("n",)), Tensor("v", "float32", ())), (Tensor("t", "string", ("n",)),))
+    texts = np.asarray(["Käse", b"\xff\x00"], dtype=object)
+    request = Request({"s": texts, "v": np.asarray(2.5, np.float32)}, {"t": texts})
+    (tmp_path / "model").mkdir()
+    save_requests(tmp_path / "model" / "reference.npz", signature, (request,))
+    record = {"served": [{"folder": "model"}], "signature": {"inputs": [{"name": "s"}, {"name": "v"}]}}
+    (tmp_path / "build-repo.json").write_text(json.dumps({"models": {"model": record}}), encoding="utf-8")
+    arrays = parts["stored"].read_payload("model", [], str(tmp_path))
+    inputs = [{"name": "s", "datatype": "BYTES", "shape": [-1]}, {"name": "v", "datatype": "FP32", "shape": [1]}]
+    served = parts["payloads"].Served("model", inputs, ("t",), 0, False)
+    (only,) = parts["stored"].stored_requests(served, arrays)
+    assert only.tensors[0].array.tolist() == ["Käse".encode(), b"\xff\x00"]
+    assert only.tensors[1].array.tolist() == [2.5]
+    assert parts["stored"].read_payload("other", [], str(tmp_path)) is None
