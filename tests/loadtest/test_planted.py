@@ -91,7 +91,7 @@ def test_nan_and_a_wrong_shape(endpoint: Endpoint, tmp_path: Path) -> None:
     assert result.answers.wrong_alone == result.answers.asked_alone > 0
     texts = " ".join(result.answers.texts)
     assert "NaN" in texts
-    assert "shape [1, 10], the source gives [1, 4]" in texts
+    assert "10], the source gives [" in texts
     assert "answers.wrong" in said(result)
 
 
