@@ -40,6 +40,7 @@ CHECKS: Final[dict[str, str]] = {
     "saved_models": "builder.checks.saved_models",
     "release": "builder.checks.release",
     "python_models": "builder.checks.python_models",
+    "named_configs": "builder.checks.named_configs",
 }
 
 
