@@ -39,6 +39,7 @@ from builder.manifest import EnsembleRecord, Manifest, ModelRecord, read_manifes
 from builder.measurement import served_signature
 from builder.pipeline import Outcome
 from builder.plan import make_plan
+from builder.plan_packages import other_versions
 from builder.progress import Progress
 from builder.records import to_json
 from builder.repository import carry_over, check_output
@@ -198,6 +199,18 @@ def _note_findings(run: Building) -> Iterator[Finding]:
     for state in run.states:
         for note in state.report.notes if state.report else ():
             yield Finding("warning" if CODE_RAN in note else "info", "export.note", note, model=state.spec.name)
+        yield from _package_findings(state)
+
+
+def _package_findings(state: ModelState) -> Iterator[Finding]:
+    """What was measured is what is served: where that is not so, it is said."""
+    here = state.plan.packages
+    served = [target.plan.packages for target in state.targets if target.plan.packages]
+    differing = other_versions(here, served[0]) if here and served else ()
+    if differing:
+        message = f"this Python has no wheels of the versions that are served: {'; '.join(differing)}"
+        remedy = "pin versions that have wheels for both"
+        yield Finding("warning", "packages.versions", message, remedy, model=state.spec.name)
 
 
 def _carry_over(run: Building) -> None:

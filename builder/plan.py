@@ -10,14 +10,13 @@ from typing import Any
 
 from builder import defaults
 from builder.backends import backend_module, device_bound, refuses_source
-from builder.cache import default_cache
 from builder.code_digest import callable_digest, path_digest, pickled_code_digest, step_digest
 from builder.compare import Gates, gates_of
 from builder.errors import MachineError, SpecError
-from builder.frameworks.python.packages import Interpreter, release_python, resolve, this_python
 from builder.libraries import code_digest, library_versions
 from builder.machine import machine_facts
 from builder.measurement import FORMAT_FILES
+from builder.plan_packages import packages_here, served_packages
 from builder.records import to_json
 from builder.releases import get_release
 from builder.sources import require, source_module
@@ -154,7 +153,7 @@ def _plan_versions(model: ModelSpec, release: str, *, defer: bool, strict: bool)
 
 def _plan_model(model: ModelSpec, release: str, *, defer: bool, strict: bool) -> ModelPlan:
     _require_real_samples(model)
-    here = _packages(model, this_python())
+    here = packages_here(model, release)
     export = replace(_export(model, release), packages=work_key(here) if here else None)
     targets = tuple(
         _plan_target(model, export, parse_target(text), release, defer=defer) for text in model.targets or ()
@@ -166,22 +165,6 @@ def _plan_model(model: ModelSpec, release: str, *, defer: bool, strict: bool) ->
                 raise SpecError(f"{model.name}: {plan.target} cannot be built: {what}", remedy=remedy)
             raise MachineError(f"{model.name}: {plan.target} cannot be built on this machine: {what}", remedy=remedy)
     return ModelPlan(model, export, targets, here)
-
-
-def _packages(model: ModelSpec, interpreter: Interpreter) -> Packages | None:
-    """The set that a step imports, for one Python; None where it imports nothing but numpy.
-
-    Raises:
-        SpecError: there is no such set.
-        MachineError: nobody can be asked.
-    """
-    requirements = model.source.package_list
-    if not requirements:
-        return None
-    try:
-        return resolve(requirements, interpreter, default_cache())
-    except (SpecError, MachineError) as error:
-        raise type(error)(f"{model.name}: {error.message}", remedy=error.remedy) from error
 
 
 def _needed(plan: TargetPlan, model: ModelSpec, targets: tuple[TargetPlan, ...], *, strict: bool) -> bool:
@@ -216,8 +199,7 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
     prepare = None
     if backend.FORMAT == "onnx":
         prepare = _prepare(model, export, backend.GRAPHS[target.precision], backend.DIALECT)
-    ships = target.backend == "python" and model.source.environment is None
-    packages = _packages(model, release_python(release)) if ships else None
+    packages = served_packages(model, release) if target.backend == "python" else None
     convert = Convert(
         export=work_key(export),
         prepare=work_key(prepare) if prepare else None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +144,20 @@ def test_a_failing_request_fails_alone_in_the_words_of_the_user_code(built: tupl
     with server_module("embedded").serve(built[0], ServeOptions(release=defaults.RELEASE)) as endpoint:
         client = grpc.InferenceServerClient(endpoint.grpc)
         said: dict[int, Any] = {}
+        everybody = threading.Event()
+
+        def take(number: int, result: Any, error: Any) -> None:
+            said[number] = error or result
+            if len(said) == 24:
+                everybody.set()
+
         for number in range(24):
             x = np.full((1, 3), 2e6 if number % 3 == 0 else number, np.float32)
             inputs = [grpc.InferInput(name, [1, 3], "FP32") for name in ("x", "y")]
             inputs[0].set_data_from_numpy(x)
             inputs[1].set_data_from_numpy(np.ones((1, 3), np.float32))
-            client.async_infer(
-                "mix", inputs, lambda result, error, number=number: said.update({number: error or result})
-            )
-        while len(said) < 24:
-            pass
+            client.async_infer("mix", inputs, partial(take, number))
+        assert everybody.wait(60)
         client.close()
     for number, answer in said.items():
         if number % 3 == 0:
@@ -494,7 +500,7 @@ def test_a_client_gets_what_the_ready_steps_promise(ready: Path) -> None:
         return client.infer(model, [sent])
 
     photo = (ready / "photos" / "astronaut.png").read_bytes()
-    with serving(ready / "repo", None, defaults.RELEASE) as (endpoint, unchecked):
+    with serving(ready / "repo", None, ServeOptions(release=defaults.RELEASE)) as (endpoint, unchecked):
         assert unchecked == ()
         client = http.InferenceServerClient(endpoint.http)
         pixels = ask(client, "photos", "image", [photo], [1, 1]).as_numpy("pixels")
@@ -603,7 +609,8 @@ def test_a_step_without_packages_for_the_embedded_server_is_not_checked_live(
     asks_for(photo, "[pillow==11.3.0]")
     assert build("models.yaml", "-o", "repo", cwd=photo).code == 0
 
-    def none(requirements: tuple[str, ...]) -> Path:
+    def none(requirements: tuple[str, ...], shipped: tuple[str, ...]) -> Path:
+        assert shipped == ("pillow==11.3.0",)
         raise SpecError(f"no wheel of {', '.join(requirements)}")
 
     unchecked = live_copy(photo / "repo", photo / "copy", packages=none)
@@ -611,5 +618,5 @@ def test_a_step_without_packages_for_the_embedded_server_is_not_checked_live(
     assert not list((photo / "copy").iterdir())
     own = photo / "own"
     (own / "PIL").mkdir(parents=True)
-    assert live_copy(photo / "repo", photo / "with", packages=lambda _: own) == ()
+    assert live_copy(photo / "repo", photo / "with", packages=lambda *_: own) == ()
     assert [item.name for item in (photo / "with" / "photo" / "1" / "packages").iterdir()] == ["PIL"]

@@ -150,9 +150,9 @@ def as_array(name: str, value: Native) -> Array:
     if array.dtype.kind not in "OSU":
         return array
     items = [item.encode() if isinstance(item, str) else item for item in array.ravel().tolist()]
-    other = next((item for item in items if not isinstance(item, bytes)), None)
-    if other is not None:
-        msg = f"output {name!r} holds a {type(other).__name__}; return numbers, or strings (str or bytes)"
+    others = {type(item).__name__ for item in items if not isinstance(item, bytes)}
+    if others:
+        msg = f"output {name!r} holds a {min(others)}; return numbers, or strings (str or bytes)"
         raise ContractError(msg)
     strings: Array = np.empty(len(items), dtype=object)
     strings[:] = items

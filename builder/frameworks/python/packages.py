@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache as remembered
 from pathlib import Path
 from typing import Any, Final
 
-from builder.cache import Cache
+from builder.cache import Cache, disk_error
 from builder.digests import digest_of
 from builder.errors import MachineError, SpecError
 from builder.libraries import library_versions
@@ -85,31 +86,44 @@ def _minor() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def resolve(requirements: Sequence[str], interpreter: Interpreter, cache: Cache) -> Packages:
+def resolve(requirements: Sequence[str], interpreter: Interpreter, cache: Cache, like: Sequence[str] = ()) -> Packages:
     """The work that installs the set: what pip chose the first time, for as long as the cache lives.
+
+    `like` are versions (`pillow==12.3.0`) to take where this Python has them: those of another one.
 
     Raises:
         SpecError: there is no such package, no wheel for that Python, or versions that exclude each other.
         MachineError: the index cannot be reached, or pip is not installed.
     """
-    asked = {"requirements": json.dumps(list(requirements)), "interpreter": json.dumps(to_json(interpreter))}
-    file = cache.root / "resolved" / f"{digest_of(asked)[:32]}.json"
+    parts = {"requirements": list(requirements), "interpreter": to_json(interpreter), "like": list(like)}
+    file = cache.root / "resolved" / f"{digest_of({word: json.dumps(part) for word, part in parts.items()})[:32]}.json"
     if file.is_file():
         pins = read_record(_Resolved, file).pins
     else:
-        pins = _resolve(requirements, interpreter)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_record(file, _Resolved(pins))
+        pins = _nearest(requirements, interpreter, like)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_record(file, _Resolved(pins))
+        except OSError as error:
+            raise disk_error(error, file) from error
     return Packages(interpreter.version, interpreter.platforms, pins)
 
 
-def _resolve(requirements: Sequence[str], interpreter: Interpreter) -> tuple[Pin, ...]:
+def _nearest(requirements: Sequence[str], interpreter: Interpreter, like: Sequence[str]) -> tuple[Pin, ...]:
+    if like:
+        with suppress(SpecError):
+            return _resolve(requirements, interpreter, like)
+    return _resolve(requirements, interpreter, ())
+
+
+def _resolve(requirements: Sequence[str], interpreter: Interpreter, like: Sequence[str]) -> tuple[Pin, ...]:
     """Pip judges markers by its own Python: what it left out for that reason is added, until nothing is missing."""
     wanted = list(requirements)
     ships_numpy = _asks_for_numpy(requirements)
+    constraints = [*like, *([] if ships_numpy else [interpreter.numpy])]
     items: list[Json] = []
     for _ in range(ROUNDS):
-        items = _report(wanted, interpreter, ships_numpy=ships_numpy)
+        items = _report(wanted, interpreter, constraints)
         missed = sorted(set(_missed(items, interpreter)))
         if not missed or NO_DEPENDENCIES in requirements:
             break
@@ -126,11 +140,11 @@ def _asks_for_numpy(requirements: Sequence[str]) -> bool:
     return any(canonicalize_name(name) == "numpy" for name in named)
 
 
-def _report(requirements: Sequence[str], interpreter: Interpreter, *, ships_numpy: bool) -> list[Json]:
+def _report(requirements: Sequence[str], interpreter: Interpreter, constraints: Sequence[str]) -> list[Json]:
     with tempfile.TemporaryDirectory(prefix="build-repo-pip-") as scratch:
-        constraints, report = Path(scratch, "constraints.txt"), Path(scratch, "report.json")
-        constraints.write_text("" if ships_numpy else interpreter.numpy, encoding="utf-8")
-        words = ["--dry-run", "--ignore-installed", "--report", str(report), "--constraint", str(constraints)]
+        file, report = Path(scratch, "constraints.txt"), Path(scratch, "report.json")
+        file.write_text("\n".join(constraints), encoding="utf-8")
+        words = ["--dry-run", "--ignore-installed", "--report", str(report), "--constraint", str(file)]
         _pip(interpreter, [*words, "--target", str(Path(scratch, "none")), *requirements], ", ".join(requirements))
         items: list[Json] = json.loads(report.read_text(encoding="utf-8"))["install"]
     return items
@@ -205,7 +219,8 @@ def _pip(interpreter: Interpreter, words: Sequence[str], what: str) -> None:
     if interpreter.platforms:
         command += ["--python-version", interpreter.version, "--implementation", "cp"]
         command += [word for name in interpreter.platforms for word in ("--platform", name)]
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    dropped = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV")
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
     )
