@@ -23,9 +23,11 @@ def test_demo_builds_serves_checks_and_load_tests(runtime):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "as Triton answered: espresso" in done.stdout
-    assert "live check over http and grpc: passed" in done.stdout
-    assert float(re.search(r"load test: ([\d.]+) requests/s", done.stdout)[1]) > 0
+    assert "the bytes of coffee.jpg, as Triton answered: espresso" in done.stdout
+    for name in ("classifier", "decode", "top", "photo_classifier"):
+        assert f"live check of {name} over http and grpc: passed" in done.stdout
+    assert "photo_classifier = decode → classifier → top: built" in done.stdout
+    assert float(re.search(r"load test of photo_classifier: ([\d.]+) requests/s", done.stdout)[1]) > 0
     report = Path(re.search(r"report: (\S+)", done.stdout)[1])
     assert "<html" in report.read_text(encoding="utf-8")
     assert re.search(r"onnxruntime:fp32 .*(built|cached)", done.stdout)
@@ -33,6 +35,12 @@ def test_demo_builds_serves_checks_and_load_tests(runtime):
     assert re.search(r"openvino:fp16 .*(built|cached|rejected)", done.stdout)
 
     manifest = json.loads((ROOT / "model_repository" / "build-repo.json").read_text(encoding="utf-8"))
+    ensemble = manifest["ensembles"]["photo_classifier"]
+    assert ensemble["reference"] == [
+        "decode: source (python)",
+        "classifier: source (torch_state_dict)",
+        "top: source (python)",
+    ]
     model = manifest["models"]["classifier"]
     for target in model["targets"]:
         assert target["numbers"]["metric"]["rows"] == 16

@@ -1,4 +1,6 @@
-"""`make demo`: a pretrained PyTorch classifier becomes a repository that a real Triton serves, checks and survives.
+"""`make demo`: from the bytes of a photo to the name of what it shows, on a real Triton.
+
+A pretrained PyTorch classifier, a step that decodes before it and one that names classes after it become one ensemble.
 
 Each step is a command that you can type yourself; they are printed as they run.
 """
@@ -24,6 +26,7 @@ ROOT = HERE.parent.parent
 COMMAND = str(Path(sys.executable).parent / "build-repo")
 REPOSITORY = "model_repository"
 REPORT = "reports/demo"
+PHOTO = HERE / "downloads" / "photos" / "coffee.jpg"
 OUT = Console(highlight=False)
 
 
@@ -55,31 +58,31 @@ def served() -> Iterator[tuple[str, str]]:
         server.wait()
 
 
-def ask(http: str) -> tuple[str, float]:
-    """What Triton says the coffee photo shows: the best class by its label file, and the logit."""
+def ask(http: str) -> list[tuple[str, float]]:
+    """What Triton says a photo shows: the bytes of its JPEG go in, the best classes come out with their shares."""
     import tritonclient.http as triton
 
-    photo = np.load(HERE / "downloads" / "photos.npz")["image"][:1]
     client = triton.InferenceServerClient(http)
-    tensor = triton.InferInput("image", list(photo.shape), "FP32")
-    tensor.set_data_from_numpy(photo)
-    answer = client.infer("classifier", [tensor], outputs=[triton.InferRequestedOutput("logits", class_count=1)])
+    tensor = triton.InferInput("image", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([PHOTO.read_bytes()], dtype=object))
+    answer = client.infer("photo_classifier", [tensor])
     client.close()
-    value, _, name = answer.as_numpy("logits").ravel()[0].decode().split(":")
-    return name, float(value)
+    names = [name.decode() for name in answer.as_numpy("label")[0]]
+    return list(zip(names, answer.as_numpy("score")[0].tolist(), strict=True))
 
 
 def table(build: dict[str, Any]) -> Table:
-    """Target, size, latency, error against PyTorch, verdict."""
+    """Model, target, size, latency, error against its source, verdict."""
     rows = Table(box=None, header_style="bold")
-    for heading in ("target", "size", "latency", "error", "top-1", "verdict"):
-        rows.add_column(heading, justify="left" if heading in ("target", "verdict") else "right", no_wrap=True)
-    model = build["models"][0]
-    for target in model["targets"]:
+    for heading in ("model", "target", "size", "latency", "error", "top-1", "verdict"):
+        rows.add_column(heading, justify="left" if heading in ("model", "target", "verdict") else "right", no_wrap=True)
+    every = [(model, target) for model in build["models"] for target in model["targets"]]
+    for model, target in every:
         measured = target["measurement"] or {"latency": [], "outputs": [], "metric": None}
         worst = max((output["max_relative"] for output in measured["outputs"]), default=None)
         is_served = model["served"] == {"backend": target["backend"], "precision": target["precision"]}
         rows.add_row(
+            model["name"],
             f"{target['backend']}:{target['precision']}",
             f"{target['size_bytes'] / 1e6:.1f} MB" if target["size_bytes"] else "-",
             f"{measured['latency'][0]['median_ms']:.1f} ms" if measured["latency"] else "-",
@@ -88,6 +91,13 @@ def table(build: dict[str, Any]) -> Table:
             target["status"] + (", served" if is_served else ""),
         )
     return rows
+
+
+def ensemble_line(build: dict[str, Any]) -> str:
+    """How far the ensemble is from its members' sources, run one after the other."""
+    made = build["ensembles"][0]
+    worst = max(output["max_relative"] for output in made["outputs"])
+    return f"{made['name']} = {' → '.join(made['members'])}: {made['status']}, error {worst:.1e} against the sources"
 
 
 def main() -> None:
@@ -99,15 +109,19 @@ def main() -> None:
     with served() as (http, grpc):
         urls = ["--url", f"http://{http}", "--url", f"grpc://{grpc}"]
         check = run("check", REPOSITORY, *urls)
-        name, logit = ask(http)
-        load = run("loadtest", REPOSITORY, *urls, "--duration", "20s", "--report", REPORT)
+        best = ask(http)
+        load = run(
+            "loadtest", REPOSITORY, *urls, "--model", "photo_classifier", "--duration", "20s", "--report", REPORT
+        )
     OUT.print()
     OUT.print(table(build))
-    model = check["models"][0]
-    OUT.print(f"\nlive check over {' and '.join(model['result']['protocols'])}: {model['status']}")
-    OUT.print(f"the coffee photo, as Triton answered: [bold]{name}[/bold] (logit {logit:.1f})")
+    OUT.print(f"\n{ensemble_line(build)}", soft_wrap=True)
+    for model in check["models"]:
+        OUT.print(f"live check of {model['name']} over {' and '.join(model['result']['protocols'])}: {model['status']}")
+    name, share = best[0]
+    OUT.print(f"the bytes of {PHOTO.name}, as Triton answered: [bold]{name}[/bold] ({share:.0%})")
     OUT.print(
-        f"load test: {load['requests_per_s']:.1f} requests/s, p50 {load['p50_ms']:.1f} ms, "
+        f"load test of photo_classifier: {load['requests_per_s']:.1f} requests/s, p50 {load['p50_ms']:.1f} ms, "
         f"p99 {load['p99_ms']:.1f} ms, {load['failures']} failures"
     )
     OUT.print(f"report: {load['html']}", soft_wrap=True)

