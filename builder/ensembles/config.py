@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from builder.ensembles.wiring import WiredStep, Wiring
+from builder.errors import SpecError
 from builder.native_rules import batch_size, sizes
 from builder.spec import EnsembleSpec
 from builder.triton_config.overrides import apply_overrides
@@ -49,6 +50,7 @@ def render_ensemble(
         shape.fits_batches() for shape in shapes.values()
     ):
         limit = 0
+        _refuse_vectors(spec, wiring, shapes)
     scheduling: Json = {"step": [_step(spec, number, step) for number, step in enumerate(wiring.steps)]}
     if spec.max_inflight_requests is not None:
         scheduling["max_inflight_requests"] = spec.max_inflight_requests
@@ -62,6 +64,21 @@ def render_ensemble(
     }
     config = apply_overrides(config, dict(spec.config), release)
     return config_to_text(config, template="ensemble", release=release), limit
+
+
+def _refuse_vectors(spec: EnsembleSpec, wiring: Wiring, shapes: Mapping[str, _Shape]) -> None:
+    """Without batches the wire is the source's shape, and a member that was told to batch a vector made it [N,1].
+
+    Raises:
+        SpecError: such a tensor stands at the border.
+    """
+    for tensor in wiring.signature.tensors:
+        if len(tensor.shape) == 1 and len(shapes[tensor.name].full) > 1:
+            raise SpecError(
+                f"{spec.name} has no batches as a whole, and its tensor {tensor.describe()} travels as [N,1], since a "
+                "member batches it by batching: {max_batch_size: …}",
+                remedy="leave max_batch_size out of that member, or let every member of the ensemble batch",
+            )
 
 
 def _max_batch_size(spec: EnsembleSpec, members: Sequence[Json]) -> int:

@@ -10,7 +10,7 @@ from builder.ensembles.wiring import WiredStep
 from builder.errors import SpecError
 from builder.samples import Request
 from builder.samples.file import read_samples
-from builder.samples.recut import row_pools
+from builder.samples.recut import row_pools, split_rows
 from builder.samples.requests import FileSamples
 from builder.tensors import Signature
 from builder.work import SamplesRef
@@ -56,6 +56,8 @@ def members_inputs(
         sources.setdefault(step.member, []).append((port, tensor.name))
     if not signature.has_batch_axis:
         return _side_by_side(sources, known)
+    if len(sources) == 1:
+        return [arrays for arrays in _side_by_side(sources, known) for arrays in _pieces(arrays, max_rows)]
     rows = {member: _pool(known[member], pairs) for member, pairs in sources.items()}
     count = min(len(next(iter(arrays.values()))) for arrays in rows.values())
     return list(_cut({name: array for arrays in rows.values() for name, array in arrays.items()}, count, max_rows))
@@ -68,6 +70,10 @@ def _side_by_side(sources: Mapping[str, list[tuple[str, str]]], known: Mapping[s
         {name: known[member][index].inputs[port] for member, pairs in sources.items() for port, name in pairs}
         for index in range(count)
     ]
+
+
+def _pieces(arrays: Arrays, max_rows: int) -> tuple[Arrays, ...]:
+    return split_rows(Request(arrays, {}, len(next(iter(arrays.values())))), max_rows)
 
 
 def _pool(requests: Sequence[Request], pairs: Sequence[tuple[str, str]]) -> Arrays:

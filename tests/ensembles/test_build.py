@@ -220,3 +220,94 @@ def test_samples_of_its_own_and_words_of_the_scheduler(here: Path) -> None:
     (here / "models.yaml").write_text('triton: "25.06"\n' + A_AND_B + CHAIN + more, encoding="utf-8")
     old = build("models.yaml", "-o", "repo", cwd=here)
     assert_refused(old, 2, "ensembles[0].max_inflight_requests: Triton 25.06 does not know this field")
+
+
+def test_a_member_that_falls_back_to_another_target_takes_the_ensemble_with_it(here: Path) -> None:
+    """The faster target is refused by a check of the staged files, and the next one is served."""
+    both = "targets: [onnxruntime:fp32, openvino:fp32], config: {default_model_filename: model.xml}"
+    text = A_AND_B.replace(f"a.onnx}}, {ORT}", f"a.onnx}}, {both}") + CHAIN
+    ran = built(here, text)
+    assert ran.document["models"][0]["served"] == {"backend": "openvino", "precision": "fp32"}
+    statuses = {target["backend"]: target["status"] for target in ran.document["models"][0]["targets"]}
+    assert statuses["onnxruntime"] == "rejected"
+    assert ensemble(ran, "chain")["status"] == "built"
+    assert 'backend: "openvino"' in config(here, "a")
+
+
+def test_an_artefact_that_was_changed_after_it_was_measured_is_caught(here: Path, tmp_path_factory: Any) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    (here / "models.yaml").write_text(A_AND_B + CHAIN, encoding="utf-8")
+    assert build("models.yaml", "-o", "first", cwd=here, cache=cache).code == 0
+    wrong = models.linear(here / "wrong.onnx", "h:6", "z:3", 7).read_bytes()
+    for file in (cache / "convert").glob("*/model.onnx"):
+        if b"h" in file.read_bytes() and file.stat().st_size == len(wrong):
+            file.write_bytes(wrong)
+    ran = build("models.yaml", "-o", "second", cwd=here, cache=cache, check="live")
+    assert_refused(ran, 3)
+    assert not (here / "second").exists()
+
+
+SEVERAL = f"""models:
+  - {{name: a, source: {{path: a.onnx}}, targets: [onnxruntime:fp32, openvino:fp32], serve: all}}
+  - {{name: top, source: {{path: top.onnx}}, {ORT}, batching: {{max_batch_size: 4}}}}
+ensembles:
+  - name: each
+    steps:
+      - a: [y -> scores]
+      - a_openvino_fp32: {{outputs: {{y: other}}}}
+      - top: {{inputs: {{scores: other}}}}
+"""
+
+
+def test_folders_of_one_target_are_members_and_vectors_travel_in_batches(here: Path) -> None:
+    models.linear(here / "a.onnx", "x:4", "y:3", 1)
+    models.named(here / "top.onnx")
+    ran = built(here, SEVERAL)
+    made = ensemble(ran, "each")
+    assert (made["status"], made["max_batch_size"]) == ("built", 4)
+    assert [tensor["name"] for tensor in made["signature"]["outputs"]] == ["scores", "label", "place"]
+    assert made["signature"]["outputs"][2]["shape"] == ["batch"]
+    assert 'model_name: "a_openvino_fp32"' in config(here, "each")
+    assert run("check", "repo", cwd=here).code == 0
+
+
+def test_the_server_takes_whatever_the_wiring_takes(here: Path) -> None:
+    """Wirings drawn at random over members of both backends, all on one server."""
+    generator = np.random.default_rng(11)
+    for name in "abc":
+        models.linear(here / f"{name}.onnx", "x:3", "y:3", ord(name))
+    models.added(here / "sum.onnx")
+    spec = "models:\n"
+    for name, target in zip("abc", ("onnxruntime", "openvino", "onnxruntime"), strict=True):
+        spec += f"  - {{name: {name}, source: {{path: {name}.onnx}}, targets: [{target}:fp32]}}\n"
+    spec += f"  - {{name: sum, source: {{path: sum.onnx}}, {ORT}}}\nensembles:\n"
+    for number in range(6):
+        tensors = ["t0"]
+        spec += f"  - name: e{number}\n    steps:\n"
+        for place in range(1, int(generator.integers(2, 5))):
+            member = str(generator.choice(["a", "b", "c", "sum"]))
+            chosen = [str(item) for item in generator.choice([*tensors, f"in{place}"], 2)]
+            ports = ("left", "right") if member == "sum" else ("x",)
+            inputs = ", ".join(f"{port}: {tensor}" for port, tensor in zip(ports, chosen, strict=False))
+            given = "total" if member == "sum" else "y"
+            spec += f"      - {member}: {{inputs: {{{inputs}}}, outputs: {{{given}: t{place}}}}}\n"
+            tensors.append(f"t{place}")
+    ran = built(here, spec)
+    assert {item["status"] for item in ran.document["ensembles"]} == {"built"}
+    assert run("validate", "repo", "--format", "json", cwd=here).document["findings"] == []
+
+
+def test_plan_lists_the_answers_of_an_ensemble(here: Path) -> None:
+    models.linear(here / "a.onnx", "x:4", "y:6", 77)
+    (here / "models.yaml").write_text(A_AND_B + CHAIN, encoding="utf-8")
+    before = run("plan", "models.yaml", "-o", "repo", "--json", cwd=here).document["ensembles"]
+    assert [(item["name"], item["members"], item["unproven"]) for item in before] == [("chain", ["a", "b"], "")]
+    assert [(work["work"], work["cached"]) for work in before[0]["works"]] == [
+        ("answer 1 of a", False),
+        ("answer 2 of b", False),
+    ]
+    built(here, A_AND_B + CHAIN, check="none")
+    after = run("plan", "models.yaml", "-o", "repo", "--json", cwd=here).document["ensembles"]
+    assert [(work["key"], work["cached"]) for work in after[0]["works"]] == [
+        (work["key"], True) for work in before[0]["works"]
+    ]
