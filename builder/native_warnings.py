@@ -6,6 +6,7 @@ The arguments are those of `builder.native_rules.refusals`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import gt, lt
 
 from builder.backend_parameters import unknown_parameters
 from builder.native_rules import (
@@ -31,7 +32,7 @@ def warnings(backend: str, config: Json, ports: Json, *, auto_complete: bool = F
     if backend == "openvino":
         found += _openvino_warnings(config, ports)
     elif backend == "onnxruntime":
-        found += _onnxruntime_warnings(config, ports)
+        found += [*_onnxruntime_warnings(config, ports), *_profile_warnings(config)]
     elif backend == "pytorch":
         found += _pytorch_warnings(config, ports)
     return found
@@ -116,6 +117,37 @@ def _pytorch_warnings(config: Json, ports: Json) -> Iterator[str]:
         )
 
 
+NARROWER = {
+    "INT64": ("INT32", "INT16", "INT8", "UINT32", "UINT16", "UINT8", "BOOL"),
+    "INT32": ("INT16", "INT8", "UINT16", "UINT8", "BOOL"),
+    "FP32": ("FP16", "INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL"),
+}
+
+
+def _loss(model: str, wanted: str, side: str) -> str:
+    """What an output of the model's type loses."""
+    lost = side == "output" and wanted in NARROWER.get(model, ())
+    return f", and values that {wanted} does not hold are cut: write TYPE_{model}" if lost else ""
+
+
+def _profile_warnings(config: Json) -> Iterator[str]:
+    """Batches for which TensorRT inside onnxruntime has no profile."""
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    preferred = sizes(config.get("dynamic_batching", {}).get("preferred_batch_size"))
+    largest, batches = batch_size(config), sorted({*preferred, batch_size(config)})
+    for item in accelerators.get("gpu_execution_accelerator", ()):
+        for word, wrong in (("max", gt), ("min", lt)):
+            key = f"trt_profile_{word}_shapes"
+            for shape in str(item.get("parameters", {}).get(key, "")).split(","):
+                edge = shape.rpartition(":")[2].partition("x")[0]
+                outside = [size for size in batches if edge.isdecimal() and wrong(size, int(edge))]
+                if largest > 0 and outside:
+                    yield (
+                        f"{key} {shape} has no profile for batches of {', '.join(map(str, outside))}: TensorRT builds "
+                        f"the engine again when one comes; let the profile go from 1 to {largest}"
+                    )
+
+
 def _openvino_warnings(config: Json, ports: Json) -> Iterator[str]:
     batch = batch_size(config)
     if batch > 1:
@@ -139,4 +171,5 @@ def _openvino_warnings(config: Json, ports: Json) -> Iterator[str]:
                 yield (
                     f"{side} '{io['name']}' is TYPE_{wanted} in the configuration and "
                     f"TYPE_{TRITON.get(port['dtype'], 'INVALID')} in the model: the OpenVINO backend converts silently"
+                    f"{_loss(TRITON.get(port['dtype'], ''), wanted, side)}"
                 )

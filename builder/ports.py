@@ -232,13 +232,13 @@ def _torchscript(path: Path) -> Ports:
     try:
         with zipfile.ZipFile(path) as archive:
             return Ports(Signature((), ()), arguments=_forward_arguments(path, archive), is_torchscript=True)
-    except (zipfile.BadZipFile, OSError, ValueError, SyntaxError, zlib.error) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, SyntaxError, RuntimeError, MemoryError, zlib.error) as error:
         raise _damaged(path, f"{path.name} cannot be read: {error}") from None
 
 
 def _forward_arguments(path: Path, archive: zipfile.ZipFile) -> tuple[tuple[str, str], ...] | None:
-    root = archive.namelist()[0].partition("/")[0]
     members = set(archive.namelist())
+    root = next(iter(archive.namelist()), "").partition("/")[0]
     if not {f"{root}/constants.pkl", f"{root}/data.pkl"} <= members:
         if f"{root}/model.json" in members:
             return None
