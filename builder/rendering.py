@@ -117,7 +117,10 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
         batching=spec.batching or BatchingSpec(),
         instances=spec.instances or (InstancesSpec(),),
         label_files=dict([asked.label_file]) if asked.label_file else {},
-        warmup=warmup_from_samples(asked.report.signature, requests, len(requests)),
+        warmup=tuple(
+            replace(item, count=spec.warmup.count if spec.warmup else 1)
+            for item in warmup_from_samples(asked.report.signature, requests, len(requests))
+        ),
         settings=backend_module(target.backend).config_fields(
             Settings(target.precision, json.loads(asked.target.plan.convert.options))
         ),

@@ -209,6 +209,7 @@ class WarmupSpec(Part):
     """Requests that Triton runs at load, made from the samples."""
 
     samples: int = Field(1, ge=0)
+    count: int = Field(1, ge=1, description="How often each of them runs")
 
 
 def check_served(value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds

@@ -69,3 +69,9 @@ def test_a_kept_offline_verdict_is_only_for_the_files_it_judged(here: Path) -> N
         assert ran.code == 3
         assert "structure" in ran.err
         assert contents(here / "repo") == before
+
+
+def test_warm_up_requests_run_as_often_as_asked(here: Path) -> None:
+    write_spec(here, warmup={"samples": 1, "count": 5})
+    assert build("spec.yaml", "-o", "repo", cwd=here, check="offline").code == 0
+    assert "count: 5" in (here / "repo" / "m" / "config.pbtxt").read_text(encoding="utf-8")

@@ -176,11 +176,19 @@ def _figures(left: Side, right: Side, name: str) -> Iterator[FigureChange]:
 
 
 def _all_figures(side: Side, record: ModelRecord | EnsembleRecord) -> dict[tuple[str, str], float]:
+    found = _figures_of(side, record.name, record.targets, "")
+    for other in record.versions if isinstance(record, ModelRecord) else ():
+        found |= _figures_of(side, f"{record.name}:{other.version}", other.targets, f"version {other.version} ")
+    return found
+
+
+def _figures_of(side: Side, name: str, targets: tuple[TargetRecord, ...], prefix: str) -> dict[tuple[str, str], float]:
+    """(target, figure) → value; `name` is where the manifest keeps what the clock said."""
     found: dict[tuple[str, str], float] = {}
-    for target in record.targets:
-        word = str(target.target)
-        found |= {(word, name): value for name, value in _numbers(target)}
-        timing = side.manifest.run.timings.get(record.name, {}).get(word) if side.manifest else None
+    for target in targets:
+        word = f"{prefix}{target.target}"
+        found |= {(word, figure): value for figure, value in _numbers(target)}
+        timing = side.manifest.run.timings.get(name, {}).get(str(target.target)) if side.manifest else None
         for latency in timing.latency if timing else ():
             found[word, f"latency_ms batch {latency.batch_size}"] = latency.median_ms
         if timing and timing.peak_memory_bytes is not None:

@@ -150,7 +150,21 @@ def render_config(request: ConfigRequest) -> ConfigText:
     for fields in (settings, request.overrides, request.more):
         config = apply_overrides(config, dict(fields), request.release)
     text = config_to_text(config, template=word, release=request.release)
-    return ConfigText(text, batch_findings + group_findings + _engine_findings(request))
+    return ConfigText(text, batch_findings + group_findings + _engine_findings(request) + _unmeasured(request))
+
+
+def _unmeasured(request: ConfigRequest) -> tuple[Finding, ...]:
+    """An accelerator that only `config:` names runs nowhere but in the server that is served from."""
+    given = [fields.get("optimization", {}) for fields in (request.overrides, request.more)]
+    sides = [side for optimization in given for side in optimization.get("execution_accelerators", {}).values()]
+    names = sorted({str(item.get("name")) for side in sides for item in side})
+    if not names:
+        return ()
+    message = f"{', '.join(names)} under config: optimization is neither measured nor checked live here"
+    remedy = "compare its answers on a server that has it: build-repo check REPO --url grpc://HOST:PORT"
+    if "cuda" in names or "tensorrt" in names:
+        remedy += "; or use the word onnxruntime: {cuda: …}, or an onnxruntime+tensorrt target, which are measured"
+    return (_finding(request, "warning", "config.unmeasured", message, remedy),)
 
 
 def _add(config: Json, field: str, value: Json | None) -> None:

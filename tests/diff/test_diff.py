@@ -139,3 +139,16 @@ def test_builds_compared(tmp_path: Path) -> None:
     assert model["signature"] == []
     text = run("diff", "a", "b", "--text", cwd=tmp_path).out
     assert "+# Written by build-repo for the onnxruntime backend of Triton 26.06." in text or "openvino" in text
+
+
+def test_versions_of_one_spec_compared(tmp_path: Path) -> None:
+    linear(tmp_path / "m1.onnx", seed=1)
+    linear(tmp_path / "m2.onnx", seed=2)
+    spec = "models: [{name: m, targets: [onnxruntime:fp32], sources: {1: {path: m1.onnx}, 2: {path: m2.onnx}}}]\n"
+    (tmp_path / "models.yaml").write_text(spec, encoding="utf-8")
+    for output in ("a", "b"):
+        assert build("models.yaml", "-o", output, cwd=tmp_path, cache=tmp_path / "cache").code == 0
+        linear(tmp_path / "m1.onnx", seed=3)
+    (model,) = run("diff", "a", "b", "--json", cwd=tmp_path).document["models"]
+    assert {item["path"] for item in model["files"]} == {"1/model.onnx", "reference.1.npz"}
+    assert any(item["target"] == "version 1 onnxruntime:fp32" for item in model["figures"])

@@ -351,6 +351,13 @@ def test_a_kind_that_the_backend_lacks(backend: str, kind: Any) -> None:
     assert parse_config(rendered.text)["instance_group"][0]["count"] == 2
 
 
+def test_an_accelerator_of_config_is_not_called_measured() -> None:
+    overrides = {"optimization": {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "openvino"}]}}}
+    ((severity, check, message),) = findings(resnet("onnxruntime", overrides=overrides))
+    assert (severity, check) == ("warning", "config.unmeasured")
+    assert "openvino" in message
+
+
 def test_label_of_an_unknown_output() -> None:
     with pytest.raises(SpecError, match="no output 'scores' to label; the outputs are logits"):
         render_config(resnet("onnxruntime", label_files={"scores": "x.txt"}))
