@@ -334,7 +334,13 @@ def test_the_packages_of_a_step_are_served_for_the_python_of_the_release(
     ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=photo)
     assert ran.code == 0, ran.err
     packages = photo / "repo" / "photo" / "1" / "packages"
-    assert sorted(item.name for item in packages.iterdir()) == ["PIL", "pillow-11.3.0.dist-info", "pillow.libs"]
+    assert sorted(item.name for item in packages.iterdir()) == [
+        "PIL",
+        "PYTHON_VERSION",
+        "pillow-11.3.0.dist-info",
+        "pillow.libs",
+    ]
+    assert (packages / "PYTHON_VERSION").read_text() == "3.12\n"
     assert list(packages.glob("PIL/_imaging.cpython-312-*.so"))
     assert not list(packages.rglob("*.pyc"))
     manifest = json.loads((photo / "repo" / "build-repo.json").read_text())
@@ -620,3 +626,23 @@ def test_a_step_without_packages_for_the_embedded_server_is_not_checked_live(
     (own / "PIL").mkdir(parents=True)
     assert live_copy(photo / "repo", photo / "with", packages=lambda *_: own) == ()
     assert [item.name for item in (photo / "with" / "photo" / "1" / "packages").iterdir()] == ["PIL"]
+
+
+@pytest.mark.live
+def test_packages_for_another_python_are_named_where_a_server_cannot_import_them(
+    photo: Path, runtime: Runtime, work_cache: Path
+) -> None:
+    """The repository itself, not the copy with packages of the embedded server's own."""
+    from builder.errors import ServeError
+
+    if runtime.record.python == "3.12":
+        pytest.skip("the embedded server has the Python of the release")
+    asks_for(photo, "[pillow==11.3.0]")
+    assert build("models.yaml", "-o", "repo", cwd=photo).code == 0
+    with (
+        pytest.raises(ServeError) as caught,
+        server_module("embedded").serve(photo / "repo", ServeOptions(release=defaults.RELEASE)),
+    ):
+        pass
+    assert "ImportError" in caught.value.message
+    assert "; its packages are for Python 3.12, and this server has 3.11" in caught.value.message

@@ -29,6 +29,8 @@ FACTS_FILE = "step.json"
 CODE_FOLDER = "code"
 FILES_FOLDER = "files"
 PACKAGES_FOLDER = "packages"
+PYTHON_FILE = "PYTHON_VERSION"
+"""Among the packages: the Python that they are for."""
 
 Json = dict[str, Any]
 Native = Any
@@ -212,6 +214,14 @@ def _check(declared: Json, array: Array) -> None:
         raise ContractError(msg)
 
 
+def _other_python(packages: Path) -> str:
+    """Said of a step that does not load: compiled packages are for one Python only."""
+    file = packages / PYTHON_FILE
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    theirs = file.read_text(encoding="utf-8").strip() if file.is_file() else ours
+    return "" if theirs == ours else f"; its packages are for Python {theirs}, and this server has {ours}"
+
+
 class TritonPythonModel:
     """What the server calls."""
 
@@ -228,7 +238,8 @@ class TritonPythonModel:
         try:
             self.step = Step(folder, folder / PACKAGES_FOLDER)
         except (StepError, ContractError) as error:
-            raise pb_utils.TritonModelException(str(error)) from error
+            hint = _other_python(folder / PACKAGES_FOLDER)
+            raise pb_utils.TritonModelException(f"{error}{hint}") from error
 
     def execute(self, requests: list[Native]) -> list[Native]:
         """One response for every request, in order; requests of one form are one call where the model batches."""

@@ -29,6 +29,7 @@ from builder.releases import get_release
 from builder.work import Packages, Pin
 
 FOLDER: Final = "packages"
+PYTHON_FILE: Final = "PYTHON_VERSION"
 NO_DEPENDENCIES: Final = "--no-deps"
 """Among requirements: exactly these, and nothing that they ask for."""
 GLIBC: Final = {"3.10": 35, "3.12": 39}
@@ -205,6 +206,7 @@ def install_packages(work: Packages, out: Path, pip: str = sys.executable) -> No
             ) from error
     # Programs start with the path of the interpreter that installed them.
     shutil.rmtree(folder / "bin", ignore_errors=True)
+    (folder / PYTHON_FILE).write_text(f"{work.python}\n", encoding="utf-8")
 
 
 def _pip(interpreter: Interpreter, words: Sequence[str], what: str) -> None:

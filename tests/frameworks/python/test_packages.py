@@ -63,7 +63,11 @@ def test_a_wheel_that_is_not_the_one_that_was_chosen_is_refused(tmp_path: Path) 
 def test_an_installed_set_holds_nothing_of_this_machine(tmp_path: Path, cache: Cache) -> None:
     work = resolve(["tqdm==4.67.1"], this_python(), cache)
     install_packages(work, tmp_path)
-    assert sorted(path.name for path in (tmp_path / "packages").iterdir()) == ["tqdm", "tqdm-4.67.1.dist-info"]
+    assert sorted(path.name for path in (tmp_path / "packages").iterdir()) == [
+        "PYTHON_VERSION",
+        "tqdm",
+        "tqdm-4.67.1.dist-info",
+    ]
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".pyc"]
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes()
