@@ -181,7 +181,7 @@ def test_every_module_stands_in_the_list_of_packages() -> None:
 
 
 def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
-    from benchmarks import cold_build, embedded_server, help_time, large_model, live_check, precision, rebuild
+    from benchmarks import cold_build, embedded_server, help_time, large_model, live_check, precision, rebuild, validate
     from benchmarks.__main__ import BENCHMARKS
 
     rows = text(README).partition("| name | figure | limit |\n|---|---|---|\n")[2].split("\n\n")[0].splitlines()
@@ -189,7 +189,8 @@ def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
     assert {name.strip("`") for name, _, _ in cells if name} == set(BENCHMARKS)
     limits = [float(re.findall(r"[\d.]+", limit)[0]) for _, _, limit in cells]
     assert limits == [
-        help_time.LIMIT_S, rebuild.LIMIT_S, 0, cold_build.LIMIT_S, cold_build.LIMIT_OVER_GB,
+        help_time.LIMIT_S, validate.LIMIT_S, validate.GROWTH_LIMIT, validate.ONE_LIMIT_S,
+        rebuild.LIMIT_S, 0, cold_build.LIMIT_S, cold_build.LIMIT_OVER_GB,
         large_model.LIMIT_OVER_GB, precision.CNN_SPEED, precision.FP16_SIZE, precision.INT8_SIZE, precision.FP16_DROP,
         precision.INT8_DROP, precision.TRANSFORMER_SPEED, precision.COSINE, 0, embedded_server.LIMIT,
         live_check.LIMIT_S,
