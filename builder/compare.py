@@ -66,6 +66,8 @@ def gates_of(accuracy: AccuracySpec | None, precision: str, *, labelled: bool) -
     if drop is None and int8 and labelled and not bounds:
         drop = defaults.INT8_MAX_DROP
     error = defaults.INT8_MAX_RELATIVE_ERROR if int8 else defaults.MAX_RELATIVE_ERROR
+    if int8 and spec.min_cosine is not None:
+        error = defaults.INT8_ERROR_BESIDE_COSINE
     cosine = defaults.INT8_MIN_COSINE if int8 else defaults.MIN_COSINE
     return Gates(
         max_relative_error=error if spec.max_relative_error is None else spec.max_relative_error,

@@ -23,6 +23,9 @@ MIN_COSINE: Final = 0.999
 INT8_MAX_RELATIVE_ERROR: Final = 0.1
 """256 steps for an activation: an error of one step in every layer adds up to more than 2 % of the largest output."""
 INT8_MIN_COSINE: Final = 0.99
+INT8_ERROR_BESIDE_COSINE: Final = 1.0
+"""Who asks for a cosine alone asks for directions (embeddings): no single element may be as wrong as the largest is
+large, and else the cosine decides."""
 INT8_MAX_DROP: Final = 0.01
 """Where the samples are labelled: what int8 may lose of the task metric then decides, instead of the two above."""
 

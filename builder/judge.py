@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from builder.cache import Cache
 from builder.compare import Gates, accuracy_findings, live_gates
 from builder.errors import BuildError, BuildRepoError, SpecError
-from builder.findings import Finding, has_errors
+from builder.findings import Finding, Severity, has_errors
 from builder.manifest import Status
 from builder.measurement import (
     CONVERT_FILE,
@@ -135,7 +135,7 @@ def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Out
     gate += share_findings(model.name, plan.target, measurement, prepared)
     said = (
         *gate,
-        *_batch_findings(model, plan, measurement),
+        *_batch_findings(model, plan, measurement, prepared),
         *limit_finding(model.name, plan),
         *prepare_findings(model.name, plan.target, prepared, measurement),
     )
@@ -200,21 +200,20 @@ def _remedy(error: BuildRepoError, outcome: Outcome | None) -> str:
     return "; ".join(parts)
 
 
-def _batch_findings(model: ModelSpec, plan: TargetPlan, measurement: Measurement) -> tuple[Finding, ...]:
+def _batch_findings(
+    model: ModelSpec, plan: TargetPlan, measurement: Measurement, prepared: PrepareReport | None
+) -> tuple[Finding, ...]:
     batch = measurement.batch
     if batch.proven or not batch.reason:
         return ()
     where = f"; the first node at which they part: {batch.node}" if batch.node else ""
-    return (
-        Finding(
-            "warning" if batch.node or batch.refused else "info",
-            "batch.unproven",
-            f"served without batching, with full dims: {batch.reason}{where}",
-            "nothing to do if the model is meant so; else export it with a batch axis that keeps rows apart",
-            model.name,
-            str(plan.target),
-        ),
-    )
+    remedy = "nothing to do if the model is meant so; else export it with a batch axis that keeps rows apart"
+    if prepared and prepared.quantization and prepared.quantization.mode == "dynamic":
+        where = "; dynamic int8 takes its ranges from the whole batch"
+        remedy = "nothing to do if requests of one row are enough; else say quantization: {mode: static}, with samples"
+    severity: Severity = "warning" if batch.node or batch.refused else "info"
+    said = f"served without batching, with full dims: {batch.reason}{where}"
+    return (Finding(severity, "batch.unproven", said, remedy, model.name, str(plan.target)),)
 
 
 def candidates(state: ModelState) -> tuple[TargetState, ...]:

@@ -236,7 +236,8 @@ DROP = AccuracySpec(metric="top1", max_drop=0.05)
         (DROP, "fp32", True, (0.02, 0.999, 0.05, False)),
         (DROP, "fp16", True, (0.02, 0.999, 0.05, True)),
         (DROP, "int8", True, (0.1, 0.99, 0.05, True)),
-        (BOUND, "int8", True, (0.1, 0.9, None, False)),
+        (BOUND, "int8", True, (1.0, 0.9, None, False)),
+        (BOUND, "fp16", True, (0.02, 0.9, None, False)),
         (AccuracySpec(max_drop=0.0, max_relative_error=0.5), "int8", True, (0.5, 0.99, 0.0, False)),
     ],
 )
