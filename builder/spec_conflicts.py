@@ -13,6 +13,7 @@ from builder.spec import ModelSpec
 from builder.spec_serving import ZERO, SequenceSpec
 from builder.triton_config.overrides import OverrideError, check_overrides
 
+NAMED_SINCE: Final = "24.05"
 ONLY_FOR: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
     ("optimization", "graph"): ("onnxruntime", "onnxruntime+tensorrt"),
     ("optimization", "execution_accelerators"): ("onnxruntime", "onnxruntime+tensorrt"),
@@ -36,6 +37,9 @@ def conflicts(
     yield from _sequence_problems(model, folder, where)
     yield from _serving_problems(model, backends, where)
     yield from config_problems(model.config, backends, release, (*where, "config"))
+    if model.configs and release < NAMED_SINCE:
+        text = f"Triton {release} has no --model-config-name; it came with {NAMED_SINCE}"
+        yield Problem((*where, "configs"), text, f'leave configs out, or build for triton: "{NAMED_SINCE}" or newer')
     for name, fields in model.configs.items():
         yield from config_problems(fields, backends, release, (*where, "configs", name))
 

@@ -73,6 +73,12 @@ def test_a_field_that_the_release_does_not_know(tmp_path: Path) -> None:
         assert part in message
 
 
+def test_named_configurations_before_the_server_knew_them(tmp_path: Path) -> None:
+    message = refused(tmp_path, "configs: {fast: {}}", triton="24.04")
+    assert "line 5" in message
+    assert "Triton 24.04 has no --model-config-name; it came with 24.05" in message
+
+
 def test_sequences_stand_apart(tmp_path: Path) -> None:
     sequence = "sequence: {states: [{input: h, output: k}], strategy: direct}\n"
     every = (
