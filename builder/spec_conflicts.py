@@ -131,6 +131,9 @@ def _sequence_problems(model: ModelSpec, folder: Path, where: tuple[str | int, .
         if state.initial != ZERO and not (folder / state.initial).is_file():
             text = f"{folder / state.initial}: no such file; write zero, or the path of an .npy file"
             yield Problem((*here, "states", index, "initial"), text)
+        if state.growable and not any(group.kind == "gpu" for group in model.instances or ()):
+            text = "memory that grows is the GPU's: every request would fail on a CPU; write instances: {kind: gpu}"
+            yield Problem((*here, "states", index, "growable"), text)
     yield from _sequence_names(model, sequence, here)
     yield from _sequence_conflicts(model, sequence, where)
 

@@ -91,6 +91,12 @@ def test_sequences_stand_apart(tmp_path: Path) -> None:
         assert part in message, message
 
 
+def test_memory_that_grows_is_the_gpus(tmp_path: Path) -> None:
+    words = "sequence: {states: [{input: h, output: k, same_buffer: true, growable: true}]}"
+    assert "every request would fail on a CPU" in refused(tmp_path, words)
+    assert "growable needs same_buffer: true" in refused(tmp_path, words.replace("same_buffer: true, ", ""))
+
+
 def test_several_groups_and_named_configurations_are_read(tmp_path: Path) -> None:
     linear(tmp_path / "model.onnx")
     (tmp_path / "models.yaml").write_text(
