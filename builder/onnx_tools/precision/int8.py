@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from builder.errors import BuildError
 from builder.measurement import QuantizationReport
 from builder.onnx_tools.exported import quiet
 from builder.onnx_tools.optimise import TRANSFORMS
+from builder.onnx_tools.optimise.graph import copy_of
 from builder.onnx_tools.precision import PrecisionJob
 from builder.onnx_tools.precision.bias_correction import read_by_layers
 from builder.onnx_tools.precision.calibration import GIVE_REAL, Calibration, CalibrationTable, read_table
@@ -42,7 +44,7 @@ def convert(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset
         msg = "an int8 job without its settings"
         raise ValueError(msg)
     planned = _planned(model_path, job, job.quantization)
-    model, found, mode = planned.model, planned.found, planned.mode
+    model, found, mode = copy_of(planned.model), planned.found, planned.mode
     taken = tuple(name for name in _taken(mode, found) if name not in keep)
     if not set(taken) - set(found.joins):
         raise _nothing(mode, found)
@@ -85,10 +87,16 @@ class _Planned:
 
 
 def _planned(model_path: Path, job: PrecisionJob, settings: Quantization) -> _Planned:
-    model = _folded(_raised(_loaded(model_path), job))
+    return _plan(model_path, model_path.stat().st_mtime_ns, settings.mode, job.dialect, job.opset)
+
+
+@lru_cache(maxsize=1)
+def _plan(model_path: Path, stamp: int, mode: str, dialect: str, opset: int) -> _Planned:  # noqa: ARG001
+    """Made once for all candidates of a search, of which it would take most of the time."""
+    model = _folded(_raised(_loaded(model_path), opset))
     types = value_types(model, model_path.parent)
     found = find_quantizable(model, types)
-    return _Planned(model, types, found, _mode(settings.mode, job.dialect, found))
+    return _Planned(model, types, found, _mode(mode, dialect, found))
 
 
 def _loaded(path: Path) -> ModelProto:
@@ -104,7 +112,7 @@ def _loaded(path: Path) -> ModelProto:
     return model
 
 
-def _raised(model: ModelProto, job: PrecisionJob) -> ModelProto:
+def _raised(model: ModelProto, opset: int) -> ModelProto:
     """In an opset that has scales per channel.
 
     Raises:
@@ -115,7 +123,7 @@ def _raised(model: ModelProto, job: PrecisionJob) -> ModelProto:
     if opset_of(model) >= PER_CHANNEL_OPSET:
         return model
     try:
-        return version_converter.convert_version(model, min(PER_CHANNEL_OPSET, job.opset))
+        return version_converter.convert_version(model, min(PER_CHANNEL_OPSET, opset))
     except Exception as error:
         raise BuildError(
             f"int8 needs ONNX opset {PER_CHANNEL_OPSET}; the model has {opset_of(model)} and cannot be converted: "
