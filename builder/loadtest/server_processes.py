@@ -29,6 +29,8 @@ def server_pids(endpoint: Endpoint) -> tuple[int, ...]:
     """The process that listens at the endpoint's ports; none where it is not a tritonserver of this machine."""
     import psutil
 
+    if endpoint.pid is not None:
+        return (endpoint.pid,) if _is_server(endpoint.pid) else ()
     ports = {port for text in (endpoint.http, endpoint.grpc) if text and (port := _local_port(text))}
     found: set[int] = set()
     with contextlib.suppress(psutil.Error, OSError):

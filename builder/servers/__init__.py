@@ -14,7 +14,8 @@ from typing import Final, Protocol, cast
 class Endpoint:
     """Addresses as `HOST:PORT`; None where that protocol is not offered.
 
-    `alive` raises ServeError, with the server's own words, once the server or one of its models has died.
+    `alive` raises ServeError, with the server's own words, once the server or one of its models has died. `pid` is the
+    server's process where it is not the one that listens at the addresses.
     """
 
     http: str | None
@@ -24,6 +25,7 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = ()
     ca_file: str | None = None
     alive: Callable[[], None] = lambda: None
+    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

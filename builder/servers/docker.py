@@ -190,7 +190,8 @@ def _ready_endpoint(started: _Started, options: ServeOptions) -> Endpoint:
         addresses[name] = int(bound[0]["HostPort"])
     _wait_ready(started, options, addresses)
     http, grpc, metrics = (f"{options.host}:{addresses[name]}" for name in PORTS)
-    return Endpoint(http, grpc, metrics, alive=_alive_check(started, http))
+    pid = int(started.container.attrs["State"]["Pid"])
+    return Endpoint(http, grpc, metrics, alive=_alive_check(started, http, pid), pid=pid)
 
 
 def _wait_ready(started: _Started, options: ServeOptions, ports: dict[str, int]) -> None:
@@ -234,10 +235,10 @@ def _raise_ended(started: _Started) -> None:
     raise ServeError(msg, remedy="mend what the log says, and start the server again")
 
 
-def _alive_check(started: _Started, address: str) -> Callable[[], None]:
+def _alive_check(started: _Started, address: str, server_pid: int) -> Callable[[], None]:
     """A function that raises once the server, or the process of one of its models, is gone."""
     # Processes of a container are seen from outside, unless the engine runs in a machine of its own.
-    stubs = stubs_of(int(started.container.attrs["State"]["Pid"]))
+    stubs = stubs_of(server_pid)
 
     def alive() -> None:
         if not _is_running(started.container):

@@ -21,6 +21,7 @@ from docker_images import containers, docker, shared_memory
 from triton_models import ask, doubling, doubling_config, wait_until, write_onnx, write_openvino
 
 from builder.errors import MachineError, ServeError
+from builder.loadtest.server_processes import server_pids
 from builder.servers import ServeOptions, server_module
 from builder.servers.docker import _run, serve
 from builder.servers.docker_engine import connect, gpu_problem
@@ -83,6 +84,7 @@ def test_both_backends_are_served_over_both_protocols_with_metrics(repository: P
         with urllib.request.urlopen(f"http://{endpoint.metrics}/metrics") as answer:
             assert 'nv_inference_count{model="double"' in answer.read().decode()
         endpoint.alive()
+        assert server_pids(endpoint) == (endpoint.pid,)
     assert not listens(endpoint.http)
     assert server_module("docker").serve is serve
 
@@ -227,6 +229,7 @@ def test_check_and_a_load_test_start_a_container_of_their_own(slim_image: str, t
     assert loaded.code == 0, loaded.err
     assert loaded.document["requests"] > 0
     assert loaded.document["failures"] == 0
+    assert "runs elsewhere" not in loaded.err
 
 
 def test_a_killed_process_leaves_nothing(repository: Path, slim_image: str, tmp_path: Path) -> None:
