@@ -145,6 +145,9 @@ def _folded(model: ModelProto) -> ModelProto:
 def _mode(asked: str, dialect: str, found: Quantizable) -> str:
     """Static for convolutions; dynamic for what is mostly matrix products, where the dialect has it.
 
+    Most of the products and most of the weights: one large convolution between small matrices is worth more, and the
+    large matrix at the end of an old CNN less, than either tells alone.
+
     Raises:
         BuildError: dynamic was asked for, and the target does not take it.
     """
@@ -155,8 +158,9 @@ def _mode(asked: str, dialect: str, found: Quantizable) -> str:
         )
     if asked != "auto":
         return asked
-    matrices = len(found.matrices) + len(found.fused)
-    return "dynamic" if dialect == DYNAMIC_DIALECT and matrices > found.convolutions else "static"
+    in_convolutions, in_matrices = found.weights
+    matrices = len(found.matrices) + len(found.fused) > found.convolutions and in_matrices > in_convolutions
+    return "dynamic" if dialect == DYNAMIC_DIALECT and matrices else "static"
 
 
 def _taken(mode: str, found: Quantizable) -> tuple[str, ...]:

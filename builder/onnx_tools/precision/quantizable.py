@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Quantizable:
 
     `joins` are the sums and concatenations of images between convolutions: left in fp32, each would part what would
     else stay in int8. `fused` are attentions of onnxruntime's own, which it has in dynamic int8. `matrices` are
-    those of `products` that multiply by a constant matrix: what dynamic int8 is for.
+    those of `products` that multiply by a constant matrix: what dynamic int8 is for. `weights` are the elements of the
+    constants that convolutions, and that matrices and attentions, multiply by.
     """
 
     products: tuple[str, ...]
@@ -48,6 +50,7 @@ class Quantizable:
     fused: tuple[str, ...]
     matrices: tuple[str, ...]
     convolutions: int
+    weights: tuple[int, int]
 
 
 def find_quantizable(model: ModelProto, types: Mapping[str, str]) -> Quantizable:
@@ -72,7 +75,18 @@ def find_quantizable(model: ModelProto, types: Mapping[str, str]) -> Quantizable
         elif node.op_type in JOINS and all(name in images for name in node.input):
             images.update(node.output)
             joins.append(node.name)
-    return Quantizable(tuple(products), tuple(joins), tuple(fused), tuple(matrices), convolutions)
+    sizes = {
+        node.name: math.prod(constants[node.input[1]].dims) for node in model.graph.node if _weighs(node, constants)
+    }
+    weights = (
+        sum(sizes.get(name, 0) for name in products if name not in set(matrices)),
+        sum(sizes.get(name, 0) for name in (*matrices, *fused)),
+    )
+    return Quantizable(tuple(products), tuple(joins), tuple(fused), tuple(matrices), convolutions, weights)
+
+
+def _weighs(node: Any, constants: Mapping[str, Any]) -> bool:  # noqa: ANN401 - onnx.NodeProto
+    return len(node.input) > 1 and node.input[1] in constants
 
 
 def _is_product(node: Any, types: Mapping[str, str], constants: Mapping[str, Any]) -> bool:  # noqa: ANN401 - NodeProto

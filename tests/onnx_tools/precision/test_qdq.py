@@ -105,3 +105,25 @@ def test_what_leaves_the_model_stays_as_exact_as_it_is(tmp_path: Path) -> None:
     path = out_file(tmp_path)
     convert(tmp_path / "two.onnx", path, job(tmp_path, calibration(rows(16), name="x"), ports, "onnxruntime"), NOTHING)
     assert "r" not in pairs(path)
+
+
+def test_one_large_convolution_between_small_matrices_is_static(tmp_path: Path) -> None:
+    """Dynamic int8 would leave it, and so most of the work, in fp32."""
+    rng = np.random.default_rng(0)
+    ports = signature(["x:float32:batch,4,16"], ["y:float32:batch,4"])
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["p"], name="first"),
+        helper.make_node("Conv", ["p", "c"], ["q"], name="conv", kernel_shape=[5]),
+        helper.make_node("ReduceMax", ["q", "axis"], ["m"], name="most", keepdims=0),
+        helper.make_node("MatMul", ["m", "b"], ["y"], name="last"),
+    ]
+    weights = {
+        "a": rng.standard_normal((16, 16)),
+        "c": rng.standard_normal((64, 4, 5)),
+        "b": rng.standard_normal((64, 4)),
+    }
+    stored: dict[str, Any] = {name: value.astype(np.float32) for name, value in weights.items()}
+    source = write_graph(tmp_path / "m.onnx", ports, nodes, stored | {"axis": np.asarray([2], np.int64)})
+    samples = calibration(rng.standard_normal((16, 4, 16)).astype(np.float32), name="x")
+    report = convert(source, out_file(tmp_path), job(tmp_path, samples, ports, "onnxruntime"), NOTHING)
+    assert (report.mode, report.quantized_nodes) == ("static", 3)
