@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from builder.backends import BACKENDS
 from builder.errors import SpecError
 from builder.problems import Path as Place
 from builder.problems import Problem
@@ -16,6 +17,7 @@ from builder.spec_wiring import StepSpec
 from builder.triton_config.overrides import SCHEDULERS
 
 ARROW = "->"
+NOT_FOR_ENSEMBLES = ("instance_group", "optimization", "model_warmup")
 INFLIGHT = "ModelEnsembling.max_inflight_requests"
 
 
@@ -41,15 +43,24 @@ def ensemble_problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
             yield from _step_problems(step, (*here, "steps", number))
         if ensemble.samples is not None and not (folder / ensemble.samples.path).is_file():
             yield Problem((*here, "samples", "path"), f"{folder / ensemble.samples.path}: no such file")
-        if ensemble.max_inflight_requests is not None and INFLIGHT in _unknown_fields(spec.triton):
-            text = f"Triton {spec.triton} does not know this field; it came with 25.11"
-            yield Problem((*here, "max_inflight_requests"), text, "leave it out, or build for a newer release")
-        for word in SCHEDULERS:
-            if word in ensemble.config:
-                text = "an ensemble is scheduled by its steps"
-                yield Problem((*here, "config", word), text, "leave it out; members have schedulers of their own")
-        yield from config_problems(ensemble.config, set(), spec.triton, (*here, "config"))
+        yield from _config_problems(ensemble, spec.triton, here)
     yield from _circles(spec.ensembles)
+
+
+def _config_problems(ensemble: EnsembleSpec, release: str, here: Place) -> Iterator[Problem]:
+    """What the release, or an ensemble at all, cannot have in its configuration."""
+    if ensemble.max_inflight_requests is not None and INFLIGHT in _unknown_fields(release):
+        text = f"Triton {release} does not know this field; it came with 25.11"
+        yield Problem((*here, "max_inflight_requests"), text, "leave it out, or build for a newer release")
+    for word in SCHEDULERS:
+        if word in ensemble.config:
+            text = "an ensemble is scheduled by its steps"
+            yield Problem((*here, "config", word), text, "leave it out; members have schedulers of their own")
+    for word in NOT_FOR_ENSEMBLES:
+        if word in ensemble.config:
+            text = f"Triton refuses {word} in an ensemble: its members have their own"
+            yield Problem((*here, "config", word), text, "say it at a member")
+    yield from config_problems(ensemble.config, set(BACKENDS), release, (*here, "config"))
 
 
 def _unknown_fields(release: str) -> tuple[str, ...]:

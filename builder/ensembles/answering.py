@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from builder.backends import Settings, backend_module
 from builder.cache import Cache
 from builder.ensembles.flat import flat_steps
-from builder.ensembles.requests import REMEDY, members_inputs, own_inputs
+from builder.ensembles.requests import REMEDY, fixed_rows, members_inputs, own_inputs
 from builder.ensembles.wiring import WiredStep, Wiring, wire_all
 from builder.errors import BuildError, BuildRepoError, SpecError
 from builder.manifest import SAMPLES_FILE
@@ -51,7 +51,7 @@ def run_answer(work: Answer, cache: Cache, out: Path) -> None:
     """
     signatures = _signatures(work, cache)
     wiring, steps = _wired(work, signatures)
-    inputs, origin = _inputs(work, wiring, steps, cache)
+    inputs, origin = _inputs(work, wiring, steps, cache, fixed_rows(steps, signatures))
     tensors = [dict(arrays) for arrays in inputs]
     for place, key in enumerate(work.before):
         _add(tensors, _given(steps[place], signatures), cache.folder("answer", key) / TENSORS_FILE)
@@ -81,7 +81,9 @@ def _wired(work: Answer, signatures: Mapping[str, Signature]) -> tuple[Wiring, t
     return wirings[name], flat_steps(name, wirings)
 
 
-def _inputs(work: Answer, wiring: Wiring, steps: Sequence[WiredStep], cache: Cache) -> tuple[Sequence[Arrays], str]:
+def _inputs(
+    work: Answer, wiring: Wiring, steps: Sequence[WiredStep], cache: Cache, rows: int | None
+) -> tuple[Sequence[Arrays], str]:
     """Every request's inputs, and where they came from."""
     if work.samples is not None:
         arrays = own_inputs(work.samples, wiring.signature, work.max_rows)
@@ -89,7 +91,7 @@ def _inputs(work: Answer, wiring: Wiring, steps: Sequence[WiredStep], cache: Cac
     names = {tensor.name for tensor in wiring.signature.inputs}
     first = dict.fromkeys(step.member for step in steps if any(name in names for _, name in step.inputs))
     requests = {member: _samples_of(work, member, cache) for member in first}
-    return members_inputs(wiring.signature, steps, requests, work.max_rows), f"samples of {', '.join(first)}"
+    return members_inputs(wiring.signature, steps, requests, work.max_rows, rows), f"samples of {', '.join(first)}"
 
 
 def _samples_of(work: Answer, member: str, cache: Cache) -> tuple[Request, ...]:

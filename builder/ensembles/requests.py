@@ -42,10 +42,29 @@ def request_sizes(max_rows: int) -> tuple[int, ...]:
     return tuple(sorted({size for size in (*SIZES, max_rows) if size <= max_rows}))
 
 
+def fixed_rows(steps: Sequence[WiredStep], signatures: Mapping[str, Signature]) -> int | None:
+    """The one batch size that an ensemble takes because of a member that is fixed to it, while others are not."""
+    firsts = set[int]()
+    for step in steps:
+        signature = signatures[step.member]
+        if not signature.has_batch_axis:
+            firsts |= {
+                dim if isinstance(dim, int) else 0 for tensor in signature.tensors for dim in tensor.shape[:1] or (0,)
+            }
+    open_ones = any(signatures[step.member].has_batch_axis for step in steps)
+    return firsts.pop() if open_ones and len(firsts) == 1 and 0 not in firsts else None
+
+
 def members_inputs(
-    signature: Signature, steps: Sequence[WiredStep], known: Mapping[str, Sequence[Request]], max_rows: int
+    signature: Signature,
+    steps: Sequence[WiredStep],
+    known: Mapping[str, Sequence[Request]],
+    max_rows: int,
+    rows_fixed: int | None = None,
 ) -> list[Arrays]:
     """Requests made of the stored samples of the members that take the inputs; `known` are the members' requests.
+
+    `rows_fixed` is the only batch size, where there is one.
 
     Raises:
         SpecError: members that are asked together have no requests that go together.
@@ -54,13 +73,14 @@ def members_inputs(
     for tensor in signature.inputs:
         step, port = next((step, port) for step in steps for port, name in step.inputs if name == tensor.name)
         sources.setdefault(step.member, []).append((port, tensor.name))
-    if not signature.has_batch_axis:
+    if rows_fixed is None and not signature.has_batch_axis:
         return _side_by_side(sources, known)
-    if len(sources) == 1:
+    if rows_fixed is None and len(sources) == 1:
         return [arrays for arrays in _side_by_side(sources, known) for arrays in _pieces(arrays, max_rows)]
     rows = {member: _pool(known[member], pairs) for member, pairs in sources.items()}
     count = min(len(next(iter(arrays.values()))) for arrays in rows.values())
-    return list(_cut({name: array for arrays in rows.values() for name, array in arrays.items()}, count, max_rows))
+    sizes = request_sizes(max_rows) if rows_fixed is None else (rows_fixed,)
+    return list(_cut({name: array for arrays in rows.values() for name, array in arrays.items()}, count, sizes))
 
 
 def _side_by_side(sources: Mapping[str, list[tuple[str, str]]], known: Mapping[str, Sequence[Request]]) -> list[Arrays]:
@@ -84,11 +104,11 @@ def _pool(requests: Sequence[Request], pairs: Sequence[tuple[str, str]]) -> Arra
     return max(pools, key=lambda pool: pool.rows).inputs
 
 
-def _cut(arrays: Arrays, count: int, max_rows: int) -> Sequence[Arrays]:
+def _cut(arrays: Arrays, count: int, sizes: tuple[int, ...]) -> Sequence[Arrays]:
     from builder.samples.requests import cut_sizes
 
     pieces, start = [], 0
-    for size in cut_sizes(count, request_sizes(max_rows)):
+    for size in cut_sizes(count, sizes):
         pieces.append({name: array[start : start + size] for name, array in arrays.items()})
         start += size
     if not pieces:

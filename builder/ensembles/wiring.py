@@ -6,16 +6,16 @@ that a step above gives, else an input of the ensemble. Outputs are what nobody 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
+from builder.ensembles.shapes import Use, border_tensors, difference
 from builder.problems import Path, Problem, nearest
 from builder.spec_ensembles import ARROW
-from builder.tensors import Dim, Signature, Tensor
+from builder.tensors import Signature
 from builder.work import EnsembleRef, StepRef
 
-BATCH = "batch"
 SIMILAR = 0.75
 Pairs = tuple[tuple[str, str], ...]
 
@@ -38,19 +38,6 @@ class Wiring:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """A tensor of the ensemble as one port of a member declares it."""
-
-    step: int
-    member: str
-    verb: str
-    port: Tensor
-
-    def describe(self) -> str:
-        return f"{self.member} {self.verb} {self.port.describe()}"
-
-
 @dataclass(slots=True)
 class _Draft:
     """What is known after some of the steps."""
@@ -60,7 +47,7 @@ class _Draft:
     made: dict[str, int] = field(default_factory=dict)
     entering: dict[str, int] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
-    uses: dict[str, list[_Use]] = field(default_factory=dict)
+    uses: dict[str, list[Use]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -110,7 +97,7 @@ def wire(ref: EnsembleRef, signatures: Mapping[str, Signature]) -> tuple[Wiring 
     if draft.problems:
         return None, tuple(draft.problems)
     names = (*inputs, *outputs)
-    tensors = dict(zip(names, _tensors(draft, names), strict=True))
+    tensors = dict(zip(names, border_tensors(draft.uses, names), strict=True))
     signature = Signature(tuple(tensors[name] for name in inputs), tuple(tensors[name] for name in outputs))
     return Wiring(steps, signature, tuple(draft.notes)), ()
 
@@ -129,9 +116,9 @@ def _add_step(draft: _Draft, number: int, step: StepRef, signature: Signature) -
     named = set(inputs.values())
     for port in signature.inputs:
         tensor = inputs.get(port.name, port.name)
-        _take(draft, tensor, _Use(number, step.member, "takes", port), here, named=tensor in named)
+        _take(draft, tensor, Use(number, step.member, "takes", port), here, named=tensor in named)
     for port in signature.outputs:
-        _make(draft, outputs.get(port.name, port.name), _Use(number, step.member, "gives", port), here)
+        _make(draft, outputs.get(port.name, port.name), Use(number, step.member, "gives", port), here)
     draft.steps.append(
         WiredStep(
             step.member,
@@ -171,7 +158,7 @@ def _add_wire(
     return None
 
 
-def _take(draft: _Draft, tensor: str, use: _Use, here: Path, *, named: bool) -> None:
+def _take(draft: _Draft, tensor: str, use: Use, here: Path, *, named: bool) -> None:
     draft.uses.setdefault(tensor, []).append(use)
     draft.read.add(tensor)
     if tensor in draft.made:
@@ -189,7 +176,7 @@ def _take(draft: _Draft, tensor: str, use: _Use, here: Path, *, named: bool) -> 
     draft.entering.setdefault(tensor, use.step)
 
 
-def _make(draft: _Draft, tensor: str, use: _Use, here: Path) -> None:
+def _make(draft: _Draft, tensor: str, use: Use, here: Path) -> None:
     draft.uses.setdefault(tensor, []).append(use)
     other = draft.made.get(tensor)
     if other is not None:
@@ -236,26 +223,16 @@ def _reaches(draft: _Draft, first: int, last: int) -> bool:
 
 
 def _check_uses(draft: _Draft) -> None:
-    """Each pair of ends of a tensor: one dtype, one rank, sizes that go together."""
+    """Each pair of ends of a tensor, the one that gives it first: one dtype, one rank, sizes that go together."""
     for tensor, uses in draft.uses.items():
-        first = next((use for use in uses if use.verb == "gives"), uses[0])
-        for use in uses:
-            what = _difference(first.port, use.port)
-            if what and use is not first:
-                text = f"{tensor!r}: {first.describe()}, {use.describe()}: {what}"
+        ordered = sorted(uses, key=lambda use: use.verb != "gives")
+        for place, use in enumerate(ordered):
+            other = next((other for other in ordered[:place] if difference(other.port, use.port)), None)
+            if other is not None:
+                what = difference(other.port, use.port)
+                text = f"{tensor!r}: {other.describe()}, {use.describe()}: {what}"
                 remedy = "wire another tensor, or put a step between that changes it"
-                draft.problem(("steps", max(first.step, use.step)), text, remedy)
-
-
-def _difference(left: Tensor, right: Tensor) -> str:
-    if left.dtype != right.dtype:
-        return f"the dtypes {left.dtype} and {right.dtype} differ"
-    ours, theirs = left.wire_shape or (1,), right.wire_shape or (1,)
-    if len(ours) != len(theirs):
-        return f"{len(ours)} and {len(theirs)} dimensions"
-    pairs = list(zip(ours, theirs, strict=True))
-    axis = next((axis for axis, pair in enumerate(pairs) if -1 not in pair and pair[0] != pair[1]), None)
-    return "" if axis is None else f"axis {axis} is {pairs[axis][0]} and {pairs[axis][1]}"
+                draft.problem(("steps", max(other.step, use.step)), text, remedy)
 
 
 def _inputs(draft: _Draft) -> tuple[str, ...]:
@@ -291,34 +268,3 @@ def _used_steps(draft: _Draft, outputs: Sequence[str]) -> tuple[WiredStep, ...]:
             draft.problem(("steps", number), text, "take it out, or list one of its tensors in outputs:")
         steps.append(replace(step, outputs=used))
     return tuple(steps)
-
-
-# The tensors of the signature
-
-
-def _tensors(draft: _Draft, names: Sequence[str]) -> Iterator[Tensor]:
-    """Sizes that any end fixes, and axes named by their member; all first axes of any size are one, the batch's."""
-    shapes = {name: _merged(draft.uses[name]) for name in names}
-    batched = all(shape and not isinstance(shape[0][1], int) for shape in shapes.values())
-    owners: dict[str, int] = {}
-    for name in names:
-        shape: list[Dim] = []
-        for axis, (step, dim) in enumerate(shapes[name]):
-            if isinstance(dim, int):
-                shape.append(dim)
-            elif axis == 0 and batched:
-                shape.append(BATCH)
-            else:
-                mine = owners.setdefault(dim, step) == step and not (batched and dim == BATCH)
-                shape.append(dim if mine else f"{dim}_{step + 1}")
-        yield Tensor(name, draft.uses[name][0].port.dtype, tuple(shape))
-
-
-def _merged(uses: Sequence[_Use]) -> list[tuple[int, Dim]]:
-    """(step, size or name) of each axis."""
-    shape = [(uses[0].step, dim) for dim in uses[0].port.shape]
-    for use in uses[1:]:
-        for axis, dim in enumerate(use.port.shape):
-            if axis < len(shape) and isinstance(dim, int) and not isinstance(shape[axis][1], int):
-                shape[axis] = (use.step, dim)
-    return shape

@@ -9,13 +9,13 @@ from onnx import helper
 from small_graphs import signature, write_graph
 
 
-def linear(path: Path, taken: str, given: str, seed: int = 0, *, factor: float = 1.0) -> Path:
+def linear(path: Path, taken: str, given: str, seed: int = 0, *, rows: str = "batch") -> Path:
     """`given = taken @ w`, both like `x:4`."""
-    (source, rows), (target, columns) = (text.split(":") for text in (taken, given))
-    weights = np.random.default_rng(seed).standard_normal((int(rows), int(columns))).astype(np.float32)
-    ports = signature([f"{source}:float32:batch,{rows}"], [f"{target}:float32:batch,{columns}"])
+    (source, height), (target, columns) = (text.split(":") for text in (taken, given))
+    weights = np.random.default_rng(seed).standard_normal((int(height), int(columns))).astype(np.float32)
+    ports = signature([f"{source}:float32:{rows},{height}"], [f"{target}:float32:{rows},{columns}"])
     nodes = [helper.make_node("MatMul", [source, "weights"], [target])]
-    return write_graph(path, ports, nodes, {"weights": np.float32(factor) * weights})
+    return write_graph(path, ports, nodes, {"weights": weights})
 
 
 def added(path: Path) -> Path:

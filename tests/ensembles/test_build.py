@@ -311,3 +311,21 @@ def test_plan_lists_the_answers_of_an_ensemble(here: Path) -> None:
     assert [(work["key"], work["cached"]) for work in after[0]["works"]] == [
         (work["key"], True) for work in before[0]["works"]
     ]
+
+
+def test_a_member_that_is_fixed_to_one_batch_size_is_asked_in_that_size(here: Path) -> None:
+    models.linear(here / "b.onnx", "h:6", "z:3", 2, rows="4")
+    ran = built(here, A_AND_B + CHAIN)
+    made = ensemble(ran, "chain")
+    assert (made["status"], made["max_batch_size"]) == ("built", 0)
+    assert made["signature"]["outputs"][0]["shape"] == [4, 3]
+
+
+def test_a_step_in_python_of_an_earlier_build_answers_again(here: Path) -> None:
+    (here / "half.py").write_text("def run(z):\n    return z * 0.5\n", encoding="utf-8")
+    step = "  - name: half\n    source: {path: half.py}\n    inputs: [{name: z, dtype: float32, shape: [batch, 3]}]\n"
+    step += "    outputs: [halved]\n"
+    built(here, A_AND_B + step, check="none")
+    ran = built(here, "models: []\nensembles:\n  - {name: e, steps: [a, b: [y -> h], half]}\n")
+    assert ensemble(ran, "e")["status"] == "built"
+    assert ensemble(ran, "e")["gates"]["max_mismatch_share"] == 0.0

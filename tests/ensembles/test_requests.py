@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_graphs import signature
 
-from builder.ensembles.requests import members_inputs, request_sizes
+from builder.ensembles.requests import fixed_rows, members_inputs, request_sizes
 from builder.ensembles.wiring import WiredStep
 from builder.samples import Request
 
@@ -43,6 +43,22 @@ def test_without_a_batch_axis_whole_requests_are_asked() -> None:
     known = {"a": [Request({"x": rows(2)}, {}, 0), Request({"x": rows(2, 9)}, {}, 0)]}
     found = members_inputs(ports, [A], known, 1)
     assert [arrays["first"].shape for arrays in found] == [(2, 2), (2, 2)]
+
+
+def test_one_batch_size_where_a_member_is_fixed_to_it() -> None:
+    signatures = {
+        "a": signature(["x:float32:batch,2"], ["y:float32:batch,2"]),
+        "b": signature(["h:float32:3,2", "k:int64:3,1"], ["z:float32:3,2"]),
+    }
+    assert fixed_rows([A], signatures) is None
+    assert fixed_rows([A, B], signatures) == 3
+    ports = signature(["first:float32:batch,2", "second:int64:3,1"], ["end:float32:3,2"])
+    known = {
+        "a": [Request({"x": rows(2)}, {}, 2), Request({"x": rows(5, 10)}, {}, 5)],
+        "b": [Request({"k": np.arange(3).reshape(3, 1)}, {}, 0)] * 2,
+    }
+    found = members_inputs(ports, [A, B], known, 8, 3)
+    assert [(len(arrays["first"]), len(arrays["second"])) for arrays in found] == [(3, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (8, (1, 2, 3, 8))])

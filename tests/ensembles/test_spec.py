@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 from command_line import assert_refused, build, run
+from ensembles import models
 
 from builder.errors import SpecError
 from builder.spec import RepoSpec
@@ -48,6 +49,8 @@ def test_a_step_has_three_forms(here: Path) -> None:
         ("{name: e, steps: [b, e]}", 5, "the ensemble holds itself: e → e"),
         ("{name: e, steps: [b], samples: {path: no.npz}}", 5, "no.npz: no such file"),
         ("{name: e, steps: [b], config: {dynamic_batching: {}}}", 5, "an ensemble is scheduled by its steps"),
+        ("{name: e, steps: [b], config: {instance_group: []}}", 5, "Triton refuses instance_group in an ensemble"),
+        ("{name: e, steps: [b], config: {metric_tag: {}}}", 5, "did you mean 'metric_tags'?"),
         ("{name: e, steps: [b], targets: [x]}", 5, "unknown key 'targets'"),
     ],
 )
@@ -96,3 +99,16 @@ def test_wires_that_do_not_fit_are_refused_once_the_exports_are_known(here: Path
     assert_refused(ran, 2, f"line 8: ensembles[0].steps[1]: {words}")
     assert "convert" not in ran.err
     assert not (here / "repo").exists()
+
+
+def test_the_spec_of_the_guide_is_true(here: Path) -> None:
+    guide = Path(__file__).resolve().parents[2] / "docs" / "guides" / "ensembles.md"
+    text = guide.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    models.linear(here / "embed.onnx", "x:4", "hidden:6")
+    models.linear(here / "classify.onnx", "features:6", "logits:3")
+    (here / "models.yaml").write_text(text, encoding="utf-8")
+    ran = build("models.yaml", "-o", "repo", "--json", "--targets", "onnxruntime:fp32", cwd=here, check="offline")
+    assert ran.code == 0, ran.err
+    (made,) = ran.document["ensembles"]
+    sides = ([tensor["name"] for tensor in made["signature"][side]] for side in ("inputs", "outputs"))
+    assert (made["name"], *sides) == ("pipeline", ["x"], ["scores"])

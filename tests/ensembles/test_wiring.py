@@ -74,6 +74,17 @@ def test_sizes_that_one_end_fixes_are_fixed_and_axes_of_different_members_stay_a
     assert wiring.signature.describe() == ("x float32[batch,16] → y float32[batch,length], z float32[batch,length_2]")
 
 
+def test_readers_of_one_tensor_that_no_size_suits_are_refused() -> None:
+    models = {
+        "a": signature(["x:float32:batch,n"], ["y:float32:batch,n"]),
+        "b": signature(["y:float32:batch,16"], ["u:float32:batch,16"]),
+        "c": signature(["y:float32:batch,32"], ["v:float32:batch,32"]),
+    }
+    ((path, text, _),) = said(ref(step("a"), step("b"), step("c")), models)
+    assert path == ("steps", 2)
+    assert "b takes y float32[batch,16], c takes y float32[batch,32]: axis 1 is 16 and 32" in text
+
+
 def test_what_is_no_batch_axis_for_all_is_none() -> None:
     models = {"a": signature(["x:float32:batch,4", "k:int64:"], ["y:float32:batch,4"])}
     assert not wired(ref(step("a")), models).signature.has_batch_axis
