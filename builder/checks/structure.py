@@ -31,8 +31,15 @@ _BYTES = {"bool": 1, "8": 1, "16": 2, "32": 4, "64": 8}
 
 def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
     """Every model folder against what the server expects of it."""
+    for path in sorted(repository.iterdir()):
+        if _leads_nowhere(path):
+            message = f"failed to stat file {path.name}: the link leads nowhere, and the server loads no model at all"
+            yield Finding(
+                "error", "structure.link", message, "remove it, or put there what it leads to", file=path.name
+            )
     for model in scan_repository(repository):
         yield from _config(model, context)
+        yield from _links(model)
         yield from _versions(model)
         if model.config is not None:
             yield from _model_files(model)
@@ -43,6 +50,18 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
 
 def _found(model: ModelDir, severity: Severity, rule: str, message: str, remedy: str, **where: Any) -> Finding:  # noqa: ANN401
     return Finding(severity, f"structure.{rule}", message, remedy, model=model.name, **where)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _links(model: ModelDir) -> Iterator[Finding]:
+    """The server looks at everything beside the configuration, needed or not."""
+    for path in sorted(filter(_leads_nowhere, model.path.iterdir())):
+        file = f"{model.name}/{path.name}"
+        message = f"failed to stat file {file}: the link leads nowhere"
+        yield _found(model, "error", "link", message, "remove it, or put there what it leads to", file=file)
 
 
 def _config(model: ModelDir, context: CheckContext) -> Iterator[Finding]:

@@ -126,3 +126,27 @@ def test_mutated_texts_give_findings_and_never_a_traceback(tmp_path: Path) -> No
 def test_an_unknown_release_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="unknown Triton release"):
         list(completed_texts(put(tmp_path, "m", PLAIN), "19.01"))
+
+
+@pytest.mark.parametrize("name", ["2", "labels.txt"])
+def test_a_link_that_leads_nowhere_beside_the_configuration(tmp_path: Path, name: str) -> None:
+    """As the real server said: it looks at everything there."""
+    put(tmp_path, "m", PLAIN)
+    assert errors(tmp_path) == []
+    (tmp_path / "m" / name).symlink_to("nowhere")
+    found = errors(tmp_path)
+    assert [item.check for item in found] == ["structure.link"]
+    assert found[0].message.startswith(f"failed to stat file m/{name}")
+
+
+def test_a_link_in_the_root_that_leads_nowhere_ends_the_server(tmp_path: Path) -> None:
+    put(tmp_path, "m", PLAIN)
+    (tmp_path / "old").symlink_to("old")
+    assert [(item.check, item.file) for item in errors(tmp_path)] == [("structure.link", "old")]
+
+
+def test_links_that_lead_somewhere_are_as_good_as_folders(tmp_path: Path) -> None:
+    put(tmp_path, "m", PLAIN)
+    (tmp_path / "m" / "2").symlink_to("1")
+    (tmp_path / "other").symlink_to("m")
+    assert errors(tmp_path) == []
