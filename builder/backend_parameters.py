@@ -24,18 +24,18 @@ KNOWN: Final = {
     "pytorch": (
         "DISABLE_OPTIMIZED_EXECUTION", "ENABLE_CACHE_CLEANING", "INFERENCE_MODE", "DISABLE_CUDNN",
         "ENABLE_TENSOR_FUSER", "ENABLE_WEIGHT_SHARING", "ENABLE_JIT_PROFILING", "ENABLE_JIT_EXECUTOR",
-        "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT", "FORWARD_METHOD_NAME", "MODEL_METHOD",
+        "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT",
     ),
     "tensorrt": ("execution_context_allocation_strategy",),
 }  # fmt: skip
-"""A Python model reads whatever it likes."""
+"""A Python model reads whatever it likes, and so does one with a `runtime` of its own."""
 OF_EVERY_BACKEND: Final = ("TRITON_", "session.")
 """Keys that begin so are the core's, or are handed through."""
 
 
 def unknown_parameters(backend: str, config: Json) -> Iterator[str]:
     """One text for each key that the backend would not read."""
-    known = KNOWN.get(backend)
+    known = None if config.get("runtime") else KNOWN.get(backend)
     for key in config.get("parameters", {}) if known else ():
         if known and key not in known and not key.startswith(OF_EVERY_BACKEND):
             near = difflib.get_close_matches(key.lower(), [word.lower() for word in known], n=1, cutoff=0.6)

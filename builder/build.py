@@ -196,7 +196,7 @@ def _same(run: Building, manifest: Manifest) -> bool:
 
 def _note_findings(run: Building) -> Iterator[Finding]:
     """What the export has to say: the route taken, what was stripped, whether a file's own code ran."""
-    for state in run.states:
+    for state in every_version(run.states):
         for note in state.report.notes if state.report else ():
             yield Finding("warning" if CODE_RAN in note else "info", "export.note", note, model=state.spec.name)
         yield from _package_findings(state)
