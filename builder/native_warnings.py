@@ -35,6 +35,8 @@ def warnings(backend: str, config: Json, ports: Json, *, auto_complete: bool = F
         found += [*_onnxruntime_warnings(config, ports), *_profile_warnings(config)]
     elif backend == "pytorch":
         found += _pytorch_warnings(config, ports)
+    elif backend == "python":
+        found += _python_warnings(config)
     return found
 
 
@@ -100,6 +102,16 @@ def _onnxruntime_warnings(config: Json, ports: Json) -> Iterator[str]:
                 yield (
                     f"{side} '{port['name']}' is a scalar in the model, yet max_batch_size {batch_size(config)} makes "
                     "every request carry a batch axis: it loads and fails at inference"
+                )
+
+
+def _python_warnings(config: Json) -> Iterator[str]:
+    for word, _ in SIDES:
+        for io in config.get(word, ()):
+            if io.get("data_type") == "TYPE_BF16":
+                yield (
+                    f"{word} '{io.get('name', '')}': numpy has no bfloat16, so as_numpy() and Tensor() fail at every "
+                    "request (TYPE_BF16 not currently supported.); only DLPack carries it"
                 )
 
 

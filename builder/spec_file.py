@@ -23,10 +23,10 @@ from builder.spec_serving import ZERO, SequenceSpec, VersionsSpec
 from builder.spec_steps import (
     default_serve,
     default_targets,
+    overridden_models,
     read_requirements,
     step_problems,
     with_ready_step,
-    without_targets,
 )
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, parse_yaml
@@ -76,9 +76,7 @@ def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str,
         data = {**data, "triton": overrides["triton"]}
     words = {key: value for key, value in overrides.items() if key != "triton"}
     if words and isinstance(data.get("models"), list):
-        models = [
-            {**item, **without_targets(item, words)} if isinstance(item, dict) else item for item in data["models"]
-        ]
+        models = overridden_models(data["models"], words)
         data = {**data, "models": models}
     return data
 

@@ -26,14 +26,22 @@ def is_step(source: SourceSpec) -> bool:
     return source.step is not None or source.format == FORMAT or (not source.format and source.path.suffix == ".py")
 
 
-def without_targets(model: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
-    """The command line's words for a model of the file: `--targets` means the others where it is a step."""
+def overridden_models(models: Sequence[object], words: Mapping[str, Any]) -> list[object]:
+    """Models as the file has them, with the command line's words: a step beside others has no choice of targets."""
+    dicts = [model for model in models if isinstance(model, dict)]
+    alone = all(map(_names_step, dicts))
+    chosen = {word: value for word, value in words.items() if word != "targets" and not _is_target(word, value)}
+    return [
+        {**model, **(words if alone or not _names_step(model) else chosen)} if isinstance(model, dict) else model
+        for model in models
+    ]
+
+
+def _names_step(model: Mapping[str, Any]) -> bool:
     source = model.get("source")
-    path = source.get("path", "") if isinstance(source, dict) else ""
-    named = isinstance(source, dict) and ("step" in source or source.get("format") == FORMAT)
-    if not named and not str(path).endswith(".py"):
-        return dict(words)
-    return {word: value for word, value in words.items() if word != "targets" and not _is_target(word, value)}
+    if not isinstance(source, dict):
+        return False
+    return "step" in source or source.get("format") == FORMAT or str(source.get("path", "")).endswith(".py")
 
 
 def _is_target(word: str, value: object) -> bool:

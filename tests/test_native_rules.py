@@ -579,6 +579,13 @@ def test_pytorch_numbers_beyond_the_arguments_are_a_warning() -> None:
     assert not [text for text in warnings("pytorch", torch_config(), TWO) if "arguments" in text]
 
 
+def test_bfloat16_in_a_python_model_is_a_warning() -> None:
+    config = {"name": "m", "backend": "python", "input": [io("x", "BF16", 3)], "output": [io("y", "FP32", 3)]}
+    assert refusals("python", config, {}, auto_complete=False) == []
+    (found,) = warnings("python", config, {})
+    assert found.startswith("input 'x': numpy has no bfloat16")
+
+
 @pytest.mark.parametrize(
     ("more", "gpus", "words"),
     [

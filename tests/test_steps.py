@@ -246,6 +246,11 @@ def test_a_step_beside_models_keeps_its_own_target(tmp_path: Path, work_cache: P
     assert ran.code == 0, ran.err
     served = {model["name"]: model["served"]["backend"] for model in ran.document["models"]}
     assert served == {"m": "python", "n": "onnxruntime"}
+    spec(tmp_path / "alone", "{path: steps/mix.py, function: centred}")
+    ran = build("models.yaml", *words, cwd=tmp_path / "alone", cache=work_cache)
+    assert_refused(
+        ran, 2, "onnxruntime:fp32 cannot serve a step in Python", "leave targets out, or write python:native"
+    )
 
 
 def test_a_changed_module_of_the_step_is_another_work(tmp_path: Path, work_cache: Path) -> None:

@@ -139,7 +139,7 @@ class PythonStep:
         from builder.frameworks.python.model import StepError, call
 
         make = getattr(self._function, "samples", None)
-        if make is None:
+        if not callable(make):
             return None
         folder = Path(self._source.path).parent
         try:

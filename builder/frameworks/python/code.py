@@ -63,7 +63,10 @@ def not_served(code: StepCode) -> Import | None:
     """An import that works here and not in the server: a package that is only installed beside build-repo."""
     ours = [Path(sysconfig.get_path(word)).resolve() for word in ("purelib", "platlib")]
     for item in code.foreign:
-        found = importlib.util.find_spec(item.module)
+        try:
+            found = importlib.util.find_spec(item.module)
+        except (ImportError, ValueError):
+            continue
         places = [*(found.submodule_search_locations or ()), found.origin or ""] if found else []
         if any(Path(place).resolve().is_relative_to(folder) for place in places if place for folder in ours):
             return item
