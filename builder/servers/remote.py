@@ -17,6 +17,7 @@ from builder.servers import Endpoint
 SCHEMES: Final = {"http": ("http", False), "https": ("http", True), "grpc": ("grpc", False), "grpcs": ("grpc", True)}
 POLL_S: Final = 0.25
 ANSWER_S: Final = 5.0
+UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,11 @@ def _parse(url: str) -> tuple[str, bool, str]:
 def _wait_ready(endpoint: Endpoint, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while problem := _problem(endpoint):
+        if UNTRUSTED in problem:
+            msg = f"{endpoint.http or endpoint.grpc} shows a certificate that is not trusted: {problem}"
+            raise ServeError(
+                msg, remedy="--ca-file CERTIFICATES.pem names those that are; the URL's host must be in it"
+            )
         if time.monotonic() > deadline:
             msg = f"{endpoint.http or endpoint.grpc} is not ready after {timeout_s:g} s: {problem}"
             raise ServeError(msg, remedy="check the address, and the server's log")

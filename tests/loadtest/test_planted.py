@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,10 @@ import pytest
 from served_models import LINEAR, ROW, WEIGHTS, linear_requests, row_requests, write_linear, write_model
 from triton_models import config, port, write_config
 
+from builder.cli import main
 from builder.loadtest import LoadOptions, LoadResult, LoadSubject, run_load_test
 from builder.runtime import Runtime
+from builder.samples import Request
 from builder.servers import Endpoint, ServeOptions
 from builder.servers.embedded import serve
 from builder.tensors import Signature, Tensor
@@ -28,6 +31,7 @@ from builder.tensors import Signature, Tensor
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 SAME = Signature((Tensor("x", "float32", ("batch", ROW)),), (Tensor("y", "float32", ("batch", ROW)),))
+BIG = Signature((Tensor("x", "float32", ("n",)),), (Tensor("y", "float32", ("n",)),))
 PYTHON_MODEL = """
 import time
 import triton_python_backend_utils as pb_utils
@@ -55,6 +59,7 @@ def endpoint(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iter
     mates = [axes, node("ReduceSum", ["x", "axes"], ["s"], keepdims=1), node("Add", ["x", "s"], ["y"])]
     write_model(repository, "mates", SAME, mates, max_batch_size=8, config="dynamic_batching {}\n")
     write_model(repository, "log", SAME, [node("Log", ["x"], ["y"])], max_batch_size=8)
+    write_model(repository, "big", BIG, [node("Identity", ["x"], ["y"])])
     sleeper = repository / "sleeper" / "1" / "model.py"
     sleeper.parent.mkdir(parents=True)
     sleeper.write_text(PYTHON_MODEL, encoding="utf-8")
@@ -161,6 +166,72 @@ def test_a_server_that_stops_answering(runtime: Runtime, tmp_path: Path) -> None
 def listens_at(process: psutil.Process, endpoint: Endpoint) -> bool:
     ports = {connection.laddr.port for connection in process.net_connections("tcp")}
     return int((endpoint.http or ":0").rpartition(":")[2]) in ports and process.name() == "tritonserver"
+
+
+def test_a_killed_process_of_a_model(runtime: Runtime, tmp_path: Path) -> None:
+    write_linear(tmp_path / "repository")
+    with serve(tmp_path / "repository", ServeOptions(release=runtime.record.release)) as endpoint:
+        (server,) = [item for item in psutil.Process().children(recursive=True) if listens_at(item, endpoint)]
+
+        def kill_stub(_: str) -> None:
+            for child in server.children():
+                child.kill()
+
+        subject = LoadSubject("linear", linear_requests(), LINEAR)
+        options = LoadOptions(tmp_path / "report", duration_s=20, users=2)
+        result = run_load_test(endpoint, [subject], options, progress=kill_stub)
+    assert "the process of model linear died" in result.ended
+    assert result.duration_s < 10
+    assert result.requests > 0
+
+
+def test_a_body_that_newer_servers_refuse(endpoint: Endpoint, tmp_path: Path) -> None:
+    x = np.ones((17 << 20,), np.float32)
+    subject = LoadSubject("big", (Request({"x": x}, {"y": x}),), BIG)
+    result = load(endpoint, tmp_path, subject, protocol="http", users=1, duration_s=1)
+    assert result.failures == 0
+    assert "68 MiB is over the 64 MiB" in said(result)["http.body"]
+    assert "http.body" not in said(load(endpoint, tmp_path, subject, users=1, duration_s=1))
+
+
+def certificate(folder: Path, name: str) -> tuple[str, str]:
+    """For localhost, signed by itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key, file = folder / f"{name}.key", folder / f"{name}.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
+    return str(key), str(file)
+
+
+def test_tls_with_the_right_and_with_a_wrong_certificate(
+    runtime: Runtime, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_linear(tmp_path / "repository")
+    key, file = certificate(tmp_path, "right")
+    _, other = certificate(tmp_path, "other")
+    arguments = ("--grpc-use-ssl=1", f"--grpc-server-cert={file}", f"--grpc-server-key={key}")
+    with serve(tmp_path / "repository", ServeOptions(release=runtime.record.release, arguments=arguments)) as endpoint:
+        url = f"grpcs://localhost:{(endpoint.grpc or '').rpartition(':')[2]}"
+        words = [
+            "loadtest",
+            "--url",
+            url,
+            "--model",
+            "linear",
+            "--duration",
+            "1s",
+            "--report",
+            str(tmp_path / "report"),
+        ]
+        assert main([*words, "--ca-file", file]) == 0
+        started = time.monotonic()
+        assert main([*words, "--ca-file", other]) == 5
+        assert time.monotonic() - started < 15
+    said = capfd.readouterr().err
+    assert "certificate that is not trusted" in said
+    assert "--ca-file" in said
 
 
 @pytest.mark.parametrize("workers", [1, 2])
