@@ -60,7 +60,8 @@ def read_ports(path: Path) -> Signature:
 def inspect_ports(path: Path) -> Ports:
     """As `read_ports`, with what is not certain. Raises SpecError."""
     if path.is_dir():
-        path = path / path.name
+        # Whatever the folder is called: onnxruntime's backend looks for this file in it.
+        path = path / "model.onnx"
     try:
         with path.open("rb") as file:
             start = file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")

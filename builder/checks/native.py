@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 LATER = "every request would fail"
+OTHER_FRAMEWORKS = (".pdmodel", ".tflite", ".pb")
+"""What OpenVINO reads beside its own format and ONNX; a folder is a SavedModel."""
 READABLE = ("onnxruntime", "openvino", "pytorch")
 
 
@@ -50,6 +52,12 @@ def _version(model: ModelDir, backend: str, version: int, context: CheckContext)
     if path is None or not path.exists():
         return
     relative = f"{model.name}/{version}/{path.name}"
+    if backend == "openvino" and (path.is_dir() or path.suffix in OTHER_FRAMEWORKS):
+        message = f"the configuration is judged without {path.name}: only OpenVINO itself reads that format"
+        remedy = "convert it to IR: build-repo build MODEL --targets openvino:fp32"
+        yield Finding("info", "native.openvino", message, remedy, model=model.name, file=relative)
+        yield from _judge(model, backend, {}, context)
+        return
     try:
         ports = inspect_ports(path)
     except SpecError as error:

@@ -131,3 +131,29 @@ def test_more_instances_than_cores(tmp_path: Path) -> None:
     assert "5 instances run on the CPU, which has 4 cores" in one.message
     assert not found(tmp_path, "26.07", "release.instances", cores=5)
     assert not found(tmp_path, "26.07", "release.instances", cores=4, gpus=1)
+
+
+@pytest.mark.parametrize("name", ["model.saved_model", "model.tflite", "model.pdmodel"])
+def test_formats_that_only_openvino_reads_are_no_fault(tmp_path: Path, name: str) -> None:
+    config = 'backend: "openvino"\ninput { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }\n'
+    model = put(tmp_path, f'{config}output {{ name: "y" data_type: TYPE_FP32 dims: [ 3 ] }}\n')
+    (model / "config.pbtxt").write_text(
+        f'default_model_filename: "{name}"\n' + (model / "config.pbtxt").read_text(), encoding="utf-8"
+    )
+    if name.endswith("saved_model"):
+        (model / "1" / name).mkdir()
+    else:
+        (model / "1" / name).write_bytes(b"x")
+    judged = validate_repository(tmp_path, "26.07")
+    assert [item.severity for item in judged] == ["info"]
+    assert "only OpenVINO itself reads that format" in judged[0].message
+
+
+def test_a_folder_of_any_name_holds_model_onnx(tmp_path: Path) -> None:
+    put_onnx(tmp_path, 'default_model_filename: "net"\n' + ONNX)
+    version = tmp_path / "m" / "1"
+    (version / "net").mkdir()
+    (version / "model.onnx").rename(version / "net" / "model.onnx")
+    assert validate_repository(tmp_path, "26.07") == ()
+    (version / "net" / "model.onnx").rename(version / "net" / "net")
+    assert [item.severity for item in validate_repository(tmp_path, "26.07")] == ["error"]
