@@ -82,6 +82,9 @@ def run_works(  # noqa: PLR0913 - the options of a build
             outcomes[key] = Outcome("cached")
             progress(Event("cached", labels[key]))
     todo = {key: work for key, work in works.items() if key not in outcomes}
+    if fail_fast and any(outcome.error for outcome in known.values()):
+        outcomes |= dict.fromkeys(todo, _not_started())
+        todo.clear()
     if todo:
         with session(cache) as folder:
             _drive(_Run(cache, folder, labels, jobs, fail_fast, progress, todo, outcomes))
@@ -114,8 +117,12 @@ def _take(run: _Run, future: Future[Outcome]) -> None:
     tried = isinstance(work, Convert) and work.preflight
     if outcome.error and run.fail_fast and not tried:
         for key in run.todo:
-            run.outcomes[key] = Outcome("failed", error=BuildError("not started: --fail-fast and another work failed"))
+            run.outcomes[key] = _not_started()
         run.todo.clear()
+
+
+def _not_started() -> Outcome:
+    return Outcome("failed", error=BuildError("not started: --fail-fast and another work failed"))
 
 
 def _fail_blocked(run: _Run) -> None:
