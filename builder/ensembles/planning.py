@@ -93,8 +93,9 @@ def _leaves(ref: EnsembleRef, members: Members) -> Iterator[str]:
 
 def _versions(ensemble: EnsembleSpec, members: Members) -> Iterator[str]:
     for step in ensemble.steps:
-        stored = members.stored.get(step.member)
-        if step.model_version is not None and not (stored and stored[1].version == step.model_version):
+        stored, model = members.stored.get(step.member), members.models.get(step.member)
+        known = (stored and stored[1].version, model and model.version)
+        if step.model_version is not None and step.model_version not in known:
             yield f"version {step.model_version} of {step.member} is asked for, whose source is not here"
 
 

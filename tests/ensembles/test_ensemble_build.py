@@ -329,3 +329,18 @@ def test_a_step_in_python_of_an_earlier_build_answers_again(here: Path) -> None:
     ran = built(here, "models: []\nensembles:\n  - {name: e, steps: [a, b: [y -> h], half]}\n")
     assert ensemble(ran, "e")["status"] == "built"
     assert ensemble(ran, "e")["gates"]["max_mismatch_share"] == 0.0
+
+
+def test_a_step_may_ask_for_a_version(here: Path) -> None:
+    models.linear(here / "old.onnx", "x:4", "y:6", 8)
+    sources = "sources: {1: {path: old.onnx}, 2: {path: a.onnx}}, versions: {serve: all}"
+    text = A_AND_B.replace("source: {path: a.onnx}", sources) + "ensembles:\n"
+    for number in (1, 2):
+        wires = f"steps: [a: {{model_version: {number}}}, b: [y -> h]]"
+        text += f"  - {{name: with_{number}, {wires}}}\n"
+    ran = built(here, text)
+    assert [item["status"] for item in ran.document["ensembles"]] == ["unchecked", "built"]
+    unproven = [finding for finding in ran.document["findings"] if finding["check"] == "ensemble.unproven"]
+    assert [finding["model"] for finding in unproven] == ["with_1"]
+    assert "version 1 of a is asked for" in unproven[0]["message"]
+    assert "model_version: 2" in config(here, "with_2")
