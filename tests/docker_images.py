@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,7 +13,9 @@ from command_line import ROOT
 
 from builder.errors import MachineError
 
-SLIM = "build-repo/tritonserver-cpu:test"
+SUFFIX = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+"""Of the names of images and projects: another checkout may be tested on the same engine."""
+SLIM = f"build-repo/tritonserver-cpu:test-{SUFFIX}"
 
 
 def docker(*words: str, check: bool = True, timeout: float = 120) -> str:
@@ -44,10 +48,11 @@ def build_slim_image() -> str:
     return SLIM
 
 
-def containers() -> set[str]:
-    """Every container of build-repo."""
-    return set(docker("ps", "-aq", "--filter", "label=build-repo.owner").split())
+def containers(owner: int | None = None) -> set[str]:
+    """The containers that a process, this one when left out, has started by build-repo."""
+    return set(docker("ps", "-aq", "--filter", f"name=^/?build-repo-{owner or os.getpid()}-").split())
 
 
 def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+    """Regions of servers that were not told another name, as the embedded one is."""
+    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("triton_python_backend")}

@@ -90,15 +90,16 @@ def _refuse_without_gpu(client: Any, needs: Needs, options: ServeOptions) -> Non
 
 @contextlib.contextmanager
 def _removed_in_the_end(client: Any, name: str) -> Iterator[None]:  # noqa: ANN401
-    """By name, since an interrupt may come before the container is known here; by the guard if we are killed."""
+    """By name, since an interrupt may come before the container is known here; by the guard where we could not."""
     from docker.errors import DockerException
+    from requests.exceptions import RequestException
 
     command = [sys.executable, "-I", "-S", docker_guard.__file__, socket_path(), name, str(os.getpid())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as guard:
         try:
             yield
         finally:
-            with contextlib.suppress(DockerException):
+            with contextlib.suppress(DockerException, RequestException):
                 client.api.remove_container(name, force=True, v=True)
                 guard.kill()
 

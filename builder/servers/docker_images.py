@@ -30,7 +30,7 @@ def choose_image(client: Client, release: str, wanted: str | None, needs: Needs)
     """
     official = OFFICIAL.format(release=release)
     name = wanted or (official if _find(client, official) else _slim(client, release, needs)) or official
-    slim_instead = "" if wanted else f"make image RELEASE={release} makes a slim one for CPUs; "
+    slim_instead = "" if wanted else f"make image RELEASE={release} in a checkout makes a slim one for CPUs; "
     image = _find(client, name) or _pull(client, name, slim_instead)
     lacking = _lacking(image, needs)
     if lacking:

@@ -80,3 +80,11 @@ def test_check_refuses_what_it_cannot_judge(tmp_path: Path) -> None:
     assert_refused(
         run("check", "repo", "--url", "grpc://127.0.0.1:1", "--header", "x", cwd=tmp_path), 2, "is not NAME: VALUE"
     )
+
+
+def test_serve_without_anything_that_the_embedded_server_takes(tmp_path: Path) -> None:
+    (tmp_path / "repo" / "engine" / "1").mkdir(parents=True)
+    (tmp_path / "repo" / "engine" / "1" / "model.plan").write_bytes(b"an engine")
+    (tmp_path / "repo" / "engine" / "config.pbtxt").write_text('backend: "tensorrt"', encoding="utf-8")
+    ran = run("serve", "repo", cwd=tmp_path)
+    assert_refused(ran, 5, "engine: the embedded server has no tensorrt backend", "--engine docker")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tiny_models
 from command_line import ROOT, run
-from docker_images import SLIM, docker
+from docker_images import SLIM, SUFFIX, docker
 from test_docker_files import GPU_METRICS, metric_names, queries
 from test_readme import DOCKER_PAGE, commands
 from triton_models import ask, doubling, doubling_config, wait_until, write_onnx, write_openvino
@@ -46,14 +46,6 @@ COVERED = {
 
 def test_every_command_of_the_guide_is_covered() -> None:
     assert {command.text for command in commands(DOCKER_PAGE)} == set(COVERED)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder that the images' users may read, which pytest's own is not."""
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
-    return tmp_path
 
 
 @contextmanager
@@ -85,11 +77,11 @@ def test_the_image_is_small_and_says_what_it_is(slim_image: str) -> None:
     assert found["Config"]["Labels"]["build-repo.release"] == "26.07"
 
 
-def test_the_image_takes_the_command_line_of_the_official_one(slim_image: str, folder: Path) -> None:
-    write_onnx(folder / "r", "double", doubling(), doubling_config("onnxruntime"))
-    write_openvino(folder / "r", "open", doubling(), doubling_config("openvino", batch=0))
+def test_the_image_takes_the_command_line_of_the_official_one(slim_image: str, tmp_path: Path) -> None:
+    write_onnx(tmp_path / "r", "double", doubling(), doubling_config("onnxruntime"))
+    write_openvino(tmp_path / "r", "open", doubling(), doubling_config("openvino", batch=0))
     words = ("tritonserver", "--model-repository=/models", "--disable-auto-complete-config")
-    with container("-v", f"{folder}/r:/models:ro", slim_image, *words) as (name, addresses):
+    with container("-v", f"{tmp_path}/r:/models:ro", slim_image, *words) as (name, addresses):
         assert wait_until(lambda: status(addresses[8000], "/v2/health/ready") == 200, limit_s=60)
         for model in ("double", "open"):
             x = np.ones((2, 4), np.float32)
@@ -100,10 +92,10 @@ def test_the_image_takes_the_command_line_of_the_official_one(slim_image: str, f
         docker("exec", name, "triton-ready")
 
 
-def test_an_engine_is_refused_truthfully(slim_image: str, folder: Path) -> None:
-    write_onnx(folder / "r", "engine", doubling(), doubling_config("tensorrt"), file="model.plan")
+def test_an_engine_is_refused_truthfully(slim_image: str, tmp_path: Path) -> None:
+    write_onnx(tmp_path / "r", "engine", doubling(), doubling_config("tensorrt"), file="model.plan")
     words = ("tritonserver", "--model-repository=/models", "--exit-on-error=false")
-    with container("-v", f"{folder}/r:/models:ro", slim_image, *words) as (name, addresses):
+    with container("-v", f"{tmp_path}/r:/models:ro", slim_image, *words) as (name, addresses):
         assert wait_until(lambda: status(addresses[8000], "/v2/health/live") == 200, limit_s=60)
         assert status(addresses[8000], "/v2/health/ready") == 400
         assert "unable to find backend library for backend 'tensorrt'" in docker_log(name)
@@ -122,7 +114,7 @@ def variables() -> dict[str, str]:
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")
     names = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "PROMETHEUS_PORT", "LOCUST_PORT")
-    return {**os.environ, "COMPOSE_PROJECT_NAME": "build-repo-test", **dict.fromkeys(names, "0")}
+    return {**os.environ, "COMPOSE_PROJECT_NAME": f"build-repo-{SUFFIX}", **dict.fromkeys(names, "0")}
 
 
 def make(*words: str, env: dict[str, str]) -> str:
@@ -138,16 +130,13 @@ def answer(address: str, path: str, data: dict[str, Any] | None = None) -> Any:
         return json.loads(response.read())
 
 
-def test_compose_serves_measures_and_loads(slim_image: str, folder: Path, variables: dict[str, str]) -> None:
-    tiny_models.linear(folder / "m.onnx")
-    built = run("build", "m.onnx", "-o", "repo", "--serve", "all", "--check", "offline", cwd=folder)
+def test_compose_serves_measures_and_loads(slim_image: str, tmp_path: Path, variables: dict[str, str]) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    built = run("build", "m.onnx", "-o", "repo", "--serve", "all", "--check", "offline", cwd=tmp_path)
     assert built.code == 0, built.err
-    for path in (folder / "repo").rglob("*"):
-        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-    (folder / "repo").chmod(0o755)
-    names = ("LOCUST_IMAGE=build-repo/locust:test", f"IMAGE={SLIM}")
+    names = (f"LOCUST_IMAGE=build-repo/locust:test-{SUFFIX}", f"IMAGE={SLIM}")
     try:
-        make("up", f"REPO={folder}/repo", *names, env=variables)
+        make("up", f"REPO={tmp_path}/repo", *names, env=variables)
         found = {
             f"{service}:{inside}": published(service, inside, variables)
             for service, inside in (
@@ -155,12 +144,12 @@ def test_compose_serves_measures_and_loads(slim_image: str, folder: Path, variab
             )
         }  # fmt: skip
         urls = ("--url", f"http://{found['triton-cpu:8000']}", "--url", f"grpc://{found['triton-cpu:8001']}")
-        checked = run("check", "repo", *urls, cwd=folder)
+        checked = run("check", "repo", *urls, cwd=tmp_path)
         assert checked.code == 0, checked.err
         load_and_look(found["locust-master:8089"], found["prometheus:9090"])
     finally:
         make("down", *names, env=variables)
-    assert not docker("ps", "-aq", "--filter", "label=com.docker.compose.project=build-repo-test").split()
+    assert not docker("ps", "-aq", "--filter", f"label=com.docker.compose.project=build-repo-{SUFFIX}").split()
 
 
 def published(service: str, inside: int, variables: dict[str, str]) -> str:

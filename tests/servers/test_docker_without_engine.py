@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import assert_refused, run
+from command_line import assert_refused, environment, run
 from triton_models import doubling, doubling_config, write_onnx
 
 from builder.servers.docker_owner import own_label, owner_is_gone
@@ -74,6 +74,16 @@ def test_no_engine_is_an_error_of_the_machine(tmp_path: Path) -> None:
     assert_refused(ran, 4, f"no Docker engine answers at {tmp_path}/none: there is no such socket", "--engine embedded")
     ran = run("serve", "r", "--engine", "docker", cwd=tmp_path, DOCKER_HOST="tcp://127.0.0.1:2375")
     assert_refused(ran, 4, "on another machine", "--engine embedded")
+
+
+def test_the_sdk_is_an_extra(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "r", "double", doubling(), doubling_config("onnxruntime"))
+    code = "import sys; sys.modules['docker'] = None\nfrom builder.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", str(tmp_path / "r"), "--engine", "docker"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 4
+    assert "the Docker SDK is not installed" in done.stderr
+    assert "pip install 'build-repo[docker]'" in done.stderr
 
 
 def test_doctor_says_whether_an_engine_answers(tmp_path: Path) -> None:
