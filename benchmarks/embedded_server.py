@@ -21,7 +21,7 @@ from builder import runtime
 from builder.defaults import RELEASE
 from builder.loadtest import LoadOptions, LoadResult, LoadSubject, run_load_test
 from builder.samples import Request
-from builder.servers import Endpoint
+from builder.servers import Endpoint, ServeOptions
 from builder.verify import serving
 
 LIMIT = 0.7
@@ -58,7 +58,8 @@ def run(*, quick: bool) -> list[Figure]:
     """Rounds of both; smaller request batches, which the server merges, are told beside the figure."""
     repeats, seconds = (1, 5.0) if quick else (5, 6.0)
     made = demo()
-    with serving(made.repository, [NAME], RELEASE) as (endpoint, _), scratch_folder() as folder:
+    options = ServeOptions(release=RELEASE, auto_complete=False)
+    with serving(made.repository, [NAME], options) as (endpoint, _), scratch_folder() as folder:
         place = _Place(endpoint, made.repository, folder, seconds)
         rounds = _rounds(place, ROWS, repeats)
         others = {} if quick else {rows: _rounds(place, rows, 1)[0] for rows in OTHER_ROWS}

@@ -181,7 +181,17 @@ def test_every_module_stands_in_the_list_of_packages() -> None:
 
 
 def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
-    from benchmarks import cold_build, embedded_server, help_time, large_model, live_check, precision, rebuild, validate
+    from benchmarks import (
+        cold_build,
+        cpu_image,
+        embedded_server,
+        help_time,
+        large_model,
+        live_check,
+        precision,
+        rebuild,
+        validate,
+    )
     from benchmarks.__main__ import BENCHMARKS
 
     rows = text(README).partition("| name | figure | limit |\n|---|---|---|\n")[2].split("\n\n")[0].splitlines()
@@ -193,7 +203,7 @@ def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
         rebuild.LIMIT_S, 0, cold_build.LIMIT_S, cold_build.LIMIT_OVER_GB,
         large_model.LIMIT_OVER_GB, precision.CNN_SPEED, precision.FP16_SIZE, precision.INT8_SIZE, precision.FP16_DROP,
         precision.INT8_DROP, precision.TRANSFORMER_SPEED, precision.COSINE, 0, embedded_server.LIMIT,
-        live_check.LIMIT_S,
+        live_check.LIMIT_S, cpu_image.LIMIT_MB, cpu_image.LIMIT_S,
     ]  # fmt: skip
 
 
