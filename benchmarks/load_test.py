@@ -133,7 +133,7 @@ def truth(endpoint: Endpoint, measure: Measure, report: Path, rate: float, *, qu
             mine = float(getattr(result, name))
             ours[name].append(mine)
             theirs[name].append(other[name])
-            logged = max(logged, abs(mine / float(np.percentile(taken, rank)) - 1))
+            logged = max(logged, abs(mine / float(np.percentile(taken, rank, method="inverted_cdf")) - 1))
     figures = [
         Figure("load_test", "p50 and p99 against the raw log of requests, difference", logged, 0.02, "", "at most")
     ]

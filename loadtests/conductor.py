@@ -13,7 +13,8 @@ import gevent.event
 import numpy as np
 from locust.env import Environment
 from locust.runners import MasterRunner
-from request_log import ANSWERED, level_figures, table
+from request_log import ANSWERED, COLUMNS, falls_behind, level_figures, table
+from schedule import read_trace
 from search import Level, held_rate, holds, missed_rate, next_rate
 
 LEAD_S = 0.25
@@ -29,6 +30,7 @@ CONFIRMATION = 1.5
 """The rate that was found is held once more, for so many levels' time."""
 KEPT_UP = 0.85
 """Of the arrivals must be answered in time, else trying the rate again would change nothing."""
+TRACE_END_S = 0.01
 TEXTS_KEPT = 10
 
 
@@ -88,15 +90,25 @@ class Conductor:
 
     def run(self) -> None:
         """Every user is ready: forget the warm-up, go through the phases, and quit; without an end it is one phase."""
-        options = self.options
         self.environment.stats.reset_all()
-        if options.load_shape == "step":
-            self.search()
-        else:
-            self.phase(self.plan(options.rate, options.measure_s))
-        if options.measure_s:
-            self.finished = True
+        try:
+            if self.options.load_shape == "step":
+                self.search()
+            else:
+                self.phase(self.plan(self.options.rate, self.length()))
+        except Exception as error:
+            self.problem = self.problem or str(error) or type(error).__name__
+        if self.options.measure_s or self.problem:
+            self.finished = not self.problem
             self.environment.runner.quit()
+
+    def length(self) -> float:
+        """Seconds to measure: a trace may be shorter than the time that was given for it."""
+        options = self.options
+        if not options.measure_s or not options.replay:
+            return float(options.measure_s)
+        last, _ = read_trace(options.replay)[-1]
+        return min(float(options.measure_s), last + TRACE_END_S)
 
     def plan(self, rate: float, seconds: float) -> dict[str, Any]:
         options = self.options
@@ -182,10 +194,13 @@ class Conductor:
     def _try(self, rate: float, seconds: float, limits: dict[str, float]) -> bool:
         done = self.phase({**self.plan(rate, seconds), "shape": "constant", "drain_s": LEVEL_DRAIN_S})
         rows = table(self.parts)
-        figures = level_figures(rows[rows[:, 7] == done["number"]])
-        behind = done["drained_s"] > max(0.1 * seconds, 2 * limits.get("p99", 0.0) / 1000)
+        rows = rows[rows[:, COLUMNS.index("phase")] == done["number"]]
+        figures = level_figures(rows)
+        drained_late = done["drained_s"] > max(0.1 * seconds, 2 * limits.get("p99", 0.0) / 1000)
+        behind = drained_late or falls_behind(rows, done["elapsed_s"])
         held = holds(limits, figures) and not behind
-        answered = ((rows[:, 7] == done["number"]) & (rows[:, 6] == ANSWERED) & (rows[:, 3] <= done["elapsed_s"])).sum()
+        in_time = rows[:, COLUMNS.index("ended_s")] <= done["elapsed_s"]
+        answered = ((rows[:, COLUMNS.index("outcome")] == ANSWERED) & in_time).sum()
         self.levels.append(Level(rate, held, clear=answered < KEPT_UP * rate * seconds))
         done |= {"held": held, "figures": figures, "behind": behind}
         p99 = figures.get("p99")

@@ -24,6 +24,7 @@ from builder.loadtest.figures import (
 )
 from builder.loadtest.http_limit import body_finding
 from builder.loadtest.records import (
+    INTERRUPTED,
     AnswerFigures,
     LoadOptions,
     LoadResult,
@@ -69,6 +70,8 @@ def make_result(
     """
     log, phase = course.log(), course.phase
     texts = tuple(f"{count} x {text}" for text, count in phase["failures"])
+    if not len(log.answered.rows) and course.ended == INTERRUPTED:
+        raise KeyboardInterrupt
     if not len(log.answered.rows):
         msg = f"no request of the load test was answered: {'; '.join(texts) or 'none came back in time'}"
         raise ServeError(f"{msg}\n{course.ended}".strip(), remedy="see the server's log")

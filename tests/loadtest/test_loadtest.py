@@ -124,6 +124,31 @@ def test_a_fixed_rate_is_kept(endpoint: Endpoint, tmp_path: Path) -> None:
     assert result.arrivals == "even"
 
 
+def test_a_recorded_trace_is_replayed(endpoint: Endpoint, tmp_path: Path) -> None:
+    """It ends with the trace; the result of a test is a trace again."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_s,model\n" + "".join(f"{7 + 0.02 * i},linear\n" for i in range(41)), encoding="utf-8")
+    subjects = [LoadSubject("linear", linear_requests(), LINEAR), LoadSubject("texts")]
+    first = run_load_test(endpoint, subjects, LoadOptions(tmp_path / "one", replay=trace), progress=print)
+    assert first.requests == 41
+    assert first.duration_s == pytest.approx(0.81, abs=0.5)
+    assert {model.name: model.requests for model in first.model_figures} == {"linear": 41, "texts": 0}
+    again = LoadOptions(tmp_path / "two", replay=Path(first.json), duration_s=0.41)
+    second = run_load_test(endpoint, subjects, again, progress=print)
+    assert second.requests == 21
+    assert second.arrivals == "replay"
+
+
+def test_a_mix_by_weight_in_a_ramp(endpoint: Endpoint, tmp_path: Path) -> None:
+    mix = ("linear@8=1", "linear@1=3")
+    options = LoadOptions(tmp_path, users=4, duration_s=2, mix=mix, shape="ramp", protocol="http")
+    result = run_load_test(endpoint, [LoadSubject("linear", linear_requests(), LINEAR)], options, progress=print)
+    assert result.failures == 0
+    assert result.answers.wrong == 0 < result.answers.compared
+    assert result.model_figures[0].row_sizes == (1, 8)
+    assert result.rows_per_s / result.requests_per_s == pytest.approx(11 / 4, rel=0.1)
+
+
 def test_an_unknown_model_and_an_absent_server_are_no_results(endpoint: Endpoint, tmp_path: Path) -> None:
     options = LoadOptions(tmp_path, users=2, duration_s=1)
     with pytest.raises(ServeError, match="nobody"):

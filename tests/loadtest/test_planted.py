@@ -118,6 +118,18 @@ def test_a_queue_before_one_instance_that_uses_no_cpu(endpoint: Endpoint, tmp_pa
     assert open_load.requests + open_load.failures == 120
 
 
+def test_the_highest_rate_that_holds(endpoint: Endpoint, tmp_path: Path) -> None:
+    """40 ms for each request: 25 a second at most."""
+    subject = LoadSubject("sleeper", row_requests(lambda x: x, [1] * 4), SAME)
+    result = load(endpoint, tmp_path, subject, shape="step", limits=(("p99", 400.0),), duration_s=20)
+    assert result.held_rate is not None
+    assert 8 < result.held_rate < 27
+    assert result.rate is not None
+    assert len(result.levels) >= 3
+    assert any(level.held for level in result.levels)
+    assert result.p99_ms > 0
+
+
 def test_a_model_that_does_not_batch(endpoint: Endpoint, tmp_path: Path) -> None:
     result = load(endpoint, tmp_path, LoadSubject("unbatched", linear_requests((1,)), LINEAR), users=12)
     assert "dynamic_batching is off" in said(result)["batching.none"]

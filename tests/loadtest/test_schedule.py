@@ -113,6 +113,20 @@ def test_the_search_gives_up(parts: dict[str, ModuleType]) -> None:
     assert levels < 40
 
 
+def test_a_rate_that_is_too_high_leaves_more_and_more_waiting(parts: dict[str, ModuleType]) -> None:
+    """A queue before one server of 40 ms, looked at for two seconds."""
+    log = parts["request_log"]
+    for rate, behind in ((20.0, False), (24.5, False), (28.0, True), (60.0, True)):
+        due = np.arange(0.0, 2.0, 1 / rate)
+        ended = np.zeros_like(due)
+        free = 0.0
+        for place, arrival in enumerate(due):
+            free = ended[place] = max(free, arrival) + 0.04
+        rows = np.zeros((len(due), len(log.COLUMNS)))
+        rows[:, log.COLUMNS.index("due_s")], rows[:, log.COLUMNS.index("ended_s")] = due, ended
+        assert log.falls_behind(rows, 2.0) == behind, rate
+
+
 def test_what_holds(parts: dict[str, ModuleType]) -> None:
     holds = parts["search"].holds
     figures = {"p50": 5.0, "p99": 20.0, "errors": 0.5}
