@@ -189,7 +189,7 @@ def _same(run: Building, manifest: Manifest) -> bool:
     # Compared as JSON: two NaN of a measurement are not equal as numbers.
     if before is None or to_json(replace(manifest, run=before.run)) != to_json(before):
         return False
-    from builder.repository import same_content
+    from builder.trees import same_content
 
     return same_content(run.place.staged, run.place.output)
 

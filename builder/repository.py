@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from builder.digests import PYTHON_CACHE, digest_of, file_digest, folder_digests
+from builder.digests import digest_of, file_digest, folder_digests
 from builder.errors import SpecError
 from builder.manifest import MANIFEST_FILE, SAMPLES_FILE, Manifest, ServedRecord
+from builder.trees import link, link_tree
 from builder.triton_config.checksums import with_checksums
 from builder.versions import VERSION, answers_file, kept_versions, served_numbers, versions_in
 from builder.work import Target
@@ -208,7 +209,7 @@ def _answers(old: Path, new: Path, number: int, before: ServedRecord | None) -> 
     source = old / (SAMPLES_FILE if was_newest else answers_file(number))
     if not source.is_file():
         return None
-    _link(str(source), str(new / answers_file(number)))
+    link(str(source), str(new / answers_file(number)))
     return answers_file(number)
 
 
@@ -242,7 +243,7 @@ def stage_ensemble_folder(
 
 def _join(source: Path, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
-    _link(str(source), str(destination))
+    link(str(source), str(destination))
 
 
 def _version(folder: Path, before: ServedRecord | None, artefact: str, model: ModelFolder) -> tuple[int, bool]:
@@ -297,46 +298,3 @@ def carry_over(staged: Path, current: Path, *, drop: frozenset[str]) -> None:
         if (staged / item.name).exists():
             continue
         link_tree(item, staged / item.name)
-
-
-def link_tree(source: Path, destination: Path) -> None:
-    """A folder or file again, as hard links where the file system has them, symlinks as they are."""
-    if source.is_symlink() or not source.is_dir():
-        _link(str(source), str(destination))
-        return
-    shutil.copytree(source, destination, symlinks=True, copy_function=_link)
-
-
-def _link(source: str, destination: str) -> None:
-    try:
-        os.link(source, destination, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, destination, follow_symlinks=False)
-
-
-def same_content(left: Path, right: Path) -> bool:
-    """The same tree of files with the same bytes, the manifest and our own left-overs aside."""
-    ours, theirs = _tree(left), _tree(right)
-    if ours.keys() != theirs.keys():
-        return False
-    return all(_same_item(ours[name], theirs[name]) for name in ours)
-
-
-def _tree(folder: Path) -> dict[str, Path]:
-    every = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
-    return {
-        name: path
-        for name, path in every.items()
-        if name != MANIFEST_FILE and not name.startswith(".build-repo-") and PYTHON_CACHE not in Path(name).parts
-    }
-
-
-def _same_item(left: Path, right: Path) -> bool:
-    """A hard link to the same file needs no reading."""
-    if left.is_symlink() or right.is_symlink():
-        return left.is_symlink() and right.is_symlink() and os.readlink(left) == os.readlink(right)
-    if not left.is_file() or not right.is_file():
-        return left.is_dir() and right.is_dir()
-    if left.samefile(right):
-        return True
-    return left.stat().st_size == right.stat().st_size and file_digest(left) == file_digest(right)

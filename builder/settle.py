@@ -21,9 +21,9 @@ from builder.manifest import EnsembleRecord, Manifest, ServedRecord
 from builder.offline import check_offline
 from builder.progress import Progress
 from builder.records import from_json
-from builder.repository import link_tree
 from builder.spec import RepoSpec
 from builder.swap import Staging, remove
+from builder.trees import link_tree
 from builder.verify import LiveItem, LiveVerdict, verify
 
 Check = Literal["live", "offline", "none"]

@@ -10,14 +10,9 @@ from hypothesis import strategies as st
 from builder.digests import digest_of, file_digest
 from builder.errors import SpecError
 from builder.manifest import Manifest, ModelRecord, RunRecord, ServedRecord
-from builder.repository import (
-    ModelFolder,
-    carry_over,
-    check_output,
-    same_content,
-    stage_model,
-)
+from builder.repository import ModelFolder, carry_over, check_output, stage_model
 from builder.tensors import Signature, Tensor
+from builder.trees import same_content
 from builder.versions import signature_changes, signature_finding, versions_in
 from builder.work import Target
 
