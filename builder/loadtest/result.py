@@ -80,13 +80,7 @@ def make_result(
     cpu = [part / max(log.elapsed_s, 1e-9) for part in phase["cpu_s"]] or _sampled_cpu(course)
     answered = len(log.answered.rows)
     result = LoadResult(
-        models=tuple(subject.name for subject in models),
-        protocol=options.protocol,
-        users=users_of(options),
-        rate=float(phase["rate"]) if options.is_open and phase["rate"] else None,
-        arrivals=_arrivals(options),
-        shape=options.shape,
-        workers=options.workers,
+        **_setting_fields(course, models, options),
         duration_s=log.elapsed_s,
         requests=answered,
         failures=len(log.rows) - answered,
@@ -108,6 +102,20 @@ def make_result(
         ended=course.ended,
     )
     return replace(result, diagnosis=_diagnosis(result, course, models, log))
+
+
+def _setting_fields(course: Course, models: Sequence[LoadSubject], options: LoadOptions) -> dict[str, Any]:
+    """What was asked for."""
+    rate = float(course.phase["rate"]) if options.is_open and course.phase["rate"] else None
+    return {
+        "models": tuple(subject.name for subject in models),
+        "protocol": options.protocol,
+        "users": users_of(options),
+        "rate": rate,
+        "arrivals": _arrivals(options),
+        "shape": options.shape,
+        "workers": options.workers,
+    }
 
 
 def _arrivals(options: LoadOptions) -> str:

@@ -26,7 +26,7 @@ class Usage:
 
 
 def server_pids(endpoint: Endpoint) -> tuple[int, ...]:
-    """The process that listens at the endpoint's ports; none where it is not a tritonserver of this machine."""
+    """The process of the container, or the tritonserver of this machine that listens there; none where neither is."""
     import psutil
 
     if endpoint.pid is not None:
