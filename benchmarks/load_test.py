@@ -23,6 +23,11 @@ from builder.servers import Endpoint, ServeOptions
 from builder.servers.embedded import serve
 from builder.triton_client import PROTOCOLS, SPELLED, Protocol
 
+COST_LIMIT = 0.6
+SEARCH_LIMIT_PERCENT = 10.0
+SEARCH_LIMIT_S = 90.0
+LOG_LIMIT_PERCENT = 2.0
+CLIENT_LIMIT_PERCENT = 20.0
 SLEEP_S = 0.005
 SLO_MS = 40.0
 MODEL = """
@@ -61,8 +66,8 @@ def run(*, quick: bool) -> list[Figure]:
             measure = measuring(endpoint, folder / "report")
             figures = [cost(endpoint, measure, protocol, quick=quick) for protocol in PROTOCOLS]
             found, seconds, searched = search(measure, quick=quick)
-            figures += [searched, *truth(endpoint, measure, folder / "report", found / 2, quick=quick)]
-            return [*figures, Figure("load_test", "time of that search", seconds, 90.0, "s", "at most")]
+            figures += [searched, Figure("load_test", "time of that search", seconds, SEARCH_LIMIT_S, "s", "at most")]
+            return [*figures, *truth(endpoint, measure, folder / "report", found / 2, quick=quick)]
 
 
 def measuring(endpoint: Endpoint, report: Path) -> Measure:
@@ -97,7 +102,7 @@ def cost(endpoint: Endpoint, measure: Measure, protocol: Protocol, *, quick: boo
         texts.append(f"{ours:.0f} requests per CPU second, bare {alone['requests_per_cpu_s']:.0f}")
     what = f"requests per CPU second of the load generator over tritonclient in a bare loop, {SPELLED[protocol]}"
     details = (texts[0], f"ratios {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
-    return Figure("load_test", what, statistics.median(ratios), 0.6, "", "at least", details)
+    return Figure("load_test", what, statistics.median(ratios), COST_LIMIT, "", "at least", details)
 
 
 def search(measure: Measure, *, quick: bool) -> tuple[float, float, Figure]:
@@ -115,7 +120,11 @@ def search(measure: Measure, *, quick: bool) -> tuple[float, float, Figure]:
         details.append(f"{tried:.0f}/s {'held' if held else 'missed'}, p99 {level.p99_ms:.1f} ms")
     what = f"rate found by step ({rate:.1f}/s) against a sweep in steps of 4 % ({swept:.1f}/s), difference"
     distance = abs(rate / swept - 1) if swept else 1.0
-    return rate, seconds, Figure("load_test", what, distance, 0.1, "", "at most", tuple(details))
+    return (
+        rate,
+        seconds,
+        Figure("load_test", what, 100 * distance, SEARCH_LIMIT_PERCENT, "%", "at most", tuple(details)),
+    )
 
 
 def truth(endpoint: Endpoint, measure: Measure, report: Path, rate: float, *, quick: bool) -> list[Figure]:
@@ -135,11 +144,20 @@ def truth(endpoint: Endpoint, measure: Measure, report: Path, rate: float, *, qu
             theirs[name].append(other[name])
             logged = max(logged, abs(mine / float(np.percentile(taken, rank, method="inverted_cdf")) - 1))
     figures = [
-        Figure("load_test", "p50 and p99 against the raw log of requests, difference", logged, 0.02, "", "at most")
+        Figure(
+            "load_test",
+            "p50 and p99 against the raw log of requests, difference",
+            100 * logged,
+            LOG_LIMIT_PERCENT,
+            "%",
+            "at most",
+        )
     ]
     for name, values in ours.items():
         mine, other_ms = statistics.median(values), statistics.median(theirs[name])
         what = f"{name.removesuffix('_ms')} against a client of a few lines at half load, {pairs} pairs, difference"
         details = (f"{mine:.2f} ms, the other client {other_ms:.2f} ms, {rate:.0f} requests/s",)
-        figures.append(Figure("load_test", what, abs(mine / other_ms - 1), 0.2, "", "at most", details))
+        figures.append(
+            Figure("load_test", what, 100 * abs(mine / other_ms - 1), CLIENT_LIMIT_PERCENT, "%", "at most", details)
+        )
     return figures

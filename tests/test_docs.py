@@ -188,6 +188,7 @@ def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
         help_time,
         large_model,
         live_check,
+        load_test,
         precision,
         rebuild,
         validate,
@@ -203,7 +204,8 @@ def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
         rebuild.LIMIT_S, 0, cold_build.LIMIT_S, cold_build.LIMIT_OVER_GB,
         large_model.LIMIT_OVER_GB, precision.CNN_SPEED, precision.FP16_SIZE, precision.INT8_SIZE, precision.FP16_DROP,
         precision.INT8_DROP, precision.TRANSFORMER_SPEED, precision.COSINE, 0, embedded_server.LIMIT,
-        live_check.LIMIT_S, cpu_image.LIMIT_MB, cpu_image.LIMIT_S,
+        live_check.LIMIT_S, load_test.COST_LIMIT, load_test.SEARCH_LIMIT_PERCENT, load_test.SEARCH_LIMIT_S,
+        load_test.LOG_LIMIT_PERCENT, load_test.CLIENT_LIMIT_PERCENT, cpu_image.LIMIT_MB, cpu_image.LIMIT_S,
     ]  # fmt: skip
 
 
