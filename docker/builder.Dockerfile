@@ -9,11 +9,11 @@
 ARG BASE=nvcr.io/nvidia/tritonserver:26.07-py3
 FROM ${BASE}
 USER 0:0
-RUN apt-get update \
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    apt-get update \
  && apt-get install -y --no-install-recommends python3 python3-venv \
  && apt-get install -y --no-install-recommends \
-    "$(python3 -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')" \
- && rm -rf /var/lib/apt/lists/*
+    "$(python3 -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')"
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST

@@ -11,16 +11,16 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE} AS python
 SHELL ["/bin/bash", "-eo", "pipefail", "-c"]
 # Each model runs in a process of Python, which needs the shared libpython.
-RUN apt-get update \
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    apt-get update \
  && apt-get install -y --no-install-recommends python3 \
  && apt-get install -y --no-install-recommends \
-    "$(python3 -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')" \
- && rm -rf /var/lib/apt/lists/*
+    "$(python3 -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')"
 
 FROM python AS server
-RUN apt-get update \
- && apt-get install -y --no-install-recommends python3-venv \
- && rm -rf /var/lib/apt/lists/*
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    apt-get update \
+ && apt-get install -y --no-install-recommends python3-venv
 ARG RELEASE=26.07
 ARG BACKENDS="onnxruntime openvino"
 ARG PIP_INDEX_URL
