@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ __all__ = [
 Progress = Callable[[str], None]
 
 SHAPES: Final = ("constant", "ramp", "step", "spike")
+MIX: Final = re.compile(r"[^@=]+(@[1-9]\d*)?(=(?=.*[1-9])\d+(\.\d+)?)?")
 LEAST_SEARCH_S: Final = 20.0
 START_LIMIT_S: Final = 90.0
 END_LIMIT_S: Final = 30.0
@@ -86,6 +88,9 @@ def _refuse_wrong(endpoint: Endpoint, models: Sequence[LoadSubject], options: Lo
             f"users {options.users}, duration {options.duration_s:g} s, workers {options.workers}, rate {options.rate}"
         )
         raise SpecError(f"nothing would be sent: {wrong}", remedy="all must be above zero")
+    for part in options.mix:
+        if not MIX.fullmatch(part):
+            raise SpecError(f"{part!r} is no part of a mix", remedy="write NAME, NAME=3 or NAME@ROWS=3; above zero")
     _refuse_wrong_shape(options)
     if address(endpoint, options.protocol) is None:
         msg = f"the server offers no {SPELLED[options.protocol]}"

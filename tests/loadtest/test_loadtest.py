@@ -213,6 +213,8 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
         LoadOptions(tmp_path, shape="step", limits=(("p99", 5.0),), duration_s=3),
         LoadOptions(tmp_path, replay=tmp_path / "absent.csv"),
         LoadOptions(tmp_path, workers=0),
+        LoadOptions(tmp_path, mix=("linear@x=1",)),
+        LoadOptions(tmp_path, mix=("linear=0.0",)),
         LoadOptions(tmp_path, protocol="http"),
         LoadOptions(tmp_path, users=0),
         LoadOptions(tmp_path, rate=0.0),
