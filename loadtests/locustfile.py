@@ -15,6 +15,7 @@ import itertools
 import logging
 import os
 import secrets
+import shutil
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
@@ -94,9 +95,11 @@ def connect(environment: Environment, **_: object) -> None:
 
 
 def end_with_parent(environment: Environment, parent: int) -> None:
-    """build-repo was killed: nobody reads what is measured any more."""
+    """build-repo was killed: nobody reads what is measured any more, and nobody else clears its folder away."""
     while os.getppid() == parent:
         gevent.sleep(1.0)
+    shutil.rmtree(environment.parsed_options.result, ignore_errors=True)
+    environment.parsed_options.result = ""
     environment.runner.quit()
 
 

@@ -273,6 +273,10 @@ def test_a_killed_program_leaves_no_generator(endpoint: Endpoint, tmp_path: Path
     assert process.stderr is not None
     assert "requests" in process.stderr.readline()
     family = psutil.Process(process.pid).children(recursive=True)
+    words = family[0].cmdline()
+    scratch = Path(words[words.index("--result") + 1])
+    assert scratch.is_dir()
     process.kill()
     process.communicate(timeout=20)
     assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert not scratch.exists()
