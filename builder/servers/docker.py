@@ -67,14 +67,15 @@ def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
     """
     repository = models_folder(repository, options)
     needs = needs_of(repository)
-    with connect() as client, tempfile.TemporaryDirectory(prefix="build-repo-docker-") as scratch:
+    # The log's file has no name, so a killed process leaves none.
+    with connect() as client, tempfile.TemporaryFile() as log:
         remove_left_overs(client)
         _refuse_without_gpu(client, needs, options)
         image = choose_image(client, options.release, options.image, needs)
         name = f"build-repo-{os.getpid()}-{secrets.token_hex(4)}"
         with _removed_in_the_end(client, name):
             container = _run(client, name, _settings(client, repository, options, needs) | {"image": image})
-            started = _Started(container, repository, Path(scratch) / "server.log")
+            started = _Started(container, repository, Path(f"/proc/self/fd/{log.fileno()}"))
             endpoint = _ready_endpoint(started, options)
             yield endpoint
 
