@@ -144,12 +144,17 @@ class KeptNode:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
-    """How int8 was made: the mode that was chosen and, for static, the calibrator and its rows."""
+    """How int8 was made: the mode that was chosen and, for static, the calibrator and its rows.
+
+    `in_blocks` names the products that have a scale for every block of a row, as one for the whole tensor was too
+    coarse.
+    """
 
     mode: str
     calibrator: str | None
     rows: int
     quantized_nodes: int
+    in_blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

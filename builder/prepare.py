@@ -34,6 +34,7 @@ from builder.measurement import (
 from builder.onnx_tools.exported import Limits
 from builder.onnx_tools.files import link_model
 from builder.onnx_tools.precision import CalibrationSet, PrecisionJob, precision_module
+from builder.onnx_tools.precision.blocks import BLOCK
 from builder.onnx_tools.precision.half import LARGEST, emulate, overflowing_nodes
 from builder.onnx_tools.precision.int8 import candidates
 from builder.onnx_tools.precision.lowering import holds_graph
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
+SHOWN_NODES: Final = 8
 RANKED_REQUESTS: Final = 4
 """Requests whose inner values are looked at to rank the nodes."""
 MEASURED_AS_IT_IS: Final = frozenset({("fp16", "onnxruntime")})
@@ -102,7 +104,9 @@ def run_prepare(work: Prepare, cache: Cache, out: Path) -> None:
             named = _named(path, scratch)
             kept, notes = _kept(work, job, named, requests, scratch)
             quantization = _convert(named, out / ONNX_FILE, job, frozenset(node.name for node in kept))
-            notes = (*_inner_notes(named), *notes)
+            in_blocks = quantization.in_blocks if quantization else ()
+            kept = tuple(node for node in kept if node.name not in in_blocks)
+            notes = (*_inner_notes(named), *_block_notes(in_blocks), *notes)
             prepared = PrepareReport(work.precision, work.dialect, transforms, quantization, kept, notes)
     write_record(out / PREPARE_FILE, prepared)
 
@@ -128,6 +132,14 @@ def _inner_notes(path: Path) -> tuple[str, ...]:
     found = Counter(node.op_type for node in read_onnx(path).graph.node if holds_graph(node))
     shown = ", ".join(f"{count} {operator}" for operator, count in sorted(found.items()))
     return (f"what is inside {shown} stays in fp32",) if shown else ()
+
+
+def _block_notes(names: Sequence[str]) -> tuple[str, ...]:
+    """What the search gave finer scales instead of fp32."""
+    shown = f"{', '.join(names[:SHOWN_NODES])}{' …' if len(names) > SHOWN_NODES else ''}"
+    return (
+        (f"{len(names)} products have a scale for every {BLOCK} values, to meet the gates: {shown}",) if names else ()
+    )
 
 
 def _place(scratch: Path, word: str) -> Path:

@@ -15,6 +15,7 @@ from builder.onnx_tools.optimise import TRANSFORMS
 from builder.onnx_tools.optimise.graph import copy_of
 from builder.onnx_tools.precision import PrecisionJob
 from builder.onnx_tools.precision.bias_correction import read_by_layers
+from builder.onnx_tools.precision.blocks import eligible, in_blocks
 from builder.onnx_tools.precision.calibration import GIVE_REAL, Calibration, CalibrationTable, read_table
 from builder.onnx_tools.precision.naming import name_nodes
 from builder.onnx_tools.precision.qdq import FORMS, Chosen, measured, quantize
@@ -37,6 +38,8 @@ INFERRED: Final = ("onnx.infer", "onnxruntime.quant")
 def convert(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset[str]) -> QuantizationReport:
     """Write the graph with int8 products; the nodes named in `keep` stay fp32, and read what is not quantised.
 
+    In dynamic int8 those of them that can get scales by block instead, which are as good as fp32 in nearly all.
+
     Raises:
         BuildError: there is nothing to quantise, no rows to calibrate on, or the library refuses the graph.
     """
@@ -46,17 +49,19 @@ def convert(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset
     planned = _planned(model_path, job, job.quantization)
     model, found, mode = copy_of(planned.model), planned.found, planned.mode
     taken = tuple(name for name in _taken(mode, found) if name not in keep)
-    if not set(taken) - set(found.joins):
+    blocks = _in_blocks(planned, keep, job.opset)
+    if not set(taken) - set(found.joins) and not blocks:
         raise _nothing(mode, found)
     if mode == "dynamic":
         # The quantiser makes a MatMul of every Gemm, and transposes its weights in place.
-        part_weights(model, frozenset(taken) | _gemms(model), alone=True)
+        part_weights(model, frozenset((*taken, *blocks)) | _gemms(model), alone=True)
     else:
         part_weights(model, frozenset(taken), alone=False)
     _declare(model, planned.types)
     if mode == "dynamic":
-        model, count = _dynamic(model, taken, per_channel=job.quantization.per_channel)
-        report = QuantizationReport(mode, None, 0, count)
+        model, count = _dynamic(model, taken, per_channel=job.quantization.per_channel) if taken else (model, 0)
+        model = in_blocks(model, blocks)
+        report = QuantizationReport(mode, None, 0, count + len(blocks), blocks)
     else:
         table = _table(model, model_path, out_path.parent, job, _taken(mode, found))
         form, per_channel = FORMS[job.dialect], job.quantization.per_channel
@@ -64,6 +69,14 @@ def convert(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset
         report = QuantizationReport(mode, table.calibrator, table.rows, count)
     write_onnx(_finished(model, job), out_path)
     return report
+
+
+def _in_blocks(planned: _Planned, keep: frozenset[str], opset: int) -> tuple[str, ...]:
+    """The products of `keep` that need not stay in fp32."""
+    if planned.mode != "dynamic":
+        return ()
+    may = {node.name for node in planned.model.graph.node if eligible(node, opset)}
+    return tuple(name for name in planned.found.matrices if name in keep and name in may)
 
 
 def candidates(model_path: Path, job: PrecisionJob) -> frozenset[str]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from builder.log import get_logger
 from builder.measurement import PrecisionProof
+from builder.onnx_tools.precision.blocks import computes_in_integers
 from builder.onnx_tools.reading import ModelProto, graphs, read_onnx, tensors
 
 WORDS: Final = {1: "fp32", 10: "fp16", 16: "bf16", 11: "fp64", 2: "int8", 3: "int8", 21: "int4", 22: "int4"}
@@ -167,7 +168,7 @@ def _second(node: Any) -> int:  # noqa: ANN401
 
 
 def _word(node: Any, values: Mapping[str, _Value], makers: Mapping[str, Any]) -> str:  # noqa: ANN401
-    if node.op_type in INTEGERS:
+    if node.op_type in INTEGERS or computes_in_integers(node):
         return "int8"
     feeds = [_dequantized(name, values, makers) for name in _operands(node)]
     if feeds and all(feeds):

@@ -25,6 +25,7 @@ from builder.measurement import CALIBRATION_TABLE
 from builder.onnx_tools.precision import CalibrationSet, PrecisionJob
 from builder.onnx_tools.precision.calibration import CalibrationTable
 from builder.onnx_tools.precision.int8 import candidates, convert
+from builder.onnx_tools.precision.proof import prove
 from builder.onnx_tools.precision.search import rank_nodes
 from builder.records import read_record
 from builder.tensors import Signature
@@ -226,6 +227,51 @@ def test_matrices_are_dynamic_for_onnxruntime_and_static_for_others(tmp_path: Pa
         convert(source, static, job(tmp_path, samples, MATRICES, "onnx", asked), frozenset())
 
 
+WIDE = signature(["x:float32:batch,1024"], ["y:float32:batch,64"])
+
+
+def one_large_value(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """Two products after each other; one column of the rows is a thousand times the others, and weighs nothing."""
+    rng = np.random.default_rng(0)
+    weights = {"a": rng.standard_normal((1024, 64)), "b": rng.standard_normal((64, 64))}
+    weights["a"][0] = 0
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["p"], name="first"),
+        helper.make_node("MatMul", ["p", "b"], ["y"], name="second"),
+    ]
+    rows = rng.standard_normal((8, 1024)).astype(np.float32)
+    rows[:, 0] = 1000
+    stored = {name: array.astype(np.float32) for name, array in weights.items()}
+    return write_graph(tmp_path / "m.onnx", WIDE, nodes, stored), rows
+
+
+def test_a_product_that_one_scale_spoils_gets_one_for_every_block(tmp_path: Path) -> None:
+    source, rows = one_large_value(tmp_path)
+    the = job(tmp_path, None, WIDE, "onnxruntime")
+    coarse, fine, every = (out_file(tmp_path, name) for name in ("coarse", "fine", "every"))
+    convert(source, coarse, the, frozenset())
+    report = convert(source, fine, the, frozenset({"first"}))
+    assert (report.mode, report.quantized_nodes, report.in_blocks) == ("dynamic", 2, ("first",))
+    assert {"MatMulInteger", "MatMulNBits"} <= set(operators(fine))
+    assert dict(prove(fine).compute) == {"int8": 1.0}
+    before = answers(source, {"x": rows}, ("y",))
+    wrong, right = (np.linalg.norm(answers(path, {"x": rows}, ("y",)) - before) for path in (coarse, fine))
+    assert wrong > 2 * right
+    assert convert(source, every, the, frozenset({"first", "second"})).in_blocks == ("first", "second")
+    assert operators(every) == ["MatMulNBits", "MatMulNBits"]
+
+
+def test_releases_without_scales_by_block_keep_fp32(tmp_path: Path) -> None:
+    source, _ = one_large_value(tmp_path)
+    old = replace(job(tmp_path, None, WIDE, "onnxruntime"), opset=22)
+    path = out_file(tmp_path)
+    report = convert(source, path, old, frozenset({"first"}))
+    assert (report.quantized_nodes, report.in_blocks) == (1, ())
+    assert {"MatMul", "MatMulInteger"} <= set(operators(path))
+    with pytest.raises(BuildError, match="were to stay in fp32"):
+        convert(source, out_file(tmp_path, "none"), old, frozenset({"first", "second"}))
+
+
 @pytest.mark.parametrize("value", [0.0, 7.5])
 def test_samples_that_hold_one_value_are_caught(tmp_path: Path, cnn: digits.Digits, value: float) -> None:
     samples = calibration(np.full((32, 1, 8, 8), value, np.float32))
@@ -417,7 +463,7 @@ def test_a_transformer_keeps_its_meaning(tmp_path: Path) -> None:
     about = candidates(source, the)
     worst = next(name for name in rank_nodes(source, whole, [inputs], np.inf, 0).names if name in about)
     report = convert(source, path, the, frozenset({worst}))
-    assert (report.mode, report.quantized_nodes) == ("dynamic", len(about) - 1)
+    assert (report.mode, report.quantized_nodes, report.in_blocks) == ("dynamic", len(about), (worst,))
     before, after = (sentences(answers(file, inputs, ("tokens",)), inputs) for file in (source, path))
     assert min(map(cosine, before, after)) >= 0.99
 
