@@ -21,7 +21,7 @@ LINEAR = Signature((Tensor("x", "float32", ("batch", 4)),), (Tensor("y", "float3
 
 
 def config(engines: dict[str, str], name: str = "m", **more: object) -> ConfigRequest:
-    request = ConfigRequest(name, "tensorrt", "26.07", LINEAR, LINEAR, True, BatchingSpec(), InstancesSpec())
+    request = ConfigRequest(name, "tensorrt", "26.07", LINEAR, LINEAR, True, BatchingSpec(), (InstancesSpec(),))
     return replace(request, cc_model_filenames=engines, **more)
 
 
@@ -134,7 +134,7 @@ def test_the_rules_look_for_each_engine(tmp_path: Path) -> None:
 
 def test_a_gpu_kind_of_the_settings_gives_way_to_the_users() -> None:
     settings = {"instance_group": [{"kind": "KIND_AUTO"}]}
-    request = ConfigRequest("m", "onnxruntime", "26.07", LINEAR, LINEAR, True, BatchingSpec(), InstancesSpec())
+    request = ConfigRequest("m", "onnxruntime", "26.07", LINEAR, LINEAR, True, BatchingSpec(), (InstancesSpec(),))
     for kind, written in (("auto", "KIND_AUTO"), ("cpu", "KIND_CPU"), ("gpu", "KIND_GPU")):
         made = render_config(replace(request, settings=settings, instances=(InstancesSpec(kind=kind),)))
         assert f"kind: {written}\n" in made.text

@@ -49,7 +49,7 @@ def test_requests_keep_them_and_old_files_are_still_read(tmp_path: Path) -> None
 
 def test_the_load_test_reads_what_is_written_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(ROOT / "loadtests"), *sys.path])
-    from payloads import fitted, unpacked
+    from stored import fitted, unpacked
 
     members = storable("0/text", objects(b"\xff\0", "naïve")) | {"rows": np.array([2])}
     found = unpacked(members)
