@@ -13,7 +13,7 @@ from builder.onnx_tools.exported import quiet
 from builder.onnx_tools.reading import ModelProto
 
 OPERATOR: Final = "MatMulNBits"
-BLOCK: Final = 32
+BLOCK: Final = 128
 """Values that share a scale."""
 IN_INTEGERS: Final = 4
 """`accuracy_level` of the operator: activations are rounded to 8 bits too."""

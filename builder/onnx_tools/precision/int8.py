@@ -14,6 +14,7 @@ from builder.onnx_tools.exported import quiet
 from builder.onnx_tools.optimise import TRANSFORMS
 from builder.onnx_tools.optimise.graph import copy_of
 from builder.onnx_tools.precision import PrecisionJob
+from builder.onnx_tools.precision.attention import part_attention
 from builder.onnx_tools.precision.bias_correction import read_by_layers
 from builder.onnx_tools.precision.blocks import eligible, in_blocks
 from builder.onnx_tools.precision.calibration import GIVE_REAL, Calibration, CalibrationTable, read_table
@@ -106,7 +107,7 @@ def _planned(model_path: Path, job: PrecisionJob, settings: Quantization) -> _Pl
 @lru_cache(maxsize=1)
 def _plan(model_path: Path, stamp: int, mode: str, dialect: str, opset: int) -> _Planned:  # noqa: ARG001
     """Made once for all candidates of a search, of which it would take most of the time."""
-    model = _folded(_raised(_loaded(model_path), opset))
+    model = part_attention(_folded(_raised(_loaded(model_path), opset)))
     types = value_types(model, model_path.parent)
     found = find_quantizable(model, types)
     return _Planned(model, types, found, _mode(mode, dialect, found))

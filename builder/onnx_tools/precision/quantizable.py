@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from builder.onnx_tools.optimise.graph import attribute, uses
+from builder.onnx_tools.precision.attention import adds_to_scores
 from builder.onnx_tools.reading import ModelProto
 
 FLOAT: Final = "tensor(float)"
@@ -107,6 +108,8 @@ def _is_product(node: Any, types: Mapping[str, str], constants: Mapping[str, Any
 
 def _is_fused(node: Any, types: Mapping[str, str], constants: Mapping[str, Any]) -> bool:  # noqa: ANN401
     if node.op_type != "Attention" or node.domain != "com.microsoft" or attribute(node, "qkv_hidden_sizes"):
+        return False
+    if adds_to_scores(node):
         return False
     return types.get(node.input[0]) == FLOAT and node.input[1] in constants and node.input[2] in constants
 

@@ -261,6 +261,34 @@ def test_a_product_that_one_scale_spoils_gets_one_for_every_block(tmp_path: Path
     assert operators(every) == ["MatMulNBits", "MatMulNBits"]
 
 
+def test_the_mask_of_a_fused_attention_is_not_lost(tmp_path: Path) -> None:
+    """The quantiser's own operator has no input for a mask that is added to the scores."""
+    rng = np.random.default_rng(0)
+    stored = {
+        "w": rng.standard_normal((32, 96)).astype(np.float32) / 5,
+        "b": rng.standard_normal(96).astype(np.float32),
+    }
+    attend = helper.make_node(
+        "Attention", ["x", "w", "b", "", "", "mask"], ["y"], name="attend", domain="com.microsoft", num_heads=4
+    )
+    ports = signature(["x:float32:batch,8,32", "mask:float32:batch,1,8,8"], ["y:float32:batch,8,32"])
+    source, path = write_graph(tmp_path / "m.onnx", ports, [attend], stored), out_file(tmp_path)
+    the = job(tmp_path, None, ports, "onnxruntime")
+    assert candidates(source, the) == {"attend"}
+    report = convert(source, path, the, frozenset())
+    assert (report.mode, report.quantized_nodes) == ("dynamic", 1)
+    assert {"MatMulInteger", "MultiHeadAttention"} <= set(operators(path))
+    mask = np.zeros((2, 1, 8, 8), np.float32)
+    mask[1, :, :, 3:] = -1e4
+    inputs = {"x": rng.standard_normal((2, 8, 32)).astype(np.float32), "mask": mask}
+    before, after = (answers(file, inputs, ("y",)) for file in (source, path))
+    assert np.abs(after - before).max() < 0.05 * np.abs(before).max()
+    unmasked = answers(source, inputs | {"mask": np.zeros_like(mask)}, ("y",))
+    assert np.abs(unmasked - before).max() > 0.2 * np.abs(before).max(), "the mask matters"
+    kept = out_file(tmp_path, "kept")
+    assert convert(source, kept, the, frozenset({"attend"})).in_blocks == ("attend",)
+
+
 def test_releases_without_scales_by_block_keep_fp32(tmp_path: Path) -> None:
     source, _ = one_large_value(tmp_path)
     old = replace(job(tmp_path, None, WIDE, "onnxruntime"), opset=22)
