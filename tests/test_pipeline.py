@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -84,10 +85,11 @@ def test_a_work_that_is_killed_fails_alone_and_says_how(tmp_path: Path) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             for child in me.children():
-                if "builder.step" in child.cmdline():
-                    child.send_signal(signal.SIGSEGV)
-                    killed.set()
-                    return
+                with suppress(psutil.Error):  # it may have ended meanwhile
+                    if "builder.step" in child.cmdline():
+                        child.send_signal(signal.SIGSEGV)
+                        killed.set()
+                        return
             time.sleep(0.01)
 
     hunter = threading.Thread(target=hunt)

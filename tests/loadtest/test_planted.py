@@ -137,7 +137,9 @@ def test_a_model_that_does_not_batch(endpoint: Endpoint, tmp_path: Path) -> None
 
 @contextmanager
 def hogs(count: int) -> Iterator[None]:
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    """Programs that burn a core each, in sessions of their own: some kernels share the CPU out by session."""
+    command = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(command, start_new_session=True) for _ in range(count)]
     try:
         yield
     finally:
