@@ -159,14 +159,15 @@ def _python(model: ModelDir, way: _Way) -> Iterator[Finding]:
 
 def _onnx(model: ModelDir, way: _Way) -> Iterator[Finding]:
     yield from _outputs(model, way)
-    if way.old.onnxruntime == way.new.onnxruntime:
-        return
-    message = (
-        f"ONNX Runtime {way.old.onnxruntime or '(a version that is not known)'} becomes {way.new.onnxruntime}: the "
-        "file stays, its last digits may change"
-    )
+    if way.old.onnxruntime != way.new.onnxruntime:
+        changed = f"ONNX Runtime {way.old.onnxruntime or f'({UNKNOWN})'} becomes {way.new.onnxruntime}"
+        yield _other_library(model, "onnxruntime", changed, "its last digits may change")
+
+
+def _other_library(model: ModelDir, backend: str, changed: str, consequence: str) -> Finding:
+    """The file stays, what runs it is another."""
     remedy = f"compare on the new release: build-repo check REPO --model {model.name}"
-    yield _found(model, "info", "onnxruntime", message, remedy)
+    return _found(model, "info", backend, f"{changed}: the file stays, {consequence}", remedy)
 
 
 def _outputs(model: ModelDir, way: _Way) -> Iterator[Finding]:
@@ -202,14 +203,9 @@ def _shapes(model: ModelDir) -> dict[str, list[int]]:
 
 
 def _openvino(model: ModelDir, way: _Way) -> Iterator[Finding]:
-    if way.old.openvino == way.new.openvino:
-        return
-    message = (
-        f"OpenVINO {way.old.openvino or '(a version that is not known)'} becomes {way.new.openvino}: the file "
-        "stays, its last digits and its speed may change"
-    )
-    remedy = f"compare on the new release: build-repo check REPO --model {model.name}"
-    yield _found(model, "info", "openvino", message, remedy)
+    if way.old.openvino != way.new.openvino:
+        changed = f"OpenVINO {way.old.openvino or f'({UNKNOWN})'} becomes {way.new.openvino}"
+        yield _other_library(model, "openvino", changed, "its last digits and its speed may change")
 
 
 def _pytorch(model: ModelDir, way: _Way) -> Iterator[Finding]:

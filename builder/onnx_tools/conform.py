@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from builder.onnx_tools.nodes import replace_nodes
 from builder.onnx_tools.ports import Port, read_ports
 from builder.onnx_tools.reading import ModelProto
 from builder.tensors import BY_NUMPY, Dim, Signature, Tensor
@@ -63,9 +64,7 @@ def remove_dead_nodes(model: ModelProto) -> None:
     dead = len(model.graph.node) - len(kept)
     if not dead:
         return
-    nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_nodes(model.graph, reversed(kept))
     for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in needed]:
         model.graph.initializer.remove(tensor)
 

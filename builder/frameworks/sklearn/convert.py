@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from builder.errors import BuildError
 from builder.onnx_tools.conform import remove_dead_nodes
+from builder.onnx_tools.nodes import replace_nodes
 from builder.onnx_tools.reading import ModelProto
 from builder.onnx_tools.renaming import rename_ports
 from builder.onnx_tools.running import open_plain, run_plain
@@ -129,7 +130,7 @@ def _narrow_inputs(model: ModelProto) -> None:
         if value.name.removesuffix("__float64") in wide:
             value.name = value.name.removesuffix("__float64")
             value.type.tensor_type.elem_type = BY_NUMPY["float32"].onnx
-    _set_nodes(model, [*casts, *model.graph.node])
+    replace_nodes(model.graph, [*casts, *model.graph.node])
 
 
 def _fit_outputs(model: ModelProto, signature: Signature, example: Request) -> None:
@@ -163,7 +164,7 @@ def _fit_outputs(model: ModelProto, signature: Signature, example: Request) -> N
             else helper.make_node("Cast", [name], [tensor.name], to=wanted)
         )
         model.graph.output.append(helper.make_tensor_value_info(tensor.name, wanted, tensor.shape))
-    _set_nodes(model, nodes)
+    replace_nodes(model.graph, nodes)
 
 
 def _shapes(model: ModelProto, example: Request) -> dict[str, tuple[int, ...]]:
@@ -171,9 +172,3 @@ def _shapes(model: ModelProto, example: Request) -> dict[str, tuple[int, ...]]:
     names = [value.name for value in model.graph.output]
     answers = run_plain(open_plain(model.SerializeToString()), names, example.inputs)
     return {name: answer.shape for name, answer in zip(names, answers, strict=True)}
-
-
-def _set_nodes(model: ModelProto, nodes: list[Any]) -> None:
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)

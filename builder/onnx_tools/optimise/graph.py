@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any, Final
 
+from builder.onnx_tools.nodes import replace_nodes
 from builder.onnx_tools.reading import ModelProto, graphs, opset_of
 
 STANDARD_DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml")
@@ -129,11 +130,9 @@ def prune(graph: Any) -> None:  # noqa: ANN401 - onnx.GraphProto
         if needed & set(node.output):
             kept.append(node)
             needed |= set(uses(node))
-    nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
-    if len(nodes) < len(graph.node):
-        del graph.node[:]
-        graph.node.extend(nodes)
+    if len(kept) < len(graph.node):
+        replace_nodes(graph, reversed(kept))
     if len(weights) < len(graph.initializer):
         copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in weights]
         del graph.initializer[:]
@@ -177,9 +176,7 @@ def sort_nodes(graph: Any) -> None:  # noqa: ANN401 - onnx.GraphProto
                 done.add(place)
                 order.append(place)
     if order != sorted(order):
-        nodes = [type(graph.node[place]).FromString(graph.node[place].SerializeToString()) for place in order]
-        del graph.node[:]
-        graph.node.extend(nodes)
+        replace_nodes(graph, [graph.node[place] for place in order])
 
 
 def uses(node: Any) -> Iterator[str]:  # noqa: ANN401 - onnx.NodeProto

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from builder.onnx_tools.nodes import replace_nodes
 from builder.onnx_tools.optimise.graph import attribute
 from builder.onnx_tools.reading import ModelProto
 
@@ -31,9 +32,7 @@ def part_attention(model: ModelProto) -> ModelProto:
     for node in model.graph.node:
         nodes.extend(_parts(model, node, constants[node.input[1]]) if _can_part(node, constants) else [node])
     if len(nodes) > len(model.graph.node):
-        copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(copies)
+        replace_nodes(model.graph, nodes)
     return model
 
 

@@ -8,7 +8,7 @@ an overflow of the middle of a graph would never show there, and they do not run
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from builder.errors import BuildError
 from builder.onnx_tools.files import link_model
+from builder.onnx_tools.nodes import replace_nodes
 from builder.onnx_tools.precision import PrecisionJob
 from builder.onnx_tools.precision.lowering import FLOAT, Lowered, Lowering, not_lowered, plan_lowering
 from builder.onnx_tools.precision.naming import name_nodes
@@ -176,7 +177,7 @@ def _store_constants(model: ModelProto) -> None:
         stored = model.graph.initializer.add()
         stored.CopyFrom(tensor)
         stored.name = node.output[0]
-    _replace_nodes(model, nodes)
+    replace_nodes(model.graph, nodes)
 
 
 def _constant(node: Any) -> TensorProto | None:  # noqa: ANN401 - onnx.NodeProto
@@ -194,12 +195,6 @@ def _constant(node: Any) -> TensorProto | None:  # noqa: ANN401 - onnx.NodeProto
     return None
 
 
-def _replace_nodes(model: ModelProto, nodes: Iterable[Any]) -> None:
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
-
-
 def _rewrite(graph: _Graph) -> None:
     """Point every lowered port to the 16-bit tensor, and put casts where the two forms meet."""
     ports = [port.name for port in graph.model.graph.input if port.name not in graph.stored]
@@ -212,7 +207,7 @@ def _rewrite(graph: _Graph) -> None:
         for name in written:
             made = name in graph.lowering.made_half
             nodes.extend(_casts_up(graph, name) if made else _casts_down(graph, name))
-    _replace_nodes(graph.model, nodes)
+    replace_nodes(graph.model.graph, nodes)
 
 
 def _lower_ports(graph: _Graph, node: Any, ports: Lowered) -> None:  # noqa: ANN401
