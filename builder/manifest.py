@@ -23,6 +23,7 @@ from builder.measurement import (
 )
 from builder.records import RecordError, read_record, write_record
 from builder.tensors import Signature
+from builder.tuning_records import TunedModel
 from builder.work import Target
 
 MANIFEST_FILE: Final = "build-repo.json"
@@ -168,10 +169,11 @@ class TargetTimings:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What differs from build to build of the same spec."""
+    """What differs from build to build of the same spec; `tuning` is what it took from a tuning file, by model."""
 
     command: str
     timings: dict[str, dict[str, TargetTimings]]
+    tuning: dict[str, TunedModel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

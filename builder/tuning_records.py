@@ -1,0 +1,127 @@
+"""What `tune` found: in the tuning file, and in the manifest's `run` once a build took it.
+
+The tuning file says twice what it found: in the spec's own words, which a build takes, and as these records, which a
+report shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ObjectiveWord = Literal["throughput", "latency", "memory"]
+UNITS = {"throughput": "rows/s", "latency": "ms", "memory": "bytes"}
+"""Of an objective's values; rows are requests where the model has no batch axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What was looked for, under which load.
+
+    `throughput`: the most rows a second of `users` that each wait for their answer; with an `slo` at the largest number
+    of users, up to `users`, that holds it. `latency`: the smallest median of `users` (one unless told otherwise).
+    `memory`: the smallest resident size of the model's server process(es). `slo` pairs `p99` with milliseconds.
+    """
+
+    word: ObjectiveWord
+    users: int
+    protocol: str = "grpc"
+    slo: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """Of the objective's value."""
+        return UNITS[self.word]
+
+    @property
+    def rises(self) -> bool:
+        """Whether more is better."""
+        return self.word == "throughput"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One way to serve a model.
+
+    `target` is `onnxruntime:fp32`. `max_batch_size` 0: no batching, each request runs as it came. `threads` are those
+    of one instance, None: the library's own choice. `hint` is OpenVINO's word for a goal, in place of threads.
+    """
+
+    target: str
+    max_batch_size: int = 0
+    preferred: tuple[int, ...] = ()
+    max_queue_delay_us: int = 0
+    instances: int = 1
+    threads: int | None = None
+    hint: Literal["latency", "throughput"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPoint:
+    """A setting under a load: `users` that each wait for their answer.
+
+    Latencies as the client saw them; `queue_ms` and `compute_ms` are the server's means per request. `batches` pairs
+    the rows of a run with how many runs had so many. Cores are CPU seconds per second.
+    """
+
+    users: int
+    requests: int
+    failures: int
+    requests_per_s: float
+    rows_per_s: float
+    p50_ms: float
+    p99_ms: float
+    queue_ms: float | None
+    compute_ms: float | None
+    batches: tuple[tuple[int, int], ...]
+    generator_cores: float
+    server_cores: float | None
+    server_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A setting that was served and measured, `measurements` times, in turns with the reference setting.
+
+    `value` is the objective's, and `low` to `high` holds it with 95 % confidence, drift of the machine cancelled:
+    measured as a ratio to the reference. `predicted` is what in-process measurements let expect. `refused` says why it
+    cannot be chosen (wrong answers, failures, a missed SLO); empty where it can. `point` is its last load.
+    """
+
+    setting: Setting
+    value: float
+    low: float
+    high: float
+    predicted: float
+    measurements: int
+    point: LoadPoint
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """The search for one model, and the machine, release, server and load for which it holds.
+
+    `default` is what would be served without tuning, `chosen` the answer; both are among `tried`. `gain` is how many
+    times better the chosen one is (dimensionless, 1.0: no better). `space` counts the settings that were considered,
+    `stopped` says why the search ended, `default_curve` and `chosen_curve` are empty where there was no time for them.
+    `export_key` is that of the model it holds for.
+    """
+
+    name: str
+    export_key: str
+    objective: Objective
+    machine: dict[str, str]
+    triton: str
+    server: str
+    default: Setting
+    chosen: Setting
+    gain: float
+    tried: tuple[Tried, ...]
+    space: int
+    measurements: int
+    seconds: float
+    stopped: str
+    default_curve: tuple[LoadPoint, ...] = ()
+    chosen_curve: tuple[LoadPoint, ...] = ()
+    notes: tuple[str, ...] = ()
