@@ -160,7 +160,26 @@ def _profile_warnings(config: Json) -> Iterator[str]:
                     )
 
 
+def _stream_warnings(config: Json) -> Iterator[str]:
+    """All instances on the CPU share one compiled network, which runs as many requests at a time as it has streams."""
+    groups = [group for group in config.get("instance_group", ()) if not group.get("passive")]
+    count = sum(int(group.get("count", 1)) for group in groups)
+    said = {key: str(item.get("string_value", "")).lower() for key, item in config.get("parameters", {}).items()}
+    streams, hint = said.get("NUM_STREAMS", ""), said.get("PERFORMANCE_HINT", "")
+    goal = hint in ("throughput", "cumulative_throughput")
+    if count <= 1 or said.get("TARGET_DEVICE", "cpu") not in ("", "cpu") or (not streams and goal):
+        return
+    if streams.isdecimal() and int(streams) < count:
+        few = f"NUM_STREAMS {streams} lets {streams} of {count} instances run at a time, the others wait"
+    elif not streams:
+        few = f"{count} instances share one compiled network, and without NUM_STREAMS it runs one request at a time"
+    else:
+        return
+    yield f"{few}; write parameters NUM_STREAMS: {count} (INFERENCE_NUM_THREADS counts the threads of all streams)"
+
+
 def _openvino_warnings(config: Json, ports: Json) -> Iterator[str]:
+    yield from _stream_warnings(config)
     batch = batch_size(config)
     if batch > 1:
         yield (

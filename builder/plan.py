@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from builder import defaults
 from builder.backends import backend_module, device_bound, refuses_source
@@ -16,12 +15,13 @@ from builder.errors import MachineError, SpecError
 from builder.libraries import code_digest, library_versions
 from builder.machine import machine_facts
 from builder.measurement import FORMAT_FILES
+from builder.plan_options import NO_OPTIONS, backend_options
 from builder.plan_packages import packages_here, served_packages
 from builder.records import to_json
 from builder.releases import get_release
 from builder.sources import require, source_module
-from builder.spec import AccuracySpec, EnsembleSpec, ModelSpec, QuantizationSpec, RepoSpec, TensorRtSpec
-from builder.spec_serving import ZERO, BatchingSpec
+from builder.spec import AccuracySpec, EnsembleSpec, ModelSpec, QuantizationSpec, RepoSpec
+from builder.spec_serving import ZERO
 from builder.tensors import Tensor
 from builder.work import (
     Answer,
@@ -190,7 +190,7 @@ def _formats(model: ModelSpec) -> tuple[str, ...]:
 
 def _plan_target(model: ModelSpec, export: Export, target: Target, release: str, *, defer: bool) -> TargetPlan:
     backend = backend_module(target.backend)
-    options = _options(model, target.backend)
+    options = backend_options(model, target.backend)
     bound = device_bound(target.backend)
     missing = _cannot_be_written(model, target) or backend.missing()
     if missing is None and bound is not None:
@@ -205,7 +205,7 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
         prepare=work_key(prepare) if prepare else None,
         target=target,
         release=release,
-        options=options,
+        options=options if backend.OPTIONS_DECIDE else NO_OPTIONS,
         libraries=library_versions(backend.LIBRARIES),
         code=code_digest(),
         device=dict(bound.device_facts()) if bound else {},
@@ -215,7 +215,7 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
         export=work_key(export),
         convert=work_key(convert),
         target=target,
-        options=convert.options,
+        options=options,
         machine=machine_facts(),
         libraries=library_versions((*backend.LIBRARIES, *MEASURE_LIBRARIES)),
         code=code_digest(),
@@ -259,25 +259,6 @@ def _search(model: ModelSpec, precision: str) -> Search:
 def model_gates(model: ModelSpec, precision: str) -> Gates:
     """The spec's gates for a target of that precision."""
     return gates_of(model.accuracy, precision, labelled=model.samples is not None and model.samples.labels is not None)
-
-
-def _options(model: ModelSpec, backend: str) -> str:
-    """The words of the spec that one backend alone understands, as canonical JSON."""
-    words: dict[str, Any] = {}
-    if backend.startswith("onnxruntime") and model.onnxruntime is not None:
-        words = model.onnxruntime.model_dump(exclude_defaults=True)
-    if backend == "python" and model.source.environment is not None:
-        words = {"environment": path_digest(model.source.environment)}
-    if backend == "tensorrt":
-        words = (model.tensorrt or TensorRtSpec()).model_dump(exclude_defaults=True) | _batch_sizes(model)
-    return json.dumps(words, sort_keys=True)
-
-
-def _batch_sizes(model: ModelSpec) -> dict[str, int]:
-    """The largest batch that an engine must take, and the one that it is best at."""
-    batching = model.batching or BatchingSpec()
-    largest = batching.max_batch_size or defaults.MAX_BATCH_SIZE
-    return {"max_batch_size": largest, "best_batch_size": max(batching.preferred, default=largest)}
 
 
 def _require_real_samples(model: ModelSpec) -> None:

@@ -122,7 +122,7 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
             for item in warmup_from_samples(asked.report.signature, requests, len(requests))
         ),
         settings=backend_module(target.backend).config_fields(
-            Settings(target.precision, json.loads(asked.target.plan.convert.options))
+            Settings(target.precision, json.loads(asked.target.plan.measure.options))
         ),
         cc_model_filenames=asked.engines,
         overrides=spec.config,
@@ -173,6 +173,7 @@ def _key(request: FolderRequest) -> str:
         "folder": request.folder,
         "export": work_key(request.state.plan.export),
         "convert": work_key(request.target.plan.convert),
+        "options": request.target.plan.measure.options,
         "batch_proven": batch_proven(request.state, request.target),
         "spec": request.state.spec.model_dump(mode="json", include=words),
         "label_file": request.label_file,

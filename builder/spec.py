@@ -259,6 +259,26 @@ class OnnxRuntimeSpec(Part):
     tensorrt: AcceleratorSpec = AcceleratorSpec()
 
 
+class OpenVinoSpec(Part):
+    """How OpenVINO runs the model, when it is measured and in the server."""
+
+    threads: int | None = Field(None, ge=1, description="Of all streams together; the library's own choice if left out")
+    streams: int | None = Field(
+        None, ge=1, description="Requests at a time; as many as there are instances if left out and there is no hint"
+    )
+    hint: Literal["latency", "throughput"] | None = Field(
+        None, description="OpenVINO chooses threads and streams for this goal; what is said above stands"
+    )
+
+
+class PyTorchSpec(Part):
+    """How PyTorch runs the model, when it is measured and in the server."""
+
+    intra_op_threads: int | None = Field(
+        None, ge=1, description="Threads inside one operator; of all pytorch models of a server together"
+    )
+
+
 def _source_or_sources(schema: dict[str, Any]) -> None:
     """JSON Schema cannot see that one of the two is enough."""
     schema["required"] = [word for word in schema["required"] if word != "source"]
@@ -290,6 +310,8 @@ class ModelSpec(Part):
     instances: Instances | None = None
     sequence: SequenceSpec | None = None
     onnxruntime: OnnxRuntimeSpec | None = None
+    openvino: OpenVinoSpec | None = None
+    pytorch: PyTorchSpec | None = None
     tensorrt: TensorRtSpec | None = None
     warmup: WarmupSpec | None = None
     response_cache: bool = Field(default=False, description="Answers of equal requests from tritonserver's cache")

@@ -213,9 +213,10 @@ class Prepare:
 class Convert:
     """The prepared (else the exported) model → the target's files and `convert.json`.
 
-    `prepare` is None where the target is not made of ONNX. `options` is what the spec says for this backend, as
-    canonical JSON. `device` is what of the machine decides the artefact, empty where any machine makes the same.
-    With `preflight` the conversion is only tried, without the device, and gives `preflight.json` alone.
+    `prepare` is None where the target is not made of ONNX. `options` is what the spec says for this backend and what
+    decides the artefact, as canonical JSON; how it runs is in the measurement's. `device` is what of the machine
+    decides the artefact, empty where any machine makes the same. With `preflight` the conversion is only tried, without
+    the device, and gives `preflight.json` alone.
     """
 
     export: str
@@ -234,7 +235,10 @@ class Convert:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """The artefact on the samples → `measurement.json`; numbers only, no verdict."""
+    """The artefact on the samples → `measurement.json`; numbers only, no verdict.
+
+    `options` is all that the spec says for this backend, as canonical JSON.
+    """
 
     export: str
     convert: str

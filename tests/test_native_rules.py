@@ -287,6 +287,10 @@ def test_optional_inputs_may_override_initializers() -> None:
     assert found == ["unexpected inference input 'w', allowed inputs are: x"]
 
 
+def parameters(**said: object) -> Json:
+    return {"parameters": {key: {"string_value": str(value)} for key, value in said.items()}}
+
+
 PADDING = {"parameters": {"ENABLE_BATCH_PADDING": {"string_value": "YES"}}}
 
 
@@ -298,6 +302,9 @@ PADDING = {"parameters": {"ENABLE_BATCH_PADDING": {"string_value": "YES"}}}
         (OV8, {"input": [io("x", "FP32", 3, -1, -1)]}, "fail at inference"),
         (OV8, PADDING, "ENABLE_BATCH_PADDING"),
         (OV0, {"output": [io("y", "INT32", -1, 10)]}, "converts silently"),
+        (OV0, {"instance_group": [{"count": 2}]}, "without NUM_STREAMS it runs one request at a time"),
+        (OV0, {"instance_group": [{"count": 2}]} | parameters(PERFORMANCE_HINT="LATENCY"), "NUM_STREAMS: 2"),
+        (OV0, {"instance_group": [{"count": 2}, {"count": 1}]} | parameters(NUM_STREAMS=2), "2 of 3 instances"),
         (ORT0, {"dynamic_batching": {}}, "does nothing"),
         (("onnxruntime", 1), {"dynamic_batching": {}}, "does nothing"),
         (ORT8, {"dynamic_batching": {"preferred_batch_size": [2, 4]}}, "leaves out max_batch_size 8"),
@@ -312,6 +319,20 @@ def test_warnings_of_what_loads(backend: tuple[str, int], changes: Json, word: s
 @pytest.mark.parametrize("backend", [ORT8, ORT0, OV0, OV1])
 def test_a_good_config_has_no_warning(backend: tuple[str, int]) -> None:
     assert warnings(backend[0], make_config(*backend), make_ports()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"instance_group": [{"count": 1}]},
+        {"instance_group": [{"count": 2}]} | parameters(NUM_STREAMS=2),
+        {"instance_group": [{"count": 2}]} | parameters(NUM_STREAMS="AUTO"),
+        {"instance_group": [{"count": 2}]} | parameters(PERFORMANCE_HINT="throughput"),
+        {"instance_group": [{"count": 1}, {"count": 3, "passive": True}]},
+    ],
+)
+def test_openvino_instances_that_run_at_a_time(changes: Json) -> None:
+    assert warnings("openvino", make_config(*OV0, **changes), make_ports()) == []
 
 
 SUM_PORTS: Json = {

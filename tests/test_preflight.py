@@ -47,7 +47,9 @@ def planned(folder: Path, words: str = "", **options: Any) -> Plan:
 
 
 def options_of(plan: Plan, place: int) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(plan.models[0].targets[place].convert.options)
+    target = plan.models[0].targets[place]
+    assert target.convert.options == (target.measure.options if target.target.backend == "tensorrt" else "{}")
+    loaded: dict[str, Any] = json.loads(target.measure.options)
     return loaded
 
 

@@ -80,6 +80,9 @@ class Backend(Protocol):
     CAN_BATCH: bool
     """Whether max_batch_size > 0 is safe in the native backend for requests of any size."""
 
+    OPTIONS_DECIDE: bool
+    """Whether the spec's words for this backend decide the artefact, and not only how it runs."""
+
     DEFERS: bool
     """Whether it needs hardware that a build machine may lack: `--defer` then records the target for a later build."""
 

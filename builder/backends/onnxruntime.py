@@ -19,6 +19,7 @@ LIBRARIES = ("onnxruntime",)
 EXTRA = ""
 FILENAME = "model.onnx"
 CAN_BATCH = True
+OPTIONS_DECIDE = False
 DEFERS = False
 
 BF16_SINCE: Final = "26.03"

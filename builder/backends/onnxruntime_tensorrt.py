@@ -23,6 +23,7 @@ LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "tensorrt")
 EXTRA = ""
 FILENAME = "model.onnx"
 CAN_BATCH = True
+OPTIONS_DECIDE = False
 DEFERS = True
 
 PROVIDER: Final = "libonnxruntime_providers_tensorrt.so"

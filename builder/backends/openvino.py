@@ -31,11 +31,13 @@ LIBRARIES = ("openvino",)
 EXTRA = "openvino"
 FILENAME = "model.xml"
 CAN_BATCH = False
+OPTIONS_DECIDE = False
 DEFERS = False
 """With max_batch_size N the native backend compiles for exactly N rows and fails every other request."""
 
 MIN_FP16_SHARE: Final = 0.5
 """Below this share of the float weights' elements in fp16, the artefact is not what its precision says."""
+RUN_WORDS: Final = {"threads": "INFERENCE_NUM_THREADS", "streams": "NUM_STREAMS", "hint": "PERFORMANCE_HINT"}
 REMOVE: Final = "remove the openvino targets of this model"
 COMPUTE: Final = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
@@ -48,8 +50,20 @@ def missing() -> tuple[str, str] | None:
 
 
 def config_fields(settings: Settings) -> dict[str, Any]:
-    """The only word that Triton's backend has for a precision; without it the CPU's own default is taken."""
-    return {"parameters": {"HINT_BF16": {"string_value": "YES"}}} if settings.precision == "bf16" else {}
+    """Threads, streams and hint of the spec, and the only word that Triton's backend has for a precision.
+
+    Without that word the CPU's own default is taken.
+    """
+    said = _run_words(settings)
+    if settings.precision == "bf16":
+        said["HINT_BF16"] = "YES"
+    return {"parameters": {key: {"string_value": str(value)} for key, value in said.items()}} if said else {}
+
+
+def _run_words(settings: Settings) -> dict[str, Any]:
+    """The spec's words, in those that OpenVINO and Triton's backend share."""
+    found = {word: settings.options.get(key) for key, word in RUN_WORDS.items()}
+    return {word: value.upper() if isinstance(value, str) else value for word, value in found.items() if value}
 
 
 def refuses(signature: Signature, release: str) -> str | None:  # noqa: ARG001 - the same in every release
@@ -311,6 +325,8 @@ class OpenVinoSession:
 def open_session(folder: Path, signature: Signature, settings: Settings) -> OpenVinoSession:
     """Compile `folder/model.xml` for the CPU as the native backend does: no automatic batching, bfloat16 if asked.
 
+    With several streams a request has one of them, as one instance has in the server.
+
     Raises:
         BuildError: OpenVINO refuses it.
     """
@@ -320,7 +336,7 @@ def open_session(folder: Path, signature: Signature, settings: Settings) -> Open
         core = openvino.Core()
         model = core.read_model(os.fspath(folder / FILENAME))
         hints = {"INFERENCE_PRECISION_HINT": "bf16"} if settings.precision == "bf16" else {}
-        compiled = core.compile_model(model, "CPU", {"ALLOW_AUTO_BATCHING": False, **hints})
+        compiled = core.compile_model(model, "CPU", {"ALLOW_AUTO_BATCHING": False, **hints, **_run_words(settings)})
         return OpenVinoSession(compiled, folder / FILENAME, signature)
     except Exception as error:
         raise BuildError(f"OpenVINO {_version()} does not compile the model: {_short(error)}", remedy=REMOVE) from error

@@ -30,6 +30,7 @@ LIBRARIES = ("numpy",)
 EXTRA = ""
 FILENAME = "model.py"
 CAN_BATCH = True
+OPTIONS_DECIDE = True
 DEFERS = False
 
 ENVIRONMENT_FILE: Final = "environment.tar.gz"

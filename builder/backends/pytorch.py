@@ -30,6 +30,7 @@ LIBRARIES = ("torch",)
 EXTRA = "torch"
 FILENAME = TORCHSCRIPT_FILE
 CAN_BATCH = True
+OPTIONS_DECIDE = False
 DEFERS = False
 
 WORDS: Final = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
@@ -98,11 +99,19 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - torch.jit.ScriptModule
 
 
 class PyTorchSession:
-    """A loaded `model.pt`, run as the native backend does: in inference mode, with libtorch's own number of threads."""
+    """A loaded `model.pt`, run as the native backend does: in inference mode, with libtorch's own number of threads.
 
-    def __init__(self, script: Any, signature: Signature) -> None:  # noqa: ANN401
+    Another number, where the spec says one, holds for the whole process until the session is closed.
+    """
+
+    def __init__(self, script: Any, signature: Signature, threads: int | None = None) -> None:  # noqa: ANN401
         from builder.frameworks.pytorch.torchscript import runner
+        from builder.frameworks.pytorch.weights import import_torch
 
+        self._torch = import_torch()
+        self._threads_before: int = self._torch.get_num_threads()
+        if threads is not None:
+            self._torch.set_num_threads(threads)
         self._weights = _weights(script)
         self._names = [tensor.name for tensor in signature.outputs]
         self._run: Any = runner(script, signature)
@@ -123,6 +132,7 @@ class PyTorchSession:
 
     def close(self) -> None:
         self._run = None
+        self._torch.set_num_threads(self._threads_before)
 
 
 def _weights(script: Any) -> Counter[str]:  # noqa: ANN401
@@ -135,15 +145,16 @@ def _weights(script: Any) -> Counter[str]:  # noqa: ANN401
     return found
 
 
-def open_session(folder: Path, signature: Signature, settings: Settings) -> PyTorchSession:  # noqa: ARG001
+def open_session(folder: Path, signature: Signature, settings: Settings) -> PyTorchSession:
     """Load `folder/model.pt`.
 
     Raises:
         BuildError: PyTorch refuses it.
     """
-    return PyTorchSession(_load(folder / FILENAME), signature)
+    return PyTorchSession(_load(folder / FILENAME), signature, settings.options.get("intra_op_threads"))
 
 
-def config_fields(settings: Settings) -> Mapping[str, Any]:  # noqa: ARG001 - the backend's defaults are what is measured
-    """None."""
-    return {}
+def config_fields(settings: Settings) -> Mapping[str, Any]:
+    """The spec's number of threads; the backend's other defaults are what is measured."""
+    threads = settings.options.get("intra_op_threads")
+    return {"parameters": {"INTRA_OP_THREAD_COUNT": {"string_value": str(threads)}}} if threads else {}

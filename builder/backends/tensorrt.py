@@ -28,6 +28,7 @@ LIBRARIES = ("tensorrt",)
 EXTRA = "tensorrt"
 FILENAME = "model.plan"
 CAN_BATCH = True
+OPTIONS_DECIDE = True
 DEFERS = True
 PREFLIGHT_LIBRARIES = ("tensorrt-rtx",)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import SpecError
 from builder.findings import Finding
@@ -30,7 +30,9 @@ READABLE = ("onnxruntime", "openvino", "pytorch")
 
 def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
     """What the native backend would refuse, and what it loads and serves wrongly."""
-    for model in scan_repository(repository):
+    models = scan_repository(repository)
+    yield from _shared_threads(models)
+    for model in models:
         if model.problem or (model.config is None and not context.auto_complete):
             continue
         backend = backend_of(model)
@@ -45,6 +47,38 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
             continue
         for version in served_versions(model):
             yield from _version(model, backend, version, context)
+
+
+def _shared_threads(models: Sequence[ModelDir]) -> Iterator[Finding]:
+    """Threads that models of one server share, although each configuration says its own number."""
+    for backend, parameter, message, remedy in SHARED_THREADS:
+        mine = [model for model in models if not model.problem and model.config and backend_of(model) == backend]
+        said = {model.name: _parameter(model.config or {}, parameter) for model in mine}
+        differ = len(set(said.values())) > 1 if backend == "pytorch" else sum(map(bool, said.values())) > 1
+        if differ:
+            listed = ", ".join(f"{name} {value or 'none'}" for name, value in said.items())
+            yield Finding("warning", f"native.{backend}", f"{parameter}: {listed}; {message}", remedy)
+
+
+def _parameter(config: Json, key: str) -> str:
+    return str(config.get("parameters", {}).get(key, {}).get("string_value", ""))
+
+
+SHARED_THREADS: Final = (
+    (
+        "pytorch",
+        "INTRA_OP_THREAD_COUNT",
+        "PyTorch has one number of threads for all its models in a server, and the first model that is loaded sets it",
+        "give all pytorch models the same number",
+    ),
+    (
+        "openvino",
+        "INFERENCE_NUM_THREADS",
+        "OpenVINO gives the threads of every model the same first cores, so these models wait for each other",
+        "leave INFERENCE_NUM_THREADS out for all but one of them, or serve them from servers of their own",
+    ),
+)
+"""Backend, parameter, what happens where models differ in it (openvino: where several have it), and the remedy."""
 
 
 def _version(model: ModelDir, backend: str, version: int, context: CheckContext) -> Iterator[Finding]:

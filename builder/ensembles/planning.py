@@ -159,7 +159,7 @@ def _stored(name: str, record: ModelRecord, served: ServedRecord, repository: Pa
         msg = f"{name} is no model"
         raise ValueError(msg)
     target = next(item for item in record.targets if item.target == served.target)
-    options = str(target.works.get("convert", {}).get("options", json.dumps({})))
+    options = str(target.works.get("measure", {}).get("options", json.dumps({})))
     path = repository / name / str(served.version)
     signature = served_signature(record.signature, record.sequence)
     return StoredRef(name, str(path), served.artefact, served.target, options, signature)

@@ -381,3 +381,15 @@ def test_converting_with_openvino_tells_nobody(tmp_path: Path):
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=python, check=True, timeout=120)
     assert (tmp_path / "out" / "model.xml").is_file()
     assert list(home.iterdir()) == []
+
+
+def test_openvino_runs_with_the_threads_and_streams_of_the_spec(tmp_path):
+    linear(tmp_path)
+    backend, out, _ = converted("openvino", tmp_path, LINEAR)
+    session = backend.open_session(out, LINEAR, Settings("fp32", {"threads": 1, "streams": 1, "hint": "throughput"}))
+    compiled = session._compiled
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert int(compiled.get_property("NUM_STREAMS")) == 1
+    assert "THROUGHPUT" in str(compiled.get_property("PERFORMANCE_HINT"))
+    assert session.run(random_inputs(LINEAR, 2))["y"].shape == (2, 4)
+    session.close()

@@ -97,3 +97,13 @@ def test_other_names_are_fine(name: str) -> None:
     from dataclasses import replace
 
     assert PYTORCH.refuses(Signature(ports.inputs, (replace(outputs[0], name=name),)), RELEASE) is None
+
+
+def test_the_spec_s_threads_hold_until_the_session_is_closed(tmp_path: Path) -> None:
+    save_script(Doubling(), tmp_path / TORCHSCRIPT_FILE)
+    ports = signature(["x:float32:batch,4"], ["y:float32:batch,4"])
+    before = torch.get_num_threads()
+    session = PYTORCH.open_session(tmp_path, ports, Settings("fp32", {"intra_op_threads": before + 1}))
+    assert torch.get_num_threads() == before + 1
+    session.close()
+    assert torch.get_num_threads() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,38 @@ def test_external_data_outside_the_folder(repository: Path) -> None:
     found = only(run_checks(repository, CONTEXT))
     assert (found.check, found.file) == ("native.onnxruntime.file", "net/1/model.onnx")
     assert "'../../weights'" in found.message
+
+
+def twice(repository: Path, *texts: str) -> tuple[Finding, ...]:
+    """The model and a copy of it, each with more text in its configuration; what is said of no single model."""
+    shutil.copytree(repository / "net", repository / "other")
+    for name, text in zip(("net", "other"), texts, strict=True):
+        path = repository / name / "config.pbtxt"
+        path.write_text(path.read_text(encoding="utf-8").replace('name: "net"', f'name: "{name}"') + text, "utf-8")
+    return tuple(finding for finding in run_checks(repository, CONTEXT) if finding.model is None)
+
+
+def parameter(key: str, value: int) -> str:
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+
+
+def test_openvino_models_that_share_the_same_cores(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "repository", "openvino")
+    found = only(twice(repository, *(parameter("INFERENCE_NUM_THREADS", count) for count in (1, 2))))
+    assert (found.severity, found.check) == ("warning", "native.openvino")
+    assert "net 1, other 2; OpenVINO gives the threads of every model the same first cores" in found.message
+
+
+def test_one_openvino_model_may_limit_its_threads(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path / "repository", "openvino")
+    assert twice(repository, parameter("INFERENCE_NUM_THREADS", 1), "") == ()
+
+
+def test_pytorch_models_with_other_numbers_of_threads(tmp_path: Path) -> None:
+    for name, text in (("a", parameter("INTRA_OP_THREAD_COUNT", 1)), ("b", parameter("INTRA_OP_THREAD_COUNT", 2))):
+        (tmp_path / name / "1").mkdir(parents=True)
+        config = f'name: "{name}" backend: "pytorch" platform: "pytorch_libtorch"\n{text}'
+        (tmp_path / name / "config.pbtxt").write_text(config, encoding="utf-8")
+    said = [finding.message for finding in run_checks(tmp_path, CONTEXT) if "INTRA_OP" in finding.message]
+    assert len(said) == 1
+    assert said[0].startswith("INTRA_OP_THREAD_COUNT: a 1, b 2; PyTorch has one number of threads for all its models")

@@ -94,6 +94,16 @@ def device_properties(config: Json) -> Json:
     return properties
 
 
+def placement(config: Json) -> Json:
+    """Where the threads of several instances run.
+
+    There, they share one network, whose streams lie on cores of their own. Here each instance is a process with a
+    network, and each of them would take the same first cores for its threads.
+    """
+    several = sum(int(group.get("count", 1)) for group in config.get("instance_group", [])) > 1
+    return {"ENABLE_CPU_PINNING": False} if several else {}
+
+
 def shaped(model: Native, config: Json) -> Native:
     """The model with the wire types of the configuration, and with its batch where it batches."""
     processor = PrePostProcessor(model)
@@ -136,7 +146,7 @@ class TritonPythonModel:
         common.apply_rules("openvino", config, ports)
         try:
             model = shaped(model, config)
-            core.set_property("CPU", device_properties(config))
+            core.set_property("CPU", device_properties(config) | placement(config))
             self.compiled = core.compile_model(model, "CPU")
         except pb_utils.TritonModelException:
             raise
