@@ -27,7 +27,7 @@ from builder.manifest import (
     TargetTimings,
     VersionRecord,
 )
-from builder.measurement import ExportReport, PrepareReport, served_signature
+from builder.measurement import REFERENCE_FILE, SERVED_FILE, ExportReport, PrepareReport
 from builder.plan import model_gates
 from builder.records import canonical, to_json
 from builder.rendering import FolderRequest, render_folder
@@ -119,7 +119,7 @@ def _model_folder(  # noqa: PLR0913, PLR0917 - what a folder is made of
         msg = f"{folder}: {target.target} was never converted"
         raise ValueError(msg)
     spec = state.spec
-    labels = _labels(spec, served_signature(report.signature, report.sequence))
+    labels = _labels(spec, report.served)
     label_file = (labels[0], LABELS_FILE) if labels else None
     recipe = _recipe(target)
     joined = {} if state.older else joined_engines(before, recipe, target.converted.files)
@@ -155,7 +155,8 @@ def _samples(state: ModelState, cache: Cache) -> Path:
     if state.report is None:
         msg = f"{state.spec.name}: nothing was exported"
         raise ValueError(msg)
-    return store_samples(cache, "export", work_key(state.plan.export), state.report.signature)
+    report, key = state.report, work_key(state.plan.export)
+    return store_samples(cache, "export", key, report.recorded, SERVED_FILE if report.ragged else REFERENCE_FILE)
 
 
 def _older(state: ModelState, target: TargetState, cache: Cache) -> OlderVersion:
@@ -233,8 +234,9 @@ def model_record(state: ModelState, staged: Sequence[Staged], live: Mapping[str,
         raise ValueError(msg)
     return ModelRecord(
         name=state.spec.name,
-        signature=report.signature,
+        signature=report.recorded,
         sequence=report.sequence,
+        ragged=report.ragged is not None,
         source_format=state.plan.export.source.format,
         source_digest=state.plan.export.source.digest,
         route=report.route,

@@ -140,11 +140,7 @@ def _export_findings(states: Sequence[ModelState], outcomes: Mapping[str, Outcom
 
 def _signature_findings(run: Building) -> Iterator[Finding]:
     """A name that is served already keeps what its clients see, a model's and an ensemble's."""
-    now = {
-        state.spec.name: served_signature(state.report.signature, state.report.sequence)
-        for state in run.states
-        if state.report is not None
-    }
+    now = {state.spec.name: state.report.served for state in run.states if state.report is not None}
     now |= {state.name: state.wiring.signature for state in run.ensembles}
     served = run.manifest.served_folders() if run.manifest else {}
     before = {record.name: record for record, _ in served.values()}

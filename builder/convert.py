@@ -74,6 +74,8 @@ def refusal_of(work: Convert | Prepare, export: Path) -> BuildError | None:
     if isinstance(work, Prepare):
         return None
     refusal = backend_module(work.target.backend).refuses(report.signature, work.release)
+    if not refusal and report.ragged is not None and not work.target.backend.startswith("onnxruntime"):
+        refusal = "requests of unequal sizes in one batch (ragged:) are built for the onnxruntime backend only"
     if not refusal and report.sequence is not None and work.target.backend in STATELESS:
         refusal = "it keeps no implicit state (sequence:), only the onnxruntime, tensorrt and pytorch backends do"
     if not refusal and report.sequence is not None and work.target.backend == "pytorch":

@@ -15,8 +15,10 @@ from builder.measurement import (
     FORMAT_FILES,
     ONNX_FILE,
     REFERENCE_FILE,
+    SERVED_FILE,
     BatchProof,
     ExportReport,
+    Ragged,
     Sequencing,
 )
 from builder.onnx_tools.exported import NO_OPERATOR
@@ -31,6 +33,14 @@ from builder.samples.batch_proof import batch_rows, cut
 from builder.samples.file import fit_samples, read_samples
 from builder.samples.making import RandomRecipe, batch_axes, find_recipe
 from builder.samples.observed import fix_declared, fix_first_axis, observe_signature
+from builder.samples.ragged import (
+    Batcher,
+    answered_in_batches,
+    batch_run,
+    in_batches,
+    one_by_one,
+    open_ragged,
+)
 from builder.samples.requests import FileSamples, RandomSamples, cropped
 from builder.samples.sequences import (
     Steps,
@@ -48,7 +58,7 @@ from builder.samples.sequences import (
 from builder.samples.split import SplitRule
 from builder.sources import CodeSource, LoadedSource, OwnSamples, TorchScriptSource, source_module
 from builder.tensors import Signature, Tensor
-from builder.work import Export, SamplesRef, SequenceRef
+from builder.work import Export, RaggedRef, SamplesRef, SequenceRef
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +116,11 @@ def run_export(work: Export, out: Path, *, isolated: bool = False) -> None:
     source = source_module(work.source.format).load(work.source, work.inputs, work.outputs)
     path = out / ONNX_FILE
     sequence: Sequencing | None = None
-    if work.sequence is None:
+    ragged: Ragged | None = None
+    if work.ragged is not None:
+        reference, ragged = _learn_ragged(source, work.samples, work.ragged, out)
+        written = _write_formats(work, source, reference, out)
+    elif work.sequence is None:
         reference, written = _export_requests(work, source, out)
     else:
         reference, sizes = _learn_sequences(source, work.samples, work.sequence)
@@ -132,6 +146,7 @@ def run_export(work: Export, out: Path, *, isolated: bool = False) -> None:
         parameters=parameters,
         sequence=sequence,
         refused=written.refused,
+        ragged=ragged,
         applicable=applicable(path, "onnxruntime") if model else (),
     )
     write_record(out / EXPORT_FILE, report)
@@ -376,6 +391,51 @@ def _learn_sequences(
     calibration = tuple(Request(request.inputs, {}, rows=_rows(request, signature)) for request in apart)
     found = _Reference(signature, rows, extras, _proof(probe, signature), notes, origin, calibration)
     return found, tuple(sizes.items())
+
+
+def _learn_ragged(source: LoadedSource, ref: SamplesRef, asked: RaggedRef, out: Path) -> tuple[_Reference, Ragged]:
+    """Keep the source's answers to requests alone and to several in one run, and write the former as clients send them.
+
+    Raises:
+        SpecError: the spec does not fit the model, or requests change each other's answers.
+    """
+    batcher = Batcher(source.inputs, open_ragged(source.inputs, source.output_names, asked))
+    samples = _ragged_samples(source, batcher, ref)
+    notes = samples.notes
+    samples, apart = samples.split() if isinstance(samples, FileSamples) else (samples, None)
+    pieces = one_by_one(samples.requests((1,)))
+    alone = tuple(_answered(source, batcher.merged([arrays]), labels) for arrays, labels in pieces)
+    _check_steady(source, alone)
+    answers = [
+        batcher.separated(request.outputs, [arrays])[0] for request, (arrays, _) in zip(alone, pieces, strict=True)
+    ]
+    together = answered_in_batches(batcher, partial(_answered, source), pieces, answers)
+    signature = observe_signature(source.inputs, (*alone, *together), source.declared_shapes)
+    sizes = tuple(sorted({1, *(len(places) for places in in_batches(len(pieces)))}))
+    calibration = one_by_one(apart.requests((1,))) if apart else []
+    found = _Reference(
+        signature,
+        (*alone, *together),
+        (),
+        BatchProof(proven=True, sizes=sizes),
+        notes,
+        samples.origin,
+        tuple(Request(batcher.merged([arrays]), {}) for arrays, _ in calibration),
+    )
+    sent = [Request(arrays, outputs, labels=labels) for (arrays, labels), outputs in zip(pieces, answers, strict=True)]
+    save_requests(out / SERVED_FILE, batcher.ragged.served(signature), sent)
+    return found, batcher.ragged
+
+
+def _ragged_samples(source: LoadedSource, batcher: Batcher, ref: SamplesRef) -> RandomSamples | FileSamples:
+    """What clients send; the rest is filled in."""
+    if ref.path is None:
+        recipe = find_recipe(batch_run(batcher, source.run), batcher.client_inputs, ref.seed)
+        return RandomSamples(recipe, ref.max_batch_size)
+    path = Path(ref.path)
+    rule = SplitRule(ref.calibration, ref.seed) if ref.calibration else None
+    rows = read_samples(path, ref.labels, batcher.client_inputs)
+    return FileSamples(path.name, batcher.client_inputs, rows, rule=rule)
 
 
 def _steps(source: LoadedSource, ref: SamplesRef, stream: Stream) -> tuple[Iterator[Steps], tuple[str, ...], str]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from builder.findings import Finding
 from builder.judge import ModelState, TargetState
-from builder.measurement import served_signature
 from builder.tensors import Signature
 from builder.versions import signature_changes
 
@@ -71,11 +70,11 @@ def signature_findings(state: ModelState) -> Iterator[Finding]:
     """Clients of one name see one signature, whichever version answers."""
     if state.report is None:
         return
-    newest = served_signature(state.report.signature, state.report.sequence)
+    newest = state.report.served
     for older in state.older:
         if older.report is None:
             continue
-        changes = signature_changes(served_signature(older.report.signature, older.report.sequence), newest)
+        changes = signature_changes(older.report.served, newest)
         if changes:
             yield Finding(
                 "error",

@@ -114,6 +114,8 @@ class ModelRecord:
     notes: tuple[str, ...] = ()
     live: dict[str, Any] = field(default_factory=dict)
     sequence: Sequencing | None = None
+    ragged: bool = False
+    """Whether requests of unequal sizes share a run: each is then one row."""
     versions: tuple[VersionRecord, ...] = ()
 
 

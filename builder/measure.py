@@ -139,6 +139,8 @@ def _groups(requests: Sequence[Request]) -> Iterator[list[Request]]:
 
 
 def _batch(session: Session, precision: str, report: ExportReport, requests: Sequence[Request]) -> BatchProof:
+    if report.ragged is not None:
+        return report.batch  # requests that share a run are among those whose answers are compared
     if not report.batch.proven or not report.signature.has_batch_axis:
         return replace(report.batch, proven=False)
     sizes = report.batch.sizes or (1,)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from builder.tensors import Signature, Tensor
 
 EXPORT_FILE = "export.json"
 REFERENCE_FILE = "reference.npz"
+SERVED_FILE = "served.npz"
+"""The same requests as clients send them, where the model takes them otherwise."""
+BATCH = "batch"
 ONNX_FILE = "model.onnx"
 TORCHSCRIPT_FILE = "model.pt"
 STEP_FOLDER = "step"
@@ -62,6 +65,43 @@ class Sequencing:
         return frozenset(name for _, name in self.states)
 
 
+@dataclass(frozen=True, slots=True)
+class FilledInput:
+    """An input that Triton fills for each batch, from the sizes of the ragged input `of`; `kind` is Triton's."""
+
+    name: str
+    kind: str
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """How requests of unequal sizes become one batch.
+
+    `inputs` are the ragged ones as a client sends them, with a batch axis; the model takes the values of all requests
+    in one axis. `outputs` pairs those that are cut by the sizes of a ragged input with its name.
+    """
+
+    inputs: tuple[Tensor, ...]
+    filled: tuple[FilledInput, ...] = ()
+    outputs: tuple[tuple[str, str], ...] = ()
+
+    def served(self, signature: Signature) -> Signature:
+        """What clients see of the model's own signature: every request is one row."""
+        ragged = {tensor.name: tensor for tensor in self.inputs}
+        filled = {item.name for item in self.filled}
+        cut = dict(self.outputs)
+
+        def row(tensor: Tensor) -> Tensor:
+            lead = ragged[cut[tensor.name]].shape if tensor.name in cut else (BATCH,)
+            return replace(tensor, shape=(*lead, *tensor.shape[1:]))
+
+        return Signature(
+            tuple(ragged.get(item.name) or row(item) for item in signature.inputs if item.name not in filled),
+            tuple(map(row, signature.outputs)),
+        )
+
+
 def served_signature(signature: Signature, sequence: Sequencing | None) -> Signature:
     """What a client sees: the source's signature without states and controls."""
     if sequence is None:
@@ -97,6 +137,17 @@ class ExportReport:
     refused: dict[str, str] = field(default_factory=dict)
     """Formats that were asked for and that the source cannot be written as, with the reason."""
     sequence: Sequencing | None = None
+    ragged: Ragged | None = None
+
+    @property
+    def recorded(self) -> Signature:
+        """As the manifest has it and the samples that travel with a repository: what clients send, and states."""
+        return self.ragged.served(self.signature) if self.ragged else self.signature
+
+    @property
+    def served(self) -> Signature:
+        """What clients see."""
+        return served_signature(self.recorded, self.sequence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,6 +340,7 @@ def _onnxruntime(config: Json, ports: Json, release: str) -> Iterator[str]:
                 return
         if side == "input":
             yield from _ort_controls(config, ports)
+            yield from _ort_batch_inputs(config, ports)
             yield from _input_count(config, ports, _ort_input_count(config))
         for io in config.get(side, ()):
             problem = _ort_tensor(config, ports, side, io, release)
@@ -404,6 +405,23 @@ def _ort_input_count(config: Json) -> int:
     sequence = config.get("sequence_batching", {})
     kinds = {part.get("kind") for io in sequence.get("control_input", ()) for part in io.get("control", ())}
     return count + len(kinds) + len(sequence.get("state", ()))
+
+
+def _ort_batch_inputs(config: Json, ports: Json) -> Iterator[str]:
+    """Inputs that the server fills: it looks for them, and at their types, only when a request comes."""
+    for item in config.get("batch_input", ()):
+        wanted = item.get("data_type", "TYPE_INVALID")
+        for name in item.get("target_name", ()):
+            port = find_port(ports, "input", name)
+            if port is None:
+                known = ", ".join(sorted(port["name"] for port in ports.get("inputs", ())))
+                yield f"batch_input '{name}' is not among the model's inputs ({known}): every request would fail"
+            elif wanted != f"TYPE_{TRITON.get(port['dtype'], '<invalid>')}":
+                given = TRITON.get(port["dtype"], "<invalid>")
+                yield (
+                    f"batch_input '{name}' is {wanted} in the configuration and TYPE_{given} in the model: every "
+                    "request would fail"
+                )
 
 
 def _ort_controls(config: Json, ports: Json) -> Iterator[str]:

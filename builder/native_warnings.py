@@ -29,6 +29,8 @@ def warnings(backend: str, config: Json, ports: Json, *, auto_complete: bool = F
         completed = auto_completed(backend, config, ports)
         config = config if isinstance(completed, str) else completed
     found = [*_core_warnings(backend, config), *unknown_parameters(backend, config), *_unused(backend, config)]
+    if backend in ("openvino", "python"):
+        found += _unjoined(backend, config)
     if backend == "openvino":
         found += _openvino_warnings(config, ports)
     elif backend == "onnxruntime":
@@ -64,6 +66,18 @@ def _unused(backend: str, config: Json) -> Iterator[str]:
     for field, takers in USED_BY.items():
         if field in optimization and backend in {"onnxruntime", "openvino", "tensorrt", "pytorch"} - takers:
             yield f"optimization.{field} does nothing: the {backend} backend does not read it"
+
+
+def _unjoined(backend: str, config: Json) -> Iterator[str]:
+    """Requests of unequal sizes that the batcher merges and the backend cannot take."""
+    if config.get("batch_input"):
+        yield f"batch_input does nothing: the {backend} backend fills no inputs"
+    ragged = [io.get("name", "") for io in config.get("input", ()) if io.get("allow_ragged_batch")]
+    if ragged and batch_size(config) > 1 and backend == "openvino":
+        yield (
+            f"allow_ragged_batch of '{ragged[0]}': the openvino backend does not join requests of unequal sizes, so "
+            "those that the batcher merges fail"
+        )
 
 
 USED_BY = {

@@ -21,6 +21,7 @@ from builder.records import to_json
 from builder.releases import get_release
 from builder.sources import require, source_module
 from builder.spec import AccuracySpec, EnsembleSpec, ModelSpec, QuantizationSpec, RepoSpec
+from builder.spec_ragged import KINDS
 from builder.spec_serving import ZERO
 from builder.tensors import Tensor
 from builder.work import (
@@ -29,11 +30,13 @@ from builder.work import (
     EnsembleRef,
     Export,
     FileRef,
+    FilledRef,
     Measure,
     OutputShape,
     Packages,
     Prepare,
     Quantization,
+    RaggedRef,
     SamplesRef,
     Search,
     SequenceRef,
@@ -297,6 +300,7 @@ def _export(model: ModelSpec, release: str) -> Export:
         libraries=library_versions((*source_module(_format(model)).LIBRARIES, *EXPORT_LIBRARIES)),
         code=code_digest(),
         sequence=_sequence(model),
+        ragged=_ragged(model),
         formats=_formats(model),
     )
 
@@ -312,6 +316,17 @@ def _sequence(model: ModelSpec) -> SequenceRef | None:
         for state in model.sequence.states
     )
     return SequenceRef(states, tuple(sorted(model.sequence.controls.items())))
+
+
+def _ragged(model: ModelSpec) -> RaggedRef | None:
+    spec = model.ragged
+    if spec is None:
+        return None
+    return RaggedRef(
+        tuple(OutputShape(name, shape) for name, shape in sorted(spec.inputs.items())),
+        tuple(FilledRef(name, KINDS[item.kind], item.of) for name, item in sorted(spec.filled.items())),
+        tuple(sorted(spec.outputs.items())),
+    )
 
 
 def _format(model: ModelSpec) -> str:

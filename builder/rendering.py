@@ -119,7 +119,7 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
         label_files=dict([asked.label_file]) if asked.label_file else {},
         warmup=tuple(
             replace(item, count=spec.warmup.count if spec.warmup else 1)
-            for item in warmup_from_samples(asked.report.signature, requests, len(requests))
+            for item in warmup_from_samples(asked.report.recorded, requests, len(requests))
         ),
         settings=backend_module(target.backend).config_fields(
             Settings(target.precision, json.loads(asked.target.plan.measure.options))
@@ -127,6 +127,7 @@ def _render(asked: FolderRequest) -> tuple[Rendering, dict[str, bytes]]:
         cc_model_filenames=asked.engines,
         overrides=spec.config,
         sequence=_sequence(spec, asked.report, asked.samples),
+        ragged=asked.report.ragged,
         versions=spec.versions or VersionsSpec(),
         response_cache=spec.response_cache,
     )
@@ -163,7 +164,7 @@ def _warmup_samples(spec: ModelSpec, report: ExportReport, samples: Path) -> tup
         return ()
     from builder.samples import load_requests
 
-    return load_requests(samples, report.signature)[: spec.warmup.samples]
+    return load_requests(samples, report.recorded)[: spec.warmup.samples]
 
 
 def _key(request: FolderRequest) -> str:

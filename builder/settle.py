@@ -238,7 +238,7 @@ def _live_items(run: Building, item: Staged) -> Iterator[LiveItem]:
         msg = f"{state.spec.name}: staged without an export"
         raise ValueError(msg)
     gates = served_gates(state, item.state.target)
-    own = LiveItem(item.record, state.spec.name, state.report.signature, gates, state.report.sequence)
+    own = LiveItem(item.record, state.spec.name, state.report.recorded, gates, state.report.sequence)
     yield own
     built = {older.plan.version: older for older in state.older}
     for number, answers in item.record.others.items():

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Private
 from builder import defaults
 from builder.errors import SpecError
 from builder.problems import Problem, spec_error
+from builder.spec_ragged import RaggedSpec
 from builder.spec_serving import BatchingSpec, Instances, InstancesSpec, Part, SequenceSpec, VersionsSpec, WarmupSpec
 from builder.spec_wiring import EnsembleWords
 from builder.tensors import BY_NUMPY
@@ -309,6 +310,7 @@ class ModelSpec(Part):
     batching: BatchingSpec | None = None
     instances: Instances | None = None
     sequence: SequenceSpec | None = None
+    ragged: RaggedSpec | None = None
     onnxruntime: OnnxRuntimeSpec | None = None
     openvino: OpenVinoSpec | None = None
     pytorch: PyTorchSpec | None = None

@@ -14,6 +14,8 @@ from builder.spec_serving import ZERO, SequenceSpec
 from builder.triton_config.overrides import OverrideError, check_overrides
 
 NAMED_SINCE: Final = "24.05"
+JOINING: Final = ("onnxruntime", "onnxruntime+tensorrt")
+"""Backends that ragged batches are built for."""
 ONLY_FOR: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
     ("optimization", "graph"): ("onnxruntime", "onnxruntime+tensorrt"),
     ("optimization", "execution_accelerators"): ("onnxruntime", "onnxruntime+tensorrt"),
@@ -35,6 +37,7 @@ def conflicts(
     """Every contradiction of one model."""
     backends = {text.partition(":")[0] for text in targets}
     yield from _sequence_problems(model, folder, where)
+    yield from _ragged_problems(model, backends, where)
     yield from _serving_problems(model, backends, where)
     yield from config_problems(model.config, backends, release, (*where, "config"))
     if model.configs and release < NAMED_SINCE:
@@ -117,6 +120,31 @@ def _places(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str | int, ...]
         yield ()
     elif isinstance(value, dict) and path[0] in value:
         yield from ((path[0], *rest) for rest in _places(value[path[0]], path[1:]))
+
+
+def _ragged_problems(model: ModelSpec, backends: set[str], where: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Words that cannot stand beside `ragged`, and what only it can say."""
+    if model.ragged is None:
+        # The python backend joins nothing, so nothing of the model depends on it.
+        ragged = [*_places(model.config, ("input", "allow_ragged_batch"))] if backends != {"python"} else []
+        for found in (*_places(model.config, ("batch_input",)), *_places(model.config, ("batch_output",)), *ragged):
+            text = "the model is run and proven with what Triton fills in; say it as ragged: {inputs: …, filled: …}"
+            yield Problem((*where, "config", *found), text)
+        return
+    for word in ("batch_input", "batch_output"):
+        if word in model.config:
+            yield Problem((*where, "config", word), "decided by ragged: {filled: …, outputs: …}", "leave it out")
+    if model.sequence is not None:
+        yield Problem((*where, "ragged"), "steps of sequences have one size each; leave ragged or sequence out")
+    if model.batching is not None and model.batching.max_batch_size == 0:
+        text = "ragged is about requests that share a batch, and this says that none do"
+        yield Problem(
+            (*where, "batching", "max_batch_size"), text, "leave it out, or write the most requests of a batch"
+        )
+    if not backends & set(JOINING):
+        takers, asked = " and ".join(JOINING), ", ".join(sorted(backends))
+        text = f"only {takers} take requests of unequal sizes, and the targets are {asked}"
+        yield Problem((*where, "ragged"), text, "add the target onnxruntime:fp32")
 
 
 def _sequence_problems(model: ModelSpec, folder: Path, where: tuple[str | int, ...]) -> Iterator[Problem]:

@@ -136,6 +136,8 @@ def _beside_problems(model: ModelSpec) -> Iterator[tuple[Place, str, str]]:
             yield ("targets", index), message, f"leave targets out, or write {TARGET}"
     if model.sequence is not None:
         yield ("sequence",), "Triton's python backend keeps no implicit state for a model", "leave it out"
+    if model.ragged is not None:
+        yield ("ragged",), "Triton's python backend joins no requests: the code gets each by itself", "leave it out"
 
 
 def read_requirements(source: SourceSpec, folder: Path) -> tuple[str, ...]:

@@ -141,6 +141,24 @@ class SequenceRef:
 
 
 @dataclass(frozen=True, slots=True)
+class FilledRef:
+    """An input that Triton fills for each batch, from the sizes of the ragged input `of`."""
+
+    name: str
+    kind: str
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedRef:
+    """A model that takes requests of unequal sizes in one batch; `inputs` have the shape of what one request sends."""
+
+    inputs: tuple[OutputShape, ...]
+    filled: tuple[FilledRef, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pin:
     """One package of a resolved set; `sha256` is its wheel's, empty where the index does not tell."""
 
@@ -180,6 +198,7 @@ class Export:
     libraries: dict[str, str]
     code: str
     sequence: SequenceRef | None = None
+    ragged: RaggedRef | None = None
     formats: tuple[str, ...] = ("onnx",)
     packages: str | None = None
     """A set for this Python, that the source's code imports."""

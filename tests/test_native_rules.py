@@ -636,3 +636,53 @@ def test_options_of_onnxruntime(more: dict[str, Any], gpus: int, words: str) -> 
     config["optimization"] = {"execution_accelerators": accelerators}
     found = refusals("onnxruntime", config, {}, auto_complete=False, gpus=gpus)
     assert [words in message for message in found] == ([True] if words else [])
+
+
+RAGGED = {
+    "input": [{**io("x", "FP32", -1), "allow_ragged_batch": True}],
+    "output": [io("y", "FP32", 3), io("z", "FP32", -1)],
+    "batch_input": [
+        {"kind": "BATCH_ELEMENT_COUNT", "target_name": ["n"], "data_type": "TYPE_INT32", "source_input": ["x"]}
+    ],
+    "batch_output": [{"target_name": ["z"], "source_input": ["x"]}],
+}
+RAGGED_PORTS = {
+    "inputs": [{"name": "x", "dtype": "float32", "shape": [-1]}, {"name": "n", "dtype": "int32", "shape": [-1]}],
+    "outputs": [{"name": "y", "dtype": "float32", "shape": [-1, 3]}, {"name": "z", "dtype": "float32", "shape": [-1]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "changes", "word"),
+    [
+        (None, {}, None),
+        (
+            "batch_input",
+            {"target_name": ["m"]},
+            "batch_input 'm' is not among the model's inputs (n, x): every request",
+        ),
+        (
+            "batch_input",
+            {"data_type": "TYPE_FP32"},
+            "'n' is TYPE_FP32 in the configuration and TYPE_INT32 in the model",
+        ),
+        ("batch_output", {"target_name": ["y"]}, "tensor 'z': the model expects 1 dimensions (shape [-1])"),
+        ("input", {"allow_ragged_batch": False}, "tensor 'x': the model expects 1 dimensions (shape [-1])"),
+    ],
+)
+def test_requests_of_unequal_sizes(field: str | None, changes: Json, word: str | None) -> None:
+    config = make_config("onnxruntime", 8, **copy.deepcopy(RAGGED))
+    if field:
+        config[field][0] |= changes
+    found = refusals("onnxruntime", config, RAGGED_PORTS, auto_complete=False)
+    assert not found if word is None else word in found[0]
+
+
+def test_backends_that_join_no_requests() -> None:
+    config = make_config("openvino", 8, **copy.deepcopy(RAGGED))
+    said = " ".join(warnings("openvino", config, {}))
+    assert "batch_input does nothing: the openvino backend fills no inputs" in said
+    assert "allow_ragged_batch of 'x': the openvino backend does not join requests of unequal sizes" in said
+    said = " ".join(warnings("python", make_config("python", 8, **copy.deepcopy(RAGGED)), {}))
+    assert "the python backend fills no inputs" in said
+    assert "allow_ragged_batch" not in said

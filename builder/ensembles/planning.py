@@ -50,6 +50,10 @@ def _problems(ensemble: EnsembleSpec, index: int, members: Members, repository: 
             yield Problem(here, text, "members are models and ensembles of this spec, or stand in the repository")
         elif (model and model.spec.sequence) or (stored and stored[0].sequence):
             yield Problem(here, f"{step.member} keeps states of sequences, and an ensemble has none to send it")
+        elif (model and model.spec.ragged) or (stored and stored[0].ragged):
+            yield Problem(
+                here, f"{step.member} takes requests of unequal sizes (ragged:), and no ensemble is built of it"
+            )
         elif stored:
             yield from _changed(stored[1], repository, here)
 

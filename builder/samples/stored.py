@@ -17,9 +17,9 @@ MAX_BYTES: Final = 24 << 20
 MAX_REQUESTS: Final = 24
 
 
-def store_samples(cache: Cache, kind: str, key: str, signature: Signature) -> Path:
+def store_samples(cache: Cache, kind: str, key: str, signature: Signature, file: str = REFERENCE_FILE) -> Path:
     """The `.npz` to copy into the repository: the work's own, or a selection of it where that is large."""
-    whole = cache.folder(kind, key) / REFERENCE_FILE
+    whole = cache.folder(kind, key) / file
     if whole.stat().st_size <= MAX_BYTES:
         return whole
     small = cache.root / "samples" / f"{key}.npz"

@@ -15,7 +15,8 @@ from builder.resources import PACKAGE
 BACKENDS: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "pytorch": "torch"}
 """Word → the package of the runtime that runs its models."""
 COMMON_FILES: Final = ("backend_common.py", "sequence_states.py")
-RULES_FILE: Final = "native_rules.py"
+SHARED_FILES: Final = ("native_rules.py", "ragged_batches.py")
+"""What the build itself uses too."""
 
 
 def words_of(packages: Collection[str]) -> tuple[str, ...]:
@@ -32,4 +33,5 @@ def assemble_backends(folder: Path, python_backend: Path, packages: Collection[s
         shutil.copyfile(PACKAGE / "triton_backends" / backend / "model.py", folder / backend / "model.py")
         for file in COMMON_FILES:
             shutil.copyfile(PACKAGE / "triton_backends" / file, folder / backend / file)
-        shutil.copyfile(PACKAGE / RULES_FILE, folder / backend / RULES_FILE)
+        for file in SHARED_FILES:
+            shutil.copyfile(PACKAGE / file, folder / backend / file)

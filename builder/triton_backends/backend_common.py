@@ -12,6 +12,7 @@ from typing import Any
 import native_rules
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from ragged_batches import RaggedBatches
 from sequence_states import SequenceStates
 
 Json = dict[str, Any]
@@ -92,9 +93,6 @@ def apply_rules(backend: str, config: Json, ports: Json) -> None:
         if tensor["data_type"] == "TYPE_BF16":
             name = tensor.get("name") or tensor["input_name"]
             raise refusal(f"tensor '{name}': TYPE_BF16 cannot be served by the embedded server")
-    ragged = config.get("batch_input") or any(tensor.get("allow_ragged_batch") for tensor in config.get("input", []))
-    if ragged:
-        raise refusal("batch_input and allow_ragged_batch cannot be served by the embedded server")
 
 
 def complete_io(config: Json, section: str, ports: list[Json], *, every_dim_dynamic: bool) -> None:
@@ -135,11 +133,12 @@ class Responder:
     another run.
     """
 
-    def __init__(self, config: Json, ports: Json, run: Run) -> None:
+    def __init__(self, config: Json, ports: Json, run: Run, *, joins_ragged: bool = True) -> None:
         self.batched = config.get("max_batch_size", 0) > 0
         self.run = run
         self.outputs = [tensor["name"] for tensor in config.get("output", [])]
         self.states = SequenceStates(config)
+        self.ragged = RaggedBatches(config if joins_ragged else {})
         self.results = list(dict.fromkeys([*self.outputs, *self.states.outputs.values()]))
         self.strings = {tensor["name"] for tensor in config.get("input", []) if tensor["data_type"] == "TYPE_STRING"}
         states = config.get("sequence_batching", {}).get("state", [])
@@ -177,7 +176,8 @@ class Responder:
                 continue
             key: object = index
             if self.batched:
-                key = tuple(sorted((name, array.shape[1:]) for name, array in arrays.items()))
+                fixed = (item for item in arrays.items() if item[0] not in self.ragged.inputs)
+                key = tuple(sorted((name, array.shape[1:]) for name, array in fixed))
             groups.setdefault(key, ([], []))
             groups[key][0].append(index)
             groups[key][1].append(arrays)
@@ -193,22 +193,25 @@ class Responder:
 
     def _answer(self, requests: list[Native], responses: list[Native], group: Group, *, last: bool) -> None:
         members, arrays = group
-        if len(members) == 1:
-            merged = arrays[0]
-        else:
-            merged = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
+        merged = self.ragged.merged(arrays) if self.ragged or len(members) > 1 else arrays[0]
         rows = [len(next(iter(one.values()))) if self.batched and one else 0 for one in arrays]
         total = sum(rows)
         results = self.run(merged, total, last)
         if self.batched:
             for name, result in zip(self.results, results, strict=True):
-                if not result.ndim or len(result) != total:
+                if name not in self.ragged.outputs and (not result.ndim or len(result) != total):
                     msg = f"output '{name}' has shape {list(result.shape)} for a batch of {total}"
                     raise ValueError(msg)
+        scattered = {
+            name: self.ragged.scattered(name, result, arrays)
+            for name, result in zip(self.results, results, strict=True)
+            if name in self.ragged.outputs
+        }
         start = 0
-        for index, count in zip(members, rows, strict=True):
+        for place, (index, count) in enumerate(zip(members, rows, strict=True)):
             part = results if len(members) == 1 else [result[start : start + count] for result in results]
             named = dict(zip(self.results, part, strict=True))
+            named |= {name: cut[place] for name, cut in scattered.items()}
             self.states.update(requests[index], named)
             responses[index] = self._response(requests[index], named)
             start += count

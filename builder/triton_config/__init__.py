@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 from builder import defaults
 from builder.errors import BuildError, SpecError
 from builder.findings import Finding, Severity
-from builder.measurement import served_signature
+from builder.measurement import Ragged, served_signature
 from builder.releases import get_release
 from builder.tensors import BY_NUMPY, Signature, Tensor
 from builder.triton_config.overrides import apply_overrides
+from builder.triton_config.ragged import add_ragged
 from builder.triton_config.sequence import SequenceRequest, initial_state_files, sequence_batching
 from builder.triton_config.serving import dynamic_batching, instance_group, version_policy
 from builder.triton_config.text import config_to_text, parse_config
@@ -92,12 +93,15 @@ class ConfigRequest:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
     sequence: SequenceRequest | None = None
+    ragged: Ragged | None = None
     versions: VersionsSpec = field(default_factory=_versions)
     response_cache: bool = False
 
     @property
     def served(self) -> Signature:
         """What clients see of the signature."""
+        if self.ragged is not None:
+            return self.ragged.served(self.signature)
         return served_signature(self.signature, self.sequence.sequencing if self.sequence else None)
 
 
@@ -133,6 +137,8 @@ def render_config(request: ConfigRequest) -> ConfigText:
     config["output"] = [
         _tensor(request, tensor, request.ports.outputs, "output", max_batch_size) for tensor in request.served.outputs
     ]
+    if request.ragged is not None:
+        add_ragged(config, request.ragged, request.signature)
     _add_labels(config, request)
     config["instance_group"] = groups
     if request.sequence is not None:
@@ -234,7 +240,7 @@ def _max_batch_size(request: ConfigRequest) -> tuple[int, tuple[Finding, ...]]:
         message = f"batching is dropped: {reason}"
         return 0, (_finding(request, "warning", "config.batching", message, _BATCHING_REMEDY),) if asked else ()
     flat = next((port for port in request.ports.tensors if len(port.shape) == 1), None)
-    if flat is not None and wanted is None:
+    if flat is not None and wanted is None and request.ragged is None:
         message = (
             f"served without batching: {flat.describe()} has only a batch axis, and with max_batch_size > 0 it is "
             "[N,1] on the wire instead of [N]"

@@ -156,7 +156,7 @@ class TritonPythonModel:
         self.batch_size = config.get("max_batch_size", 0)
         self.padding = common.parameter(config, "ENABLE_BATCH_PADDING").lower() == "yes"
         self.inputs = {port["name"]: place for place, port in enumerate(ports["inputs"])}
-        self.responder = common.Responder(config, ports, self._run)
+        self.responder = common.Responder(config, ports, self._run, joins_ragged=False)
         places = {port["name"]: place for place, port in enumerate(ports["outputs"])}
         self.outputs = [places[name] for name in self.responder.outputs]
 
