@@ -325,10 +325,9 @@ def timings_of(state: ModelState, before: Mapping[str, TargetTimings]) -> dict[s
 
 def make_manifest(
     spec: RepoSpec,
-    command: str,
     models: Mapping[str, ModelRecord],
     ensembles: Mapping[str, EnsembleRecord],
-    timings: Mapping[str, dict[str, TargetTimings]],
+    run: RunRecord,
 ) -> Manifest:
     """The whole manifest; models and ensembles in the order of their names."""
     return Manifest(
@@ -337,7 +336,7 @@ def make_manifest(
         triton=spec.triton,
         spec_digest=hashlib.sha256(canonical(_portable_spec(spec))).hexdigest(),
         models=dict(sorted(models.items())),
-        run=RunRecord(command, dict(sorted(timings.items()))),
+        run=run,
         ensembles=dict(sorted(ensembles.items())),
     )
 

@@ -35,7 +35,7 @@ from builder.judge import (
     soften,
 )
 from builder.kept import find_kept, kept_findings
-from builder.manifest import EnsembleRecord, Manifest, ModelRecord, read_manifest, write_manifest
+from builder.manifest import EnsembleRecord, Manifest, ModelRecord, RunRecord, read_manifest, write_manifest
 from builder.measurement import served_signature
 from builder.pipeline import Outcome
 from builder.plan import make_plan
@@ -44,9 +44,11 @@ from builder.progress import Progress
 from builder.records import to_json
 from builder.repository import carry_over, check_output
 from builder.running import answered_ensembles, run_plan, wire_first
-from builder.settle import Building, BuildOptions, settle
+from builder.settle import Building, BuildOptions, lost_targets, settle
 from builder.spec import RepoSpec
 from builder.swap import staging, swap
+from builder.tuning_file import Applied, changed_models
+from builder.tuning_records import TunedModel
 from builder.verify import LiveVerdict
 from builder.versions import signature_finding
 from builder.work import work_key
@@ -67,8 +69,10 @@ class BuildResult:
     ensembles: tuple[EnsembleResult, ...] = ()
 
 
-def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildResult:
+def build(spec: RepoSpec, options: BuildOptions, progress: Progress, tuning: Applied | None = None) -> BuildResult:
     """Build a repository; it replaces the old one only when no check says no.
+
+    `tuning` is what the spec took of a tuning file.
 
     Raises:
         SpecError: the request is impossible or the output is not ours; nothing was changed.
@@ -95,6 +99,7 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
         kept = find_kept(manifest, plan, members, prune=options.prune)
         run = Building(spec, options, cache, place, manifest, progress, states, [], {}, [], members, kept)
         run.ensembles = answered_ensembles(ensembles, states, outcomes, cache)
+        run.findings += _tuning_findings(run, tuning)
         run.findings += [finding for state in run.ensembles for finding in ensemble_findings(state)]
         run.findings += _export_findings(states, outcomes)
         run.findings += _signature_findings(run)
@@ -102,7 +107,10 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress) -> BuildRes
         run.findings += filter(None, map(deferral_finding, states))
         run.findings += kept_findings(kept, manifest, spec.triton)
         run.findings += _note_findings(run)
-        swapped = settle(run) and _finish(run)
+        settled = settle(run)
+        lost = tuple(lost_targets(run.states, run.staged)) if settled else ()
+        run.findings += lost
+        swapped = settled and _finish(run, _evidence(run, tuning, lost))
     findings = _all_findings(run)
     return BuildResult(
         repository=place.output,
@@ -152,25 +160,37 @@ def _signature_findings(run: Building) -> Iterator[Finding]:
                 yield finding
 
 
-def _finish(run: Building) -> bool:
+def _tuning_findings(run: Building, tuning: Applied | None) -> Iterator[Finding]:
+    if tuning is not None:
+        yield from tuning.findings
+        yield from changed_models(tuning, {state.spec.name: work_key(state.plan.export) for state in run.states})
+
+
+def _evidence(run: Building, tuning: Applied | None, lost: Sequence[Finding]) -> dict[str, TunedModel]:
+    """What was measured of the settings that are served now, and of those that stay."""
+    taken = tuning.taken if tuning else {}
+    gone = {finding.model for finding in lost}
+    return {**run.kept.tuning, **{name: model for name, model in taken.items() if name not in gone}}
+
+
+def _finish(run: Building, tuning: Mapping[str, TunedModel]) -> bool:
     """Carry over what this build does not touch, write the manifest, and swap; False when nothing changed."""
     before = run.manifest.run.timings if run.manifest else {}
     _carry_over(run)
     ensembles = {item.name: _ensemble_record(run, item) for item in run.staged_ensembles if item.state is not None}
+    timings = {
+        name: timings_of(version, before.get(name, {}))
+        for state in run.states
+        for version in state.every
+        for name in [version_name(version) if version is not state else state.spec.name]
+    }
     manifest = make_manifest(
         run.spec,
-        run.options.command,
         {**run.kept.models, **{state.spec.name: _record(run, state) for state in run.states}},
         {**run.kept.ensembles, **ensembles},
-        {
-            **run.kept.timings,
-            **{
-                name: timings_of(version, before.get(name, {}))
-                for state in run.states
-                for version in state.every
-                for name in [version_name(version) if version is not state else state.spec.name]
-            },
-        },
+        RunRecord(
+            run.options.command, dict(sorted({**run.kept.timings, **timings}.items())), dict(sorted(tuning.items()))
+        ),
     )
     if run.manifest is not None and _same(run, manifest):
         return False
@@ -183,7 +203,11 @@ def _same(run: Building, manifest: Manifest) -> bool:
     """True when the repository already is what was staged, so that nobody's server reloads for nothing."""
     before = run.manifest
     # Compared as JSON: two NaN of a measurement are not equal as numbers.
-    if before is None or to_json(replace(manifest, run=before.run)) != to_json(before):
+    if before is None:
+        return False
+    # What a tuning file says is an input, though it holds times; all else of the run is not compared.
+    run_record = replace(before.run, tuning=manifest.run.tuning)
+    if to_json(replace(manifest, run=run_record)) != to_json(before):
         return False
     from builder.trees import same_content
 

@@ -217,12 +217,13 @@ def _batch_findings(
 
 
 def candidates(state: ModelState) -> tuple[TargetState, ...]:
-    """The targets that may be served under the model's own name, the fastest first."""
+    """The targets that may be served under the model's own name: the tuned one, then the fastest."""
     passing = [target for target in state.targets if target.passes]
     serve = state.spec.serve
     if serve not in ("best", "all"):
         passing = [target for target in passing if str(target.target) == serve]
-    return tuple(sorted(passing, key=lambda target: _latency_ms(state, target.target)))
+    tuned = state.spec.tuned.target
+    return tuple(sorted(passing, key=lambda item: (str(item.target) != tuned, _latency_ms(state, item.target))))
 
 
 def _latency_ms(state: ModelState, target: Target) -> float:

@@ -9,6 +9,7 @@ from builder.ensembles.members import Members
 from builder.findings import Finding
 from builder.manifest import EnsembleRecord, Manifest, ModelRecord, TargetTimings
 from builder.plan import Plan
+from builder.tuning_records import TunedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Kept:
     ensembles: Mapping[str, EnsembleRecord] = field(default_factory=dict)
     timings: Mapping[str, dict[str, TargetTimings]] = field(default_factory=dict)
     needed: tuple[tuple[str, str], ...] = ()
+    tuning: Mapping[str, TunedModel] = field(default_factory=dict)
 
     @property
     def folders(self) -> frozenset[str]:
@@ -47,7 +49,8 @@ def find_kept(manifest: Manifest | None, plan: Plan, members: Members, *, prune:
     reasons = {served.folder: name for name, record in models.items() for served in record.served}
     reasons |= {name: name for name in ensembles}
     pairs = {reasons[folder]: why for folder, why in needed.items() if folder in reasons} if prune else {}
-    return Kept(models, ensembles, timings, tuple(sorted(pairs.items())))
+    tuning = {name: value for name, value in manifest.run.tuning.items() if name in models}
+    return Kept(models, ensembles, timings, tuple(sorted(pairs.items())), tuning)
 
 
 def _needed(plan: Plan, members: Members) -> Iterator[tuple[str, str]]:

@@ -373,7 +373,9 @@ def _screen(model: ModelSpec, source: SourceRef) -> None:
 
 
 def _samples(model: ModelSpec) -> SamplesRef:
-    batch = (model.batching.max_batch_size if model.batching else None) or defaults.MAX_BATCH_SIZE
+    # A tuned batch size is one more way to serve the same model, so it makes no other samples.
+    said = model.batching if "batching" not in model.tuned.words else None
+    batch = (said.max_batch_size if said else None) or defaults.MAX_BATCH_SIZE
     quantization = model.quantization or QuantizationSpec()
     static = quantization.mode != "dynamic" and any(
         parse_target(text).precision == "int8" for text in model.targets or ()

@@ -85,6 +85,19 @@ def settle(run: Building) -> bool:
             run.states[index] = soften(rejected, strict=run.options.strict)
 
 
+def lost_targets(states: Sequence[ModelState], staged: Sequence[Staged]) -> Iterator[Finding]:
+    """Models that a tuning file serves from a target that did not stand, and what is served in its place."""
+    served = {item.record.folder: str(item.state.target) for item in staged}
+    for state in states:
+        tuned, name = state.spec.tuned.target, state.spec.name
+        now = served.get(name)
+        if tuned and now and now != tuned:
+            status = next((item.status for item in state.targets if str(item.target) == tuned), "gone")
+            message = f"the tuned target {tuned} is {status}, so {now} is served, with the settings tuned for {tuned}"
+            remedy = f"see what is said of {tuned}, or build-repo tune again"
+            yield Finding("warning", "tuning.lost", message, remedy, model=name)
+
+
 def _stage(run: Building) -> None:
     if run.place.staged.exists():
         remove(run.place.staged)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -286,6 +287,14 @@ def _source_or_sources(schema: dict[str, Any]) -> None:
     schema["oneOf"] = [{"required": ["source"]}, {"required": ["sources"]}]
 
 
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What of a completed model stands in a tuning file: words, and the target that is served while it can be."""
+
+    words: tuple[str, ...] = ()
+    target: str | None = None
+
+
 class ModelSpec(Part):
     """One model of the repository."""
 
@@ -323,6 +332,19 @@ class ModelSpec(Part):
     configs: dict[ModelName, dict[str, Any]] = Field(
         default_factory=dict, description="Other configurations, for tritonserver --model-config-name: name → fields"
     )
+
+    _tuned: Tuned = PrivateAttr(Tuned())
+
+    @property
+    def tuned(self) -> Tuned:
+        """What the user did not write."""
+        return self._tuned
+
+    def with_tuned(self, tuned: Tuned) -> ModelSpec:
+        """The same model, with the mark."""
+        marked = self.model_copy()
+        marked._tuned = tuned  # noqa: SLF001 - a copy of this very class
+        return marked
 
     @model_validator(mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from builder.sources import SOURCES
 from builder.spec import LONGEST_NAME, ModelSpec, RepoSpec, SourceSpec
 from builder.spec_conflicts import conflicts
 from builder.spec_ensembles import completed_ensemble, ensemble_problems
+from builder.spec_errors import problems_of
 from builder.spec_serving import ZERO, SequenceSpec, VersionsSpec
 from builder.spec_steps import (
     default_serve,
@@ -28,6 +29,7 @@ from builder.spec_steps import (
     step_problems,
     with_ready_step,
 )
+from builder.spec_tuning import TunedWords, marked, with_tuned_words
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, parse_yaml
 
@@ -42,10 +44,13 @@ def is_spec(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def load_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> RepoSpec:
+def load_spec(
+    path: Path, overrides: Mapping[str, Any] | None = None, tuned: Mapping[str, TunedWords] | None = None
+) -> RepoSpec:
     """Read a spec file; relative paths in it become relative to its folder.
 
-    `overrides` are top-level words or words of every model that the command line sets (`targets`, `serve`, `triton`).
+    `overrides` are top-level words or words of every model that the command line sets (`targets`, `serve`, `triton`),
+    `tuned` a tuning file's words by model.
 
     Raises:
         SpecError: the file is missing, no YAML, or wrong; all errors with path and line.
@@ -62,12 +67,20 @@ def load_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> RepoSpe
         raise SpecError(f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise SpecError(f"{path}: a spec is a mapping with the key 'models'", remedy="build-repo init MODEL writes one")
-    return _complete(_overridden(data, overrides or {}), path.parent, f"{path}", lines)
+    return _tuned(_overridden(data, overrides or {}), path.parent, f"{path}", lines, tuned or {})
 
 
-def spec_from_models(models: list[dict[str, Any]], overrides: Mapping[str, Any]) -> RepoSpec:
+def spec_from_models(
+    models: list[dict[str, Any]], overrides: Mapping[str, Any], tuned: Mapping[str, TunedWords] | None = None
+) -> RepoSpec:
     """A spec from what the command line says about bare model files; paths are relative to the working folder."""
-    return _complete(_overridden({"models": models}, overrides), Path(), "command line", {})
+    return _tuned(_overridden({"models": models}, overrides), Path(), "command line", {}, tuned or {})
+
+
+def _tuned(
+    data: Mapping[str, Any], folder: Path, origin: str, lines: Lines, tuned: Mapping[str, TunedWords]
+) -> RepoSpec:
+    return marked(_complete(with_tuned_words(data, tuned), folder, origin, lines), data, tuned)
 
 
 def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,25 +98,14 @@ def _complete(data: Mapping[str, Any], folder: Path, origin: str, lines: Lines) 
     try:
         spec = RepoSpec.model_validate(data)
     except ValidationError as error:
-        problems = [Problem(tuple(item["loc"]), _plain(item)) for item in error.errors()]
-        problems = [problem for problem in problems if not _copied(problem.path, data)]
-        raise spec_error(origin, _without_echo(problems), lines) from None
+        found = problems_of(error, RepoSpec)
+        raise spec_error(origin, [item for item in found if not _copied(item.path, data)], lines) from None
     problems = list(_problems(spec, folder))
     if problems:
         raise spec_error(origin, problems, lines)
     models = tuple(_completed(model, spec, folder) for model in spec.models)
     ensembles = tuple(completed_ensemble(ensemble, folder) for ensemble in spec.ensembles)
     return spec.model_copy(update={"models": models, "ensembles": ensembles}).read_from(origin, lines)
-
-
-def _plain(item: Any) -> str:  # noqa: ANN401 - pydantic's error dictionary
-    """Pydantic's words, made ours."""
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {item['loc'][-1]!r}{nearest(str(item['loc'][-1]), _known_keys(item['loc']))}"
-    if item["type"] == "missing":
-        return f"the key {item['loc'][-1]!r} is missing"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return message if item["type"] == "value_error" else f"{message}, got {item['input']!r}"
 
 
 def _copied(path: tuple[str | int, ...], data: Mapping[str, Any]) -> bool:
@@ -115,42 +117,13 @@ def _copied(path: tuple[str | int, ...], data: Mapping[str, Any]) -> bool:
     return isinstance(model, dict) and "source" not in model and bool(model.get("sources"))
 
 
-def _known_keys(loc: tuple[str | int, ...]) -> tuple[str, ...]:
-    kind: Any = RepoSpec
-    for part in loc[:-1]:
-        field = kind.model_fields.get(part)
-        if field is not None:
-            kind = next(_parts_of(field.annotation), None)
-        if kind is None:
-            return ()
-    return tuple(kind.model_fields)
-
-
-def _parts_of(annotation: Any) -> Iterator[Any]:  # noqa: ANN401
-    """The parts of the spec in `tuple[X, ...] | None` and the like."""
-    if hasattr(annotation, "model_fields"):
-        yield annotation
-    for inner in getattr(annotation, "__args__", ()):
-        yield from _parts_of(inner)
-
-
-def _without_echo(problems: list[Problem]) -> list[Problem]:
-    """An element's own error makes its list invalid too: the list's error is an echo."""
-    paths = [problem.path for problem in problems]
-    return [
-        problem
-        for problem in problems
-        if not any(len(path) > len(problem.path) and path[: len(problem.path)] == problem.path for path in paths)
-    ]
-
-
 def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
     """What types alone cannot see: names used twice, unknown words, files that are not there."""
     try:
         get_release(spec.triton)
     except SpecError as error:
         yield Problem(("triton",), f"{error.message}. {error.remedy}".rstrip(". "))
-    yield from _target_problems(spec.defaults.targets, ("defaults", "targets"))
+    yield from target_problems(spec.defaults.targets, ("defaults", "targets"))
     yield from _serve_problems(spec.defaults.serve, None, ("defaults", "serve"))
     seen: dict[str, int] = {}
     for index, model in enumerate(spec.models):
@@ -164,7 +137,7 @@ def _problems(spec: RepoSpec, folder: Path) -> Iterator[Problem]:
             yield from _source_problems(source, folder, (*here, "sources", number))
         if model.targets == ():
             yield Problem((*here, "targets"), "the list is empty; leave the key out for the defaults")
-        yield from _target_problems(model.targets or (), (*here, "targets"))
+        yield from target_problems(model.targets or (), (*here, "targets"))
         targets = model.targets or default_targets(model, spec)
         serve = model.serve or default_serve(model, spec)
         if model.serve is not None or not _is_word(serve):
@@ -179,7 +152,8 @@ def _is_word(serve: str) -> bool:
     return serve in SERVE_WORDS
 
 
-def _target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> Iterator[Problem]:
+def target_problems(targets: tuple[str, ...], where: tuple[str | int, ...]) -> Iterator[Problem]:
+    """What is no target, or one of a backend or precision that there is not."""
     known: set[str] = set()
     for index, text in enumerate(targets):
         try:

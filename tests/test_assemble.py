@@ -11,7 +11,7 @@ from command_line import build
 from builder.assemble import make_manifest, possible_folders
 from builder.cache import Cache
 from builder.errors import SpecError
-from builder.manifest import read_manifest
+from builder.manifest import RunRecord, read_manifest
 from builder.measurement import REFERENCE_FILE, BatchProof, ExportReport
 from builder.samples import Request, load_requests, save_requests
 from builder.samples.stored import MAX_BYTES, MAX_REQUESTS, store_samples
@@ -38,9 +38,9 @@ def test_every_folder_is_known_before_any_work(tmp_path: Path) -> None:
 def test_the_digest_of_a_spec_does_not_know_its_folder(tmp_path: Path) -> None:
     digests = set()
     for folder in ("one", "two"):
-        digests.add(make_manifest(spec(tmp_path / folder, "a"), "", {}, {}, {}).spec_digest)
+        digests.add(make_manifest(spec(tmp_path / folder, "a"), {}, {}, RunRecord("", {})).spec_digest)
     assert len(digests) == 1
-    assert make_manifest(spec(tmp_path / "one", "b"), "", {}, {}, {}).spec_digest not in digests
+    assert make_manifest(spec(tmp_path / "one", "b"), {}, {}, RunRecord("", {})).spec_digest not in digests
 
 
 def write(cache: Cache, requests: list[Request]) -> ExportReport:

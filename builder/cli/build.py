@@ -13,8 +13,8 @@ import typer
 
 from builder import defaults
 from builder.cli.failures import json_on_failure
-from builder.cli.options import AsJson, Defer, Inputs, Models, Name, Samples, Serve, Strict, Targets, Triton
-from builder.cli.request import load_request
+from builder.cli.options import AsJson, Defer, Inputs, Models, Name, Samples, Serve, Strict, Targets, Triton, Tuning
+from builder.cli.request import load_tuned_request
 from builder.cli.show import console, human_size, print_findings, print_json, progress_display
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def build(
     inputs: Inputs = [],  # noqa: B006 - typer copies it
     samples: Samples = None,
     serve: Serve = None,
+    tuning: Tuning = None,
     strict: Strict = False,
     prune: bool = typer.Option(False, "--prune", help="Remove models of ours that the spec no longer has."),
     check: CheckWord = typer.Option(None, help="Live where the embedded runtime is installed, else offline."),
@@ -61,10 +62,9 @@ def build(
 ) -> None:
     """Convert, measure, configure, check against a real Triton, and only then replace the repository."""
     with json_on_failure(output) if as_json else nullcontext():
-        spec = load_request(
-            models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=serve
-        )
-        result = _build(spec, output, check, jobs, fail_fast, strict, prune, defer)
+        words = {"targets": targets, "triton": triton, "name": name, "samples": samples, "serve": serve}
+        spec, tuned = load_tuned_request(models, tuning, inputs=inputs, **words)
+        result = _build(spec, tuned, output, check, jobs, fail_fast, strict, prune, defer)
     if as_json:
         print_json(result_document(result))
     else:
@@ -75,6 +75,7 @@ def build(
 
 def _build(
     spec: Any,  # noqa: ANN401 - RepoSpec, whose import would slow --help
+    tuned: Any,  # noqa: ANN401 - the same for Applied
     output: Path,
     check: CheckWord | None,
     jobs: int,
@@ -97,7 +98,7 @@ def _build(
         command=shlex.join(["build-repo", *sys.argv[1:]]),
     )
     with progress_display() as progress:
-        return run_build(spec, options, progress)
+        return run_build(spec, options, progress, tuned)
 
 
 def result_document(result: BuildResult) -> dict[str, Any]:
@@ -139,8 +140,15 @@ def _model_document(result: BuildResult, state: ModelState, version: ModelState)
         "name": state.spec.name,
         "version": (version.plan.version or staged.record.version) if stands and staged else None,
         "served": _target_words(staged.state) if stands and staged and _is_served(staged, version) else None,
+        "tuned": _is_tuned(state, staged) if stands and staged else None,
         "targets": [_target_document(target) for target in version.targets],
     }
+
+
+def _is_tuned(state: ModelState, staged: Staged) -> bool:
+    """Whether a tuning file decided what is served, or how."""
+    tuned = state.spec.tuned
+    return bool(tuned.words) or str(staged.state.target) == tuned.target
 
 
 def _is_served(staged: Staged, version: ModelState) -> bool:
@@ -188,6 +196,7 @@ def _print_table(result: BuildResult) -> None:
         for target in state.targets:
             item = served.get((state.spec.name, target.target))
             mark = " ← served" if item is not None and _is_served(item, state) else ""
+            mark += ", tuned" if mark and item is not None and _is_tuned(state, item) else ""
             table.add_row(name, str(target.target), *target_cells(target), _verdict(target) + mark)
     for ensemble in result.ensembles:
         worst = max((output.max_relative for output in ensemble.outputs), default=None)

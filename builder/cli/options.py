@@ -24,6 +24,9 @@ Name = Annotated[str | None, typer.Option(help="The model's name; its file name 
 Inputs = Annotated[list[str], typer.Option("--input", help="NAME:DTYPE:D1,D2,… where the file does not tell.")]
 Samples = Annotated[Path | None, typer.Option(help="Real inputs: an .npz with one array per input.")]
 Serve = Annotated[str | None, typer.Option(help="best, all, or BACKEND:PRECISION.")]
+Tuning = Annotated[
+    str | None, typer.Option(metavar="FILE|none", help="What tune wrote; the one beside the spec when left out.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Every target must pass.")]
 Defer = Annotated[bool, typer.Option("--defer", help="Record targets that need a GPU for a later build.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

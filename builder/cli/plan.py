@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from builder import defaults
-from builder.cli.options import AsJson, Defer, Inputs, Models, Name, Samples, Serve, Strict, Targets, Triton
-from builder.cli.request import load_request
-from builder.cli.show import console, print_json
+from builder.cli.options import AsJson, Defer, Inputs, Models, Name, Samples, Serve, Strict, Targets, Triton, Tuning
+from builder.cli.request import load_tuned_request
+from builder.cli.show import console, print_findings, print_json
 
 if TYPE_CHECKING:
+    from builder.findings import Finding
+    from builder.plan import Plan
+    from builder.tuning_file import Applied
     from builder.work import Work
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -28,6 +31,7 @@ def plan(
     inputs: Inputs = [],  # noqa: B006 - typer copies it
     samples: Samples = None,
     serve: Serve = None,
+    tuning: Tuning = None,
     strict: Strict = False,
     defer: Defer = False,
     as_json: AsJson = False,
@@ -38,8 +42,10 @@ def plan(
     from builder.ensembles.planning import plan_ensembles
     from builder.manifest import read_manifest
     from builder.plan import make_plan
+    from builder.records import to_json
 
-    spec = load_request(models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=serve)
+    words = {"targets": targets, "triton": triton, "name": name, "samples": samples, "serve": serve}
+    spec, tuned = load_tuned_request(models, tuning, inputs=inputs, **words)
     manifest = read_manifest(output) if output.is_dir() else None
     made = make_plan(spec, defer=defer, strict=strict)
     made = plan_ensembles(spec, made, find_members(made, spec.ensembles, output, manifest), output)
@@ -51,11 +57,22 @@ def plan(
         "defaults": _defaults(),
         "models": [_model(model, cache, output) for model in made.models],
         "ensembles": [_ensemble(ensemble, cache) for ensemble in made.ensembles],
+        "tuning": str(tuned.path) if tuned else None,
+        "findings": [to_json(finding) for finding in _tuning_findings(made, tuned)],
     }
     if as_json:
         print_json(document)
     else:
+        print_findings(_tuning_findings(made, tuned))
         _print(document)
+
+
+def _tuning_findings(made: Plan, tuned: Applied | None) -> list[Finding]:
+    from builder.tuning_file import changed_models
+    from builder.work import work_key
+
+    keys = {model.spec.name: work_key(model.export) for model in made.models}
+    return [*tuned.findings, *changed_models(tuned, keys)] if tuned else []
 
 
 def _defaults() -> dict[str, Any]:

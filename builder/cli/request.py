@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import SpecError
 from builder.spec import RepoSpec
+
+if TYPE_CHECKING:
+    from builder.spec_tuning import TunedWords
+    from builder.tuning_file import Applied
+
+NO_TUNING: Final = "none"
+"""The word of --tuning that leaves every tuning file out."""
 
 
 def parse_input(text: str) -> dict[str, Any]:
@@ -39,8 +47,9 @@ def load_request(
     inputs: list[str],
     samples: Path | None,
     serve: str | None,
+    tuned: Mapping[str, TunedWords] | None = None,
 ) -> RepoSpec:
-    """One spec file with overrides, or bare model files.
+    """One spec file with overrides, or bare model files; `tuned` are a tuning file's words by model.
 
     Raises:
         SpecError: the arguments do not go together, or the spec is wrong.
@@ -59,10 +68,31 @@ def load_request(
             raise SpecError("give one spec file, or model files, not both", remedy="put the models into the spec")
         if name or inputs or samples:
             raise SpecError("--name, --input and --samples go with a model file; a spec says them itself")
-        return load_spec(models[0], overrides)
+        return load_spec(models[0], overrides, tuned)
     if name and len(models) > 1:
         raise SpecError(f"--name goes with one model, got {len(models)}", remedy="write a spec: build-repo init MODEL…")
-    return spec_from_models([_model(path, name, inputs, samples) for path in models], overrides)
+    return spec_from_models([_model(path, name, inputs, samples) for path in models], overrides, tuned)
+
+
+def load_tuned_request(
+    models: list[Path],
+    tuning: str | None,
+    **arguments: Any,  # noqa: ANN401 - those of load_request
+) -> tuple[RepoSpec, Applied | None]:
+    """The same with what a tuning file says: the one that `tuning` names, none, or the one beside the spec.
+
+    Raises:
+        SpecError: as `load_request`, or the tuning file is wrong.
+    """
+    from builder.tuning_file import apply_tuning, default_tuning_path, read_tuning
+
+    beside = default_tuning_path(models) if tuning is None else None
+    path = Path(tuning) if tuning not in (None, NO_TUNING) else beside if beside and beside.is_file() else None
+    if path is None:
+        return load_request(models, **arguments), None
+    found = read_tuning(path)
+    spec = load_request(models, **arguments, tuned=found.words)
+    return spec, apply_tuning(spec, found)
 
 
 def _model(path: Path, name: str | None, inputs: list[str], samples: Path | None) -> dict[str, Any]:
