@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from builder.assemble import (
@@ -17,6 +17,7 @@ from builder.assemble import (
 )
 from builder.assemble_ensembles import StagedEnsemble, ensemble_record
 from builder.cache import DISK_ERRORS, default_cache, disk_error, open_cache
+from builder.choice import choice_findings
 from builder.ensemble_result import EnsembleResult, ensemble_results
 from builder.ensembles.members import find_members
 from builder.ensembles.planning import plan_ensembles
@@ -67,6 +68,7 @@ class BuildResult:
     exit_code: int
     seconds: float
     ensembles: tuple[EnsembleResult, ...] = ()
+    tuning: Mapping[str, TunedModel] = field(default_factory=dict)
 
 
 def build(spec: RepoSpec, options: BuildOptions, progress: Progress, tuning: Applied | None = None) -> BuildResult:
@@ -110,7 +112,10 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress, tuning: App
         settled = settle(run)
         lost = tuple(lost_targets(run.states, run.staged)) if settled else ()
         run.findings += lost
-        swapped = settled and _finish(run, _evidence(run, tuning, lost))
+        evidence = _evidence(run, tuning, lost)
+        if settled:
+            run.findings += [finding for state in run.states for finding in choice_findings(state, evidence)]
+        swapped = settled and _finish(run, evidence)
     findings = _all_findings(run)
     return BuildResult(
         repository=place.output,
@@ -122,6 +127,7 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress, tuning: App
         swapped=swapped,
         exit_code=_exit_code(run, findings, outcomes),
         seconds=time.monotonic() - started,
+        tuning=evidence,
     )
 
 

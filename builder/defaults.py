@@ -7,6 +7,7 @@ from typing import Final
 RELEASE: Final = "26.07"
 TARGETS: Final = ("onnxruntime:fp32", "openvino:fp32")
 SERVE: Final = "best"
+OBJECTIVE: Final = "latency"
 MAX_BATCH_SIZE: Final = 8
 INSTANCE_COUNT: Final = 1
 VERSIONS_KEPT: Final = 2

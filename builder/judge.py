@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from builder import defaults
 from builder.cache import Cache
 from builder.compare import Gates, accuracy_findings, live_gates
 from builder.errors import BuildError, BuildRepoError, SpecError
@@ -22,6 +23,7 @@ from builder.measurement import (
     PreflightReport,
     PrepareReport,
 )
+from builder.objectives import Objective, cost_of
 from builder.pipeline import Outcome
 from builder.plan import ModelPlan, TargetPlan, model_gates
 from builder.precision_findings import is_mostly, limit_finding, prepare_findings, share_findings, told_of_bf16
@@ -60,9 +62,7 @@ class TargetState:
     @property
     def latency_ms(self) -> float:
         """Median time of the smallest request measured, in process."""
-        if self.measurement is None or not self.measurement.latency:
-            return float("inf")
-        return min(self.measurement.latency, key=lambda item: item.batch_size).median_ms
+        return cost_of(self.measurement, "latency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,11 @@ class ModelState:
     def spec(self) -> ModelSpec:
         """As the user wrote it, completed."""
         return self.plan.spec
+
+    @property
+    def objective(self) -> Objective:
+        """What the best target has most of, or least."""
+        return self.spec.objective or defaults.OBJECTIVE
 
 
 def every_version(states: Iterable[ModelState]) -> Iterator[ModelState]:
@@ -217,18 +222,19 @@ def _batch_findings(
 
 
 def candidates(state: ModelState) -> tuple[TargetState, ...]:
-    """The targets that may be served under the model's own name: the tuned one, then the fastest."""
+    """The targets that may be served under the model's own name: the tuned one, then the best."""
     passing = [target for target in state.targets if target.passes]
     serve = state.spec.serve
     if serve not in ("best", "all"):
         passing = [target for target in passing if str(target.target) == serve]
     tuned = state.spec.tuned.target
-    return tuple(sorted(passing, key=lambda item: (str(item.target) != tuned, _latency_ms(state, item.target))))
+    return tuple(sorted(passing, key=lambda item: (str(item.target) != tuned, _cost(state, item.target))))
 
 
-def _latency_ms(state: ModelState, target: Target) -> float:
+def _cost(state: ModelState, target: Target) -> float:
     """Of all versions together: one configuration serves them."""
-    return sum(item.latency_ms for version in state.every for item in version.targets if item.target == target)
+    every = (item for version in state.every for item in version.targets if item.target == target)
+    return sum(cost_of(item.measurement, state.objective) for item in every)
 
 
 def needed_targets(state: ModelState, *, strict: bool) -> frozenset[Target]:

@@ -88,6 +88,7 @@ def check_identifier(text: str) -> str:
     return text
 
 
+ObjectiveWord = Literal["latency", "throughput", "memory"]
 ModelName = Annotated[str, AfterValidator(check_name)]
 Release = Annotated[str, BeforeValidator(check_release)]
 Dim = Annotated[int | str, BeforeValidator(check_dim)]
@@ -311,6 +312,10 @@ class ModelSpec(Part):
     class_names: Path | None = Field(None, strict=False, description="One name a line; becomes Triton's label file")
     targets: tuple[str, ...] | None = Field(None, strict=False)
     serve: str | None = Field(None, description="best, all, or one target")
+    objective: ObjectiveWord | None = Field(
+        None,
+        description="What best means by the measurement in process; what tune found on the live server is above it",
+    )
     accuracy: AccuracySpec | None = None
     optimize: Literal["auto", "none"] | None = Field(
         None, description="auto: graph transforms that were measured to help; none: the graph as exported"
@@ -373,6 +378,7 @@ class DefaultsSpec(Part):
 
     targets: tuple[str, ...] = Field(defaults.TARGETS, strict=False)
     serve: str = defaults.SERVE
+    objective: ObjectiveWord = defaults.OBJECTIVE
     accuracy: AccuracySpec = AccuracySpec()
     optimize: Literal["auto", "none"] = defaults.OPTIMIZE
     quantization: QuantizationSpec = QuantizationSpec()

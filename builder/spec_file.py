@@ -237,6 +237,7 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             "targets": tuple(str(parse_target(text)) for text in model.targets or default_targets(model, spec)),
             "serve": _serve_word(model.serve or default_serve(model, spec)),
             "accuracy": model.accuracy or given.accuracy,
+            "objective": model.objective or given.objective,
             "optimize": model.optimize or given.optimize,
             "quantization": model.quantization or given.quantization,
             "batching": model.batching or given.batching,

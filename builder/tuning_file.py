@@ -173,7 +173,7 @@ def apply_tuning(spec: RepoSpec, tuning: Tuning) -> Applied:
 def _taken_finding(tuning: Tuning, model: ModelSpec) -> Finding:
     words = ", ".join(((f"serve: {model.tuned.target}",) if model.tuned.target else ()) + model.tuned.words)
     measured = tuning.measured.get(model.name)
-    gain = f", {measured.gain:.3g} times better in {measured.objective.word} than the default" if measured else ""
+    gain = f"; on the live server {measured.gain:.3g} times better in {measured.objective.word}" if measured else ""
     message = f"tuned by {tuning.path.name}: {words}{gain}"
     return Finding("info", "tuning.file", message, "--tuning none leaves it out", model=model.name)
 
@@ -219,5 +219,6 @@ def changed_models(applied: Applied, export_keys: Mapping[str, str]) -> Iterator
     """Models that are not those that were tuned; `export_keys` are those of the plan, by model."""
     for name, measured in applied.taken.items():
         if export_keys.get(name, measured.export_key) != measured.export_key:
-            message = f"{applied.path.name} was measured with another model, other samples or libraries: {BEST_THERE}"
+            what = "another model, other samples, or other versions of build-repo or its libraries"
+            message = f"{applied.path.name} was measured with {what}: {BEST_THERE}"
             yield Finding("warning", "tuning.changed", message, AGAIN, model=name)

@@ -25,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from builder.cli import COMMANDS
 from builder.spec import RepoSpec
+from builder.tuning_file import TuningSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -255,9 +256,10 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_every_spec_shown_is_valid(path: Path) -> None:
+def test_every_spec_and_tuning_file_shown_is_valid(path: Path) -> None:
     for block in blocks(path, "yaml"):
-        RepoSpec.model_validate(yaml.safe_load(block))
+        data = yaml.safe_load(block)
+        (TuningSpec if "format" in data else RepoSpec).model_validate(data)
 
 
 def test_the_make_targets_named_exist() -> None:

@@ -50,6 +50,12 @@ def test_the_file_beside_the_spec_decides_and_is_recorded(here: Path) -> None:
     made = document(here)
     assert made["models"][0]["served"] == {"backend": "openvino", "precision": "fp32"}
     assert made["models"][0]["tuned"] is True
+    assert made["models"][0]["choice"] == {
+        "by": "tuning",
+        "objective": "throughput",
+        "unit": "rows/s",
+        "values": {"onnxruntime:fp32": 100.0, "openvino:fp32": 200.0},
+    }
     checks = {finding["check"]: finding["message"] for finding in made["findings"]}
     assert "models.tuning.yaml" in checks["tuning.file"]
     assert "another model" in checks["tuning.changed"]
@@ -66,6 +72,9 @@ def test_the_same_file_again_changes_nothing_and_none_leaves_it_out(here: Path) 
     plain = document(here)
     before = contents(here / "repo" / "m")
     assert plain["models"][0]["tuned"] is False
+    choice = plain["models"][0]["choice"]
+    assert (choice["by"], choice["objective"], choice["unit"]) == ("measurement", "latency", "ms")
+    assert min(choice["values"], key=choice["values"].get) == next(iter(choice["values"]))
     write(here, OTHER)
     document(here)
     tuned, stamp = contents(here / "repo"), (here / "repo" / "build-repo.json").stat().st_mtime_ns

@@ -141,8 +141,18 @@ def _model_document(result: BuildResult, state: ModelState, version: ModelState)
         "version": (version.plan.version or staged.record.version) if stands and staged else None,
         "served": _target_words(staged.state) if stands and staged and _is_served(staged, version) else None,
         "tuned": _is_tuned(state, staged) if stands and staged else None,
+        "choice": _choice(result, state) if stands else None,
         "targets": [_target_document(target) for target in version.targets],
     }
+
+
+def _choice(result: BuildResult, state: ModelState) -> dict[str, Any] | None:
+    """By what the served target was chosen; values by target."""
+    from builder.choice import choice_of
+    from builder.records import to_json
+
+    choice = choice_of(state, result.tuning.get(state.spec.name))
+    return {**to_json(choice), "values": dict(choice.values)} if choice else None
 
 
 def _is_tuned(state: ModelState, staged: Staged) -> bool:

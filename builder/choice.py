@@ -1,0 +1,79 @@
+"""By what the served target was chosen, for the report and the JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from builder.findings import Finding
+from builder.judge import ModelState, candidates
+from builder.objectives import MEANS, UNITS, shown, value_of
+from builder.tuning_records import TunedModel
+
+PRIOR: Final = {
+    "tensorrt": "TensorRT is expected to be the best on an NVIDIA GPU",
+    "onnxruntime+tensorrt": "TensorRT inside ONNX Runtime is expected to be better than a CPU on an NVIDIA GPU",
+}
+"""What holds of a target that cannot be measured here, until it is; the likeliest best one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`by`: the spec's word, the only target that stands, a measurement in process, or one of the live server.
+
+    `values` are the objective's by target, in `unit`; those of the live server are each target's best setting.
+    """
+
+    by: Literal["spec", "only", "measurement", "tuning"]
+    objective: str | None = None
+    unit: str | None = None
+    values: tuple[tuple[str, float], ...] = ()
+
+
+def choice_of(state: ModelState, tuned: TunedModel | None) -> Choice | None:
+    """Why the first of the candidates is served; None where there is none."""
+    standing = candidates(state)
+    if not standing:
+        return None
+    if state.spec.serve != "best":
+        return Choice("spec")
+    if state.spec.tuned.target == str(standing[0].target):
+        return _tuned(tuned)
+    word = state.objective
+    values = [(str(item.target), value_of(item.measurement, word)) for item in standing]
+    known = tuple((target, value) for target, value in values if value is not None)
+    return Choice("only" if len(standing) == 1 else "measurement", word, UNITS[word], known)
+
+
+def _tuned(tuned: TunedModel | None) -> Choice:
+    if tuned is None:
+        return Choice("tuning")
+    best: dict[str, float] = {}
+    for item in tuned.tried:
+        name, pick = item.setting.target, max if tuned.objective.rises else min
+        if not item.refused:
+            best[name] = pick(best.get(name, item.value), item.value)
+    return Choice("tuning", tuned.objective.word, tuned.objective.unit, tuple(best.items()))
+
+
+def choice_findings(state: ModelState, tuned: Mapping[str, TunedModel]) -> Iterator[Finding]:
+    """What `best` was, where there was a choice, and what is expected of a target that could not be measured."""
+    choice, name = choice_of(state, tuned.get(state.spec.name)), state.spec.name
+    if choice is None:
+        return
+    served = str(candidates(state)[0].target)
+    if choice.by == "measurement":
+        word = state.objective
+        first, *others = (f"{target} {shown(value, word)}" for target, value in choice.values)
+        message = f"best by {word}, {MEANS[word]} in process: {first}, before {', '.join(others)}"
+        remedy = "build-repo tune decides by the live server; objective: in the spec says what is sought"
+        yield Finding("info", "serve.best", message, remedy, model=name)
+    waiting = [item.target for item in state.targets if item.status == "deferred" and item.target.backend in PRIOR]
+    if waiting and state.spec.serve == "best":
+        likeliest = min(waiting, key=lambda target: list(PRIOR).index(target.backend))
+        message = (
+            f"nothing of {', '.join(map(str, waiting))} could be measured here: {PRIOR[likeliest.backend]}; "
+            f"{served} is served until then"
+        )
+        yield Finding("info", "serve.prior", message, "build on a machine with the GPU", name, str(likeliest))

@@ -1,0 +1,107 @@
+"""By what the served target was chosen, and what is said of targets that could not be measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from tuned_models import CHOSEN, DEFAULT, tried, tuned_model
+
+from builder.choice import Choice, choice_findings, choice_of
+from builder.judge import ModelState, TargetState, candidates, reject, soften
+from builder.measurement import BatchProof, ConvertReport, Latency, Measurement
+from builder.plan import make_plan
+from builder.spec_file import spec_from_models
+from builder.spec_tuning import TunedWords
+from builder.tensors import Signature
+from builder.work import parse_target
+
+FIGURES = {"onnxruntime:fp32": (1.0, 8.0, 200), "openvino:fp32": (2.0, 4.0, 300), "openvino:fp16": (3.0, 12.0, 100)}
+"""Milliseconds at batch 1 and 8, and bytes: each target is the best of one objective."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.linear(tmp_path_factory.mktemp("choice") / "m.onnx")
+
+
+def state(
+    model: Path, *deferred: str, targets: tuple[str, ...] = tuple(FIGURES), tuned: str = "", **words: Any
+) -> ModelState:
+    every = [*targets, *deferred]
+    given = {"m": TunedWords(serve=tuned)} if tuned else None
+    models = [{"name": "m", "source": {"path": str(model)}, "targets": every, **words}]
+    plan = make_plan(spec_from_models(models, {}, given), defer=True).models[0]
+    made = []
+    for target in plan.targets:
+        one, eight, memory = FIGURES.get(str(target.target), (0, 0, 0))
+        latency = (Latency(1, one, one, 3), Latency(8, eight, eight, 3))
+        measured = Measurement((), BatchProof(proven=True), latency, 1, memory, "fp32")
+        built = TargetState(target, "built", converted=ConvertReport(Signature((), ()), {}, 1), measurement=measured)
+        made.append(TargetState(target, "deferred") if str(target.target) in deferred else built)
+    return ModelState(plan, None, tuple(made))
+
+
+@pytest.mark.parametrize(
+    ("objective", "best"),
+    [("latency", "onnxruntime:fp32"), ("throughput", "openvino:fp32"), ("memory", "openvino:fp16")],
+)
+def test_the_objective_decides(model: Path, objective: str, best: str) -> None:
+    made = state(model, objective=objective)
+    assert str(candidates(made)[0].target) == best
+    choice = choice_of(made, None)
+    assert choice is not None
+    assert (choice.by, choice.objective, choice.values[0][0]) == ("measurement", objective, best)
+    (said,) = choice_findings(made, {})
+    assert (said.check, said.severity) == ("serve.best", "info")
+    assert said.message.startswith(f"best by {objective}, ")
+    assert f"in process: {best} " in said.message
+
+
+def test_latency_is_what_is_sought_unless_said(model: Path) -> None:
+    assert choice_of(state(model), None) == choice_of(state(model, objective="latency"), None)
+    assert next(iter(choice_findings(state(model), {}))).message == (
+        "best by latency, the median of the smallest request in process: onnxruntime:fp32 1.00 ms, before "
+        "openvino:fp32 2.00 ms, openvino:fp16 3.00 ms"
+    )
+
+
+def test_the_live_server_is_above_the_measurement_in_process(model: Path) -> None:
+    made = state(model, tuned="openvino:fp16", objective="latency")
+    assert [str(item.target) for item in candidates(made)] == ["openvino:fp16", "onnxruntime:fp32", "openvino:fp32"]
+    refused = replace(tried(replace(CHOSEN, target="openvino:fp16"), 900.0), refused="wrong answers")
+    found = replace(tuned_model(), tried=(tried(DEFAULT, 90.0), tried(DEFAULT, 100.0), tried(CHOSEN, 200.0), refused))
+    values = (("onnxruntime:fp32", 100.0), ("openvino:fp32", 200.0))
+    assert choice_of(made, found) == Choice("tuning", "throughput", "rows/s", values)
+    assert choice_of(made, None) == Choice("tuning")
+    assert list(choice_findings(made, {"m": found})) == []
+
+
+def test_a_tuned_target_that_is_rejected_gives_way_and_blocks_nothing(model: Path) -> None:
+    made = state(model, tuned="openvino:fp16")
+    made = soften(reject(made, parse_target("openvino:fp16"), []), strict=False)
+    choice = choice_of(made, tuned_model())
+    assert choice is not None
+    assert (choice.by, choice.values[0][0]) == ("measurement", "onnxruntime:fp32")
+
+
+def test_without_a_choice_little_is_said(model: Path) -> None:
+    alone = state(model, targets=("onnxruntime:fp32",))
+    assert choice_of(alone, None) == Choice("only", "latency", "ms", (("onnxruntime:fp32", 1.0),))
+    asked = state(model, serve="openvino:fp32")
+    assert choice_of(asked, None) == Choice("spec")
+    assert [*choice_findings(alone, {}), *choice_findings(asked, {})] == []
+
+
+def test_the_prior_holds_where_nothing_can_be_measured(model: Path) -> None:
+    made = state(model, "onnxruntime+tensorrt:fp16", "tensorrt:fp16", targets=("openvino:fp32",))
+    (said,) = choice_findings(made, {})
+    assert (said.check, said.severity, said.target) == ("serve.prior", "info", "tensorrt:fp16")
+    assert said.message == (
+        "nothing of onnxruntime+tensorrt:fp16, tensorrt:fp16 could be measured here: TensorRT is expected to be the "
+        "best on an NVIDIA GPU; openvino:fp32 is served until then"
+    )
+    assert list(choice_findings(state(model, "tensorrt:fp16", serve="onnxruntime:fp32"), {})) == []

@@ -1,0 +1,38 @@
+"""What best means, from the figures of a measurement."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from builder.measurement import BatchProof, Latency, Measurement
+from builder.objectives import MEANS, UNITS, Objective, cost_of, shown, value_of
+
+
+def measured(*pairs: tuple[int, float], memory: int = 300_000_000) -> Measurement:
+    latency = tuple(Latency(size, median, median, 3) for size, median in pairs)
+    return Measurement((), BatchProof(proven=True), latency, 1, memory, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("objective", "value", "text"),
+    [("latency", 2.0, "2.00 ms"), ("throughput", 2000.0, "2000 rows/s"), ("memory", 3e8, "300 MB")],
+)
+def test_values(objective: Objective, value: float, text: str) -> None:
+    assert value_of(measured((8, 4.0), (1, 2.0)), objective) == value
+    assert shown(value, objective) == text
+    assert objective in MEANS.keys() & UNITS.keys()
+
+
+def test_a_request_as_it_is_counts_as_one_row() -> None:
+    assert value_of(measured((0, 4.0)), "throughput") == 250
+    assert value_of(measured((1, 1.0), (8, 16.0)), "throughput") == 1000, "the best size, not the largest"
+
+
+@pytest.mark.parametrize("objective", list(UNITS))
+def test_less_cost_is_better_and_what_is_not_measured_is_last(objective: Objective) -> None:
+    good, bad = measured((1, 1.0), memory=100), measured((1, 2.0), memory=200)
+    assert cost_of(good, objective) < cost_of(bad, objective) < cost_of(None, objective) == math.inf
+    assert cost_of(measured(memory=0), objective) == math.inf
+    assert value_of(None, objective) is None
