@@ -50,6 +50,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
         "check",
         "serve",
         "loadtest",
+        "report",
         "runtime",
         "doctor",
         "schema",

@@ -1,0 +1,102 @@
+"""From what a repository was made, whether it is still that, and how to make it again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from builder.digests import file_digest
+from builder.libraries import ABSENT
+from builder.manifest import Manifest
+from builder.report.records import Command, ModelFacts, Provenance, TargetFacts
+
+TAKE_A_VALUE: Final = frozenset(
+    (
+        "-o",
+        "--output",
+        "--targets",
+        "--triton",
+        "--name",
+        "--input",
+        "--samples",
+        "--serve",
+        "--check",
+        "--jobs",
+        "--tuning",
+    )
+)
+"""Options of `build` whose next word is no model."""
+RELEASED: Final = re.compile(r"[\w.!+]+")
+"""A version that pip can be asked for; `1.27.0 (onnxruntime-gpu)` is none."""
+
+
+def changed_files(folder: Path, files: Mapping[str, str]) -> tuple[str, ...]:
+    """Files that are missing, or whose content is not what the manifest says."""
+    return tuple(name for name, digest in files.items() if not _is(folder / name, digest))
+
+
+def _is(path: Path, digest: str) -> bool:
+    try:
+        return file_digest(path) == digest
+    except OSError:
+        return False
+
+
+def provenance(repository: str, manifest: Manifest, models: Iterable[ModelFacts]) -> Provenance:
+    """Versions and machines of all targets together, and the commands."""
+    targets = [target for model in models for target in _targets(model)]
+    versions: dict[str, dict[str, None]] = {}
+    for target in targets:
+        for name, version in target.libraries.items():
+            if version == ABSENT:
+                continue
+            versions.setdefault(name, {})[version] = None
+    machines = {tuple(sorted(target.machine.items())): target.machine for target in targets if target.machine}
+    libraries = {name: tuple(sorted(found)) for name, found in sorted(versions.items())}
+    return Provenance(
+        build_repo=manifest.build_repo,
+        triton=manifest.triton,
+        spec_digest=manifest.spec_digest,
+        libraries=libraries,
+        machines=tuple(machines.values()),
+        commands=tuple(_commands(repository, manifest, libraries)),
+    )
+
+
+def _targets(model: ModelFacts) -> Iterator[TargetFacts]:
+    yield from model.targets
+    for version in model.versions:
+        yield from version.targets
+
+
+def _commands(repository: str, manifest: Manifest, libraries: Mapping[str, tuple[str, ...]]) -> Iterator[Command]:
+    pins = [
+        f"{name}=={versions[0]}"
+        for name, versions in libraries.items()
+        if len(versions) == 1 and RELEASED.fullmatch(versions[0])
+    ]
+    if pins:
+        yield Command("the libraries of this build", shlex.join(["pip", "install", *pins]))
+    yield Command("the build that wrote this repository last", manifest.run.command)
+    if manifest.models.keys() - manifest.run.tuning.keys():
+        yield Command("measures on the live server what is best; build again afterwards", tune_command(manifest))
+    yield Command("asks the served models again", shlex.join(["build-repo", "check", repository]))
+    yield Command("this report again", shlex.join(["build-repo", "report", repository]))
+
+
+def tune_command(manifest: Manifest) -> str:
+    """`build-repo tune models.yaml`, of what the last build was given."""
+    try:
+        said = shlex.split(manifest.run.command)
+    except ValueError:
+        said = []
+    given, rest = [], iter(said[2:] if said[1:2] == ["build"] else ())
+    for word in rest:
+        if word in TAKE_A_VALUE:
+            next(rest, None)
+        elif not word.startswith("-"):
+            given.append(word)
+    return shlex.join(["build-repo", "tune", *(given or ["models.yaml"])])

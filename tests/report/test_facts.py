@@ -1,0 +1,228 @@
+"""What a report says of a repository, as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tuned import CHOSEN, DEFAULT, OBJECTIVE, with_tuning
+
+from builder.errors import SpecError
+from builder.manifest import read_manifest, write_manifest
+from builder.records import from_json
+from builder.report import read_facts, render
+from builder.report.provenance import tune_command
+from builder.report.records import ModelFacts, RepositoryFacts, TargetFacts
+
+
+def model(facts: RepositoryFacts, name: str) -> ModelFacts:
+    return next(item for item in facts.models if item.name == name)
+
+
+def target(facts: RepositoryFacts, name: str, word: str) -> TargetFacts:
+    return next(item for item in model(facts, name).targets if item.target == word)
+
+
+@pytest.fixture(scope="module")
+def facts(built: Path) -> RepositoryFacts:
+    return read_facts(built / "repo")
+
+
+@pytest.fixture(scope="module")
+def tuned(tuned_repository: Path) -> RepositoryFacts:
+    return read_facts(tuned_repository)
+
+
+def test_every_target_is_there_with_its_verdict(facts: RepositoryFacts) -> None:
+    found = {(item.name, other.target): other.status for item in facts.models for other in item.targets}
+    assert found == {
+        ("classifier", "onnxruntime:fp32"): "built", ("classifier", "onnxruntime:int8"): "built",
+        ("classifier", "openvino:fp16"): "built", ("classifier", "openvino:int8"): "built",
+        ("lossy", "onnxruntime:fp32"): "built", ("lossy", "openvino:fp16"): "rejected",
+        ("lossy", "tensorrt:fp32"): "deferred",
+        ("doubles", "onnxruntime:fp32"): "built", ("doubles", "openvino:fp32"): "failed",
+        ("linear", "onnxruntime:fp32"): "built", ("best", "python:native"): "built",
+    }  # fmt: skip
+    assert facts.headline.startswith("5 models and 1 ensemble for Triton 26.07; 11 targets, ")
+    assert "1 failed, 1 rejected, 1 deferred; 0 of 5 tuned" in facts.headline
+    assert target(facts, "lossy", "openvino:fp16").verdict.startswith("rejected: output 'y': largest error")
+    assert target(facts, "lossy", "tensorrt:fp32").verdict.startswith("deferred: tensorrt:fp32 cannot be built here")
+    assert (
+        "float64" in target(facts, "doubles", "openvino:fp32").verdict.lower()
+        or "FP64" in target(facts, "doubles", "openvino:fp32").verdict
+    )
+
+
+def test_figures_are_those_of_the_manifest(facts: RepositoryFacts, built: Path) -> None:
+    manifest = json.loads((built / "repo/build-repo.json").read_text(encoding="utf-8"))
+    for item in manifest["models"]["classifier"]["targets"]:
+        word = "{backend}:{precision}".format_map(item["target"])
+        timing = manifest["run"]["timings"]["classifier"][word]
+        found = target(facts, "classifier", word)
+        assert found.size_bytes == item["size_bytes"]
+        assert found.error == item["numbers"]["outputs"][0]["max_relative"]
+        assert found.cosine == item["numbers"]["outputs"][0]["cosine"]
+        assert found.latency_ms == timing["latency"][0]["median_ms"]
+        assert found.rows_per_s == pytest.approx(
+            max(1000 * entry["batch_size"] / entry["median_ms"] for entry in timing["latency"])
+        )
+        assert found.memory_bytes == timing["peak_memory_bytes"]
+        assert found.libraries["onnxruntime"] == item["works"]["export"]["libraries"]["onnxruntime"]
+        assert found.convert_key == item["convert_key"]
+    served = {item.folder: item for entry in facts.models for item in entry.folders}
+    assert served["classifier"].files == manifest["models"]["classifier"]["served"][0]["files"]
+    assert all(not folder.changed for folder in served.values())
+
+
+def test_a_model_that_was_not_tuned_says_so_and_what_to_type(facts: RepositoryFacts) -> None:
+    lossy = model(facts, "lossy")
+    assert lossy.why.startswith("No tuning: onnxruntime:fp32 is the only target that passed")
+    assert "next: build-repo tune models.yaml, which measures on the live server" in lossy.why
+    assert "tensorrt:fp32: deferred, nothing of it was measured" in lossy.why
+    assert lossy.tuning is None
+    assert "Served as onnxruntime:fp32" in lossy.headline
+
+
+def test_what_the_spec_names_is_not_called_the_fastest(repository: Path) -> None:
+    """The served target is made the slower one: the sentence must not claim that it was measured best."""
+    manifest = read_manifest(repository)
+    assert manifest is not None
+    timings = dict(manifest.run.timings["classifier"])
+    slow = timings["onnxruntime:fp32"]
+    latency = tuple(replace(item, median_ms=50.0) for item in slow.latency)
+    timings["onnxruntime:fp32"] = replace(slow, latency=latency)
+    run = replace(manifest.run, timings={**manifest.run.timings, "classifier": timings})
+    write_manifest(repository, replace(manifest, run=run))
+    found = model(read_facts(repository), "classifier")
+    assert "not the fastest in process" in found.why
+    assert "the spec names it" in found.why
+    assert "as slow as" in found.headline
+
+
+def test_a_tuned_model_is_held_against_its_default(tuned: RepositoryFacts) -> None:
+    found = model(tuned, "classifier")
+    assert found.served == "openvino:int8"
+    assert found.headline.startswith(
+        "Served as openvino:int8: 1,320 rows/s with 8 users over gRPC, p99 \u2264 50 ms, "
+        "3.2\u00d7 the throughput of the default setting (412 rows/s), top-1 "
+    )
+    assert "8 settings of 148 served and measured; no other setting can beat it" in found.why
+    values = {card.name: (card.value, card.more) for card in found.cards}
+    assert values["Throughput"] == ("1,320 rows/s", "8 users over gRPC; p99 10.9 ms of 50 ms allowed")
+    assert values["Gain"] == ("3.2\u00d7", "the default setting's 412 rows/s")
+    assert target(tuned, "classifier", "openvino:int8").served.rows_per_s == 1320.0
+    assert target(tuned, "classifier", "openvino:fp16").served is None
+    assert "1 of 5 tuned" in tuned.headline
+
+
+def test_a_tuning_that_chose_another_target_than_is_served_is_not_praised(repository: Path) -> None:
+    with_tuning(repository, "classifier")
+    found = model(read_facts(repository), "classifier")
+    assert found.served == "onnxruntime:fp32"
+    assert "It chose openvino:int8, but onnxruntime:fp32 is served" in found.why
+    assert "1,320" not in found.headline
+    assert "Gain" not in {card.name for card in found.cards}
+
+
+def test_a_tuning_of_another_version_of_the_model_counts_for_nothing(repository: Path) -> None:
+    with_tuning(repository, "classifier", served="openvino:int8", export_key="0" * 32)
+    found = model(read_facts(repository), "classifier")
+    assert found.tuning is None
+    assert found.why.startswith("Tuned for another version of this model")
+    assert found.findings[0].check == "report.tuning"
+
+
+@pytest.mark.parametrize(
+    ("objective", "gain", "said"),
+    [
+        (replace(OBJECTIVE, word="latency", users=1, slo=()), 2.0, "2\u00d7 as quick as the default setting (412 ms)"),
+        (replace(OBJECTIVE, word="memory", slo=()), 1.5, "1.5\u00d7 as small as the default setting (412 B)"),
+        (OBJECTIVE, 1.0, "as good as the default setting"),
+    ],
+)
+def test_every_objective_has_its_words(repository: Path, objective: object, gain: float, said: str) -> None:
+    with_tuning(repository, "classifier", served="openvino:int8", objective=objective, gain=gain)
+    facts = read_facts(repository)
+    assert said in model(facts, "classifier").headline
+    assert render(facts, ".html").count("data-plot") > 8
+
+
+def test_a_file_that_is_not_as_built_is_a_finding(repository: Path) -> None:
+    (repository / "lossy/1/model.onnx").write_bytes(b"other")
+    (repository / "doubles/config.pbtxt").unlink()
+    facts = read_facts(repository)
+    said = {item.name: [f.message for f in item.findings if f.check == "report.changed"] for item in facts.models}
+    assert "1 file not as the build left them: 1/model.onnx" in said["lossy"][0]
+    assert "config.pbtxt" in said["doubles"][0]
+    assert said["classifier"] == said["linear"] == []
+
+
+def test_versions_and_ensembles_are_there(facts: RepositoryFacts) -> None:
+    linear = model(facts, "linear")
+    assert [version.version for version in linear.versions] == [1]
+    assert linear.versions[0].targets[0].error is not None
+    (pipeline,) = facts.ensembles
+    assert [step.member for step in pipeline.steps] == ["linear", "best"]
+    assert (
+        pipeline.headline
+        == "One request through linear \u2192 best; its answers are held against its members' sources."
+    )
+
+
+def test_folders_of_others_are_named(repository: Path) -> None:
+    (repository / "foreign/1").mkdir(parents=True)
+    facts = read_facts(repository)
+    assert facts.others == ("foreign",)
+    assert "1 other folder" in facts.headline
+    assert "foreign" in render(facts, ".md")
+
+
+def test_commands_can_be_typed(facts: RepositoryFacts, built: Path) -> None:
+    lines = {command.line for command in facts.provenance.commands}
+    assert "build-repo build models.yaml -o repo --defer --check offline" in lines
+    assert "build-repo tune models.yaml" in lines
+    (pins,) = [line for line in lines if line.startswith("pip install ")]
+    assert f"onnxruntime=={facts.provenance.libraries['onnxruntime'][0]}" in pins.split()
+    assert "absent" not in pins
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("build-repo build 'my models.yaml' -o repo --jobs 1", "build-repo tune 'my models.yaml'"),
+        ("build-repo build --targets onnxruntime:fp32 a.onnx b.onnx --strict", "build-repo tune a.onnx b.onnx"),
+        ("build-repo build a.onnx -o=r --triton=26.07", "build-repo tune a.onnx"),
+        ("something else", "build-repo tune models.yaml"),
+        ("build-repo build 'unclosed", "build-repo tune models.yaml"),
+    ],
+)
+def test_the_next_command_is_made_of_the_last(built: Path, command: str, expected: str) -> None:
+    manifest = read_manifest(built / "repo")
+    assert manifest is not None
+    assert tune_command(replace(manifest, run=replace(manifest.run, command=command))) == expected
+
+
+def test_json_holds_every_fact_and_reads_back(tuned: RepositoryFacts) -> None:
+    document = json.loads(render(tuned, ".json"))
+    assert from_json(RepositoryFacts, document) == tuned
+    tuning = next(item for item in document["models"] if item["name"] == "classifier")["tuning"]
+    assert (tuning["chosen"]["target"], tuning["default"]["target"]) == (CHOSEN.target, DEFAULT.target)
+    assert len(tuning["tried"]) == 8
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md", ".json"])
+def test_the_same_repository_gives_the_same_report(tuned_repository: Path, suffix: str) -> None:
+    assert render(read_facts(tuned_repository), suffix) == render(read_facts(tuned_repository), suffix)
+
+
+def test_no_manifest_is_an_error_with_a_way_on(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no such folder"):
+        read_facts(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(SpecError, match="is a file"):
+        read_facts(tmp_path / "file")
+    with pytest.raises(SpecError, match=r"has no build-repo\.json") as caught:
+        read_facts(tmp_path)
+    assert "build-repo validate" in caught.value.remedy
