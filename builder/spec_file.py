@@ -33,6 +33,7 @@ from builder.spec_tuning import TunedWords, marked, with_tuned_words
 from builder.work import parse_target
 from builder.yaml_lines import Lines, YamlError, parse_yaml
 
+NOT_TUNED = "these words come from the tuning file: edit it, build-repo tune again, or leave it out with --tuning none"
 SUFFIXES = (".yaml", ".yml")
 SERVE_WORDS = ("best", "all")
 LONGEST_FILE_NAME = 255
@@ -80,7 +81,16 @@ def spec_from_models(
 def _tuned(
     data: Mapping[str, Any], folder: Path, origin: str, lines: Lines, tuned: Mapping[str, TunedWords]
 ) -> RepoSpec:
-    return marked(_complete(with_tuned_words(data, tuned), folder, origin, lines), data, tuned)
+    """A spec whose own errors come first; one that only tuned words are at odds with says so."""
+    filled = with_tuned_words(data, tuned)
+    try:
+        spec = _complete(filled, folder, origin, lines)
+    except SpecError as error:
+        if filled != data:
+            _complete(data, folder, origin, lines)
+            raise SpecError(error.message, remedy=NOT_TUNED) from error
+        raise
+    return marked(spec, data, tuned)
 
 
 def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,45 +153,63 @@ def _one_target(problem: Problem) -> Problem:
 
 
 def apply_tuning(spec: RepoSpec, tuning: Tuning) -> Applied:
-    """What a spec that was loaded with the file's words took of it, and what must be said."""
+    """What a spec that was loaded with the file's words took of it, and what must be said.
+
+    Where words of the spec stand above the file's, what was measured is not what is served: it is no evidence then.
+    """
     models = {model.name: model for model in spec.models}
-    taken = {name: model.tuned for name, model in models.items() if model.tuned.words or model.tuned.target}
-    findings = [_taken_finding(tuning, models[name]) for name in taken]
+    taken: dict[str, TunedModel] = {}
+    findings: list[Finding] = []
     for name, words in tuning.words.items():
         if name not in models:
             message = f"{tuning.path.name} tunes a model that the spec does not have"
             findings.append(Finding("warning", "tuning.model", message, AGAIN, model=name))
             continue
-        findings += _own_words(tuning, models[name], words)
-        if name in taken and name in tuning.measured:
-            findings += _elsewhere(tuning, tuning.measured[name], spec.triton)
-    return Applied(
-        tuning.path, {name: tuning.measured[name] for name in taken if name in tuning.measured}, tuple(findings)
-    )
+        model, measured = models[name], tuning.measured.get(name)
+        own, lost = _own_words(model, words), _lost_target(tuning, model, words)
+        measured = measured if not own and not lost else None
+        if model.tuned.words or model.tuned.target:
+            findings.append(_taken_finding(tuning, model, measured))
+        if own:
+            message = (
+                f"{tuning.path.name} says {', '.join(own)} too: the spec's own stands, and nothing was measured of it"
+            )
+            remedy = "leave it out of the spec to take the tuned one"
+            findings.append(Finding("info", "tuning.own", message, remedy, model=name))
+        findings += lost
+        if measured is not None:
+            taken[name] = measured
+            findings += _elsewhere(tuning, measured, spec.triton)
+    return Applied(tuning.path, taken, tuple(findings))
 
 
-def _taken_finding(tuning: Tuning, model: ModelSpec) -> Finding:
+def _taken_finding(tuning: Tuning, model: ModelSpec, measured: TunedModel | None) -> Finding:
     words = ", ".join(((f"serve: {model.tuned.target}",) if model.tuned.target else ()) + model.tuned.words)
-    measured = tuning.measured.get(model.name)
     gain = f"; on the live server {measured.gain:.3g} times better in {measured.objective.word}" if measured else ""
     message = f"tuned by {tuning.path.name}: {words}{gain}"
     return Finding("info", "tuning.file", message, "--tuning none leaves it out", model=model.name)
 
 
-def _own_words(tuning: Tuning, model: ModelSpec, words: TunedWords) -> Iterator[Finding]:
-    """Words that the spec says itself, where they differ; and a tuned target that cannot be served."""
-    own = [
+def _own_words(model: ModelSpec, words: TunedWords) -> tuple[str, ...]:
+    """Those that the spec says itself, where they differ."""
+    own = tuple(
         word for word in words.said() if word not in model.tuned.words and getattr(model, word) != getattr(words, word)
-    ]
-    target = str(parse_target(words.serve)) if words.serve else None
-    if target and model.serve not in ("best", target):
-        own.insert(0, "serve")
-    if own:
-        message = f"{tuning.path.name} says {', '.join(own)} too: the spec's own stands"
-        yield Finding("info", "tuning.own", message, "leave it out of the spec to take the tuned one", model=model.name)
-    if target and model.serve == "best" and target not in (model.targets or ()):
-        message = f"{tuning.path.name} serves {target}, which is not among the targets {', '.join(model.targets or ())}"
-        yield Finding("warning", "tuning.target", message, f"add it to the targets, or {AGAIN}", model=model.name)
+    )
+    target = _target(words)
+    return ("serve", *own) if target and model.serve not in ("best", target) else own
+
+
+def _lost_target(tuning: Tuning, model: ModelSpec, words: TunedWords) -> tuple[Finding, ...]:
+    """Said of a tuned target that the spec no longer has."""
+    target, targets = _target(words), model.targets or ()
+    if not target or model.serve != "best" or target in targets:
+        return ()
+    message = f"{tuning.path.name} serves {target}, which is not among the targets {', '.join(targets)}"
+    return (Finding("warning", "tuning.target", message, f"add it to the targets, or {AGAIN}", model=model.name),)
+
+
+def _target(words: TunedWords) -> str | None:
+    return str(parse_target(words.serve)) if words.serve else None
 
 
 def _elsewhere(tuning: Tuning, measured: TunedModel, release: str) -> Iterator[Finding]:

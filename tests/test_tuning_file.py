@@ -145,8 +145,8 @@ def test_words_fill_what_the_spec_leaves_out(here: Path) -> None:
     applied = apply_tuning(spec, found)
     assert applied.taken == {"m": tuned_model()}
     assert said(applied) == {
-        "tuning.file": "info: tuned by models.tuning.yaml: serve: openvino:fp32, instances, openvino, 2 times better "
-        "in throughput than the default"
+        "tuning.file": "info: tuned by models.tuning.yaml: serve: openvino:fp32, instances, openvino; on the live "
+        "server 2 times better in throughput"
     }
 
 
@@ -167,9 +167,11 @@ def test_a_word_of_the_spec_wins_and_that_is_said(here: Path, text: str, default
     for word in own.split(", "):
         assert getattr(spec.models[0], word) == getattr(plain.models[0], word)
         assert word not in spec.models[0].tuned.words
-    assert said(apply_tuning(spec, found))["tuning.own"] == (
-        f"info: models.tuning.yaml says {own} too: the spec's own stands"
+    applied = apply_tuning(spec, found)
+    assert said(applied)["tuning.own"] == (
+        f"info: models.tuning.yaml says {own} too: the spec's own stands, and nothing was measured of it"
     )
+    assert applied.taken == {}
 
 
 def test_a_word_that_says_the_same_needs_no_words(here: Path) -> None:
@@ -179,13 +181,26 @@ def test_a_word_that_says_the_same_needs_no_words(here: Path) -> None:
     assert "tuning.own" not in said(apply_tuning(spec, found))
 
 
+def test_tuned_words_that_contradict_the_spec_are_told_from_its_own_errors(here: Path) -> None:
+    found = tuning(here, {"batching": {"max_batch_size": 4, "dynamic": False}})
+    sequence = ", sequence: {states: [{input: s, output: t}]}"
+    with pytest.raises(SpecError, match=r"batching\.dynamic: the sequence batcher") as caught:
+        load(here, found, sequence)
+    assert "come from the tuning file" in caught.value.remedy
+    with pytest.raises(SpecError, match=r"class_names: .*no such file") as caught:
+        load(here, found, f"{sequence}, class_names: none.txt")
+    assert "tuning" not in caught.value.remedy
+
+
 def test_a_tuned_target_that_is_no_target_any_more(here: Path) -> None:
     found = tuning(here, {"serve": "openvino:fp16", "batching": {"max_batch_size": 4}})
     spec = load(here, found)
     assert spec.models[0].tuned.target is None
-    assert said(apply_tuning(spec, found))["tuning.target"].startswith(
+    applied = apply_tuning(spec, found)
+    assert said(applied)["tuning.target"].startswith(
         "warning: models.tuning.yaml serves openvino:fp16, which is not among the targets"
     )
+    assert applied.taken == {}
 
 
 def test_a_model_that_the_spec_does_not_have(here: Path) -> None:
