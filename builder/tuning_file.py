@@ -69,8 +69,22 @@ def default_tuning_path(models: list[Path]) -> Path | None:
     if len(models) != 1:
         return None
     path = models[0]
-    plain = path.stem if is_spec(path) or path.is_file() else path.name
+    plain = path.stem if is_spec(path) or _is_file(path) else path.name
     return path.with_name(f"{plain}{SUFFIX}")
+
+
+def tuning_beside(models: list[Path]) -> Path | None:
+    """The file at the default place, where there is one."""
+    path = default_tuning_path(models)
+    return path if path is not None and _is_file(path) else None
+
+
+def _is_file(path: Path) -> bool:
+    """False for a name that no file can have, too."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def write_tuning(path: Path, words: Mapping[str, Mapping[str, Any]], measured: Mapping[str, TunedModel]) -> None:

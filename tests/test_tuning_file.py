@@ -24,6 +24,7 @@ from builder.tuning_file import (
     changed_models,
     default_tuning_path,
     read_tuning,
+    tuning_beside,
     write_tuning,
 )
 from builder.work import Export, work_key
@@ -131,6 +132,11 @@ def test_where_the_file_lies(here: Path) -> None:
     assert default_tuning_path([here / "m.onnx"]) == here / "m.tuning.yaml"
     assert default_tuning_path([here / "net.v2"]) == here / "net.v2.tuning.yaml"
     assert default_tuning_path([here / "a.onnx", here / "b.onnx"]) is None
+    assert tuning_beside([here / "m.onnx"]) is None
+    (here / "m.tuning.yaml").touch()
+    assert tuning_beside([here / "m.onnx"]) == here / "m.tuning.yaml"
+    assert tuning_beside([here / ("x" * 300)]) is None
+    assert tuning_beside([here / ("x" * 250)]) is None
 
 
 def test_words_fill_what_the_spec_leaves_out(here: Path) -> None:

@@ -84,10 +84,12 @@ def load_tuned_request(
     Raises:
         SpecError: as `load_request`, or the tuning file is wrong.
     """
-    from builder.tuning_file import apply_tuning, default_tuning_path, read_tuning
+    from builder.tuning_file import apply_tuning, read_tuning, tuning_beside
 
-    beside = default_tuning_path(models) if tuning is None else None
-    path = Path(tuning) if tuning not in (None, NO_TUNING) else beside if beside and beside.is_file() else None
+    if tuning is None:
+        path = tuning_beside(models)
+    else:
+        path = None if tuning == NO_TUNING else Path(tuning)
     if path is None:
         return load_request(models, **arguments), None
     found = read_tuning(path)
