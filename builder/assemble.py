@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from builder import __version__
+from builder import __version__, defaults
 from builder.backends.python import ENVIRONMENT_FILE
 from builder.cache import Cache
 from builder.defaults import VERSIONS_KEPT
@@ -248,6 +248,8 @@ def model_record(state: ModelState, staged: Sequence[Staged], live: Mapping[str,
         notes=report.notes,
         live=dict(live),
         versions=tuple(_version_record(older) for older in state.older),
+        serve=state.spec.serve or defaults.SERVE,
+        objective=state.objective,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from builder import defaults
 from builder.errors import SpecError
 from builder.findings import Finding
 from builder.measurement import (
@@ -99,7 +100,7 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """One model of the spec and the folders it is served from."""
+    """One model of the spec and the folders it is served from; `serve` and `objective` are the spec's words."""
 
     name: str
     signature: Signature
@@ -117,6 +118,8 @@ class ModelRecord:
     ragged: bool = False
     """Whether requests of unequal sizes share a run: each is then one row."""
     versions: tuple[VersionRecord, ...] = ()
+    serve: str = "best"
+    objective: str = defaults.OBJECTIVE
 
 
 @dataclass(frozen=True, slots=True)

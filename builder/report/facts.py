@@ -19,7 +19,8 @@ from builder.manifest import (
     read_manifest,
 )
 from builder.report import words
-from builder.report.choice import cards, headline, why
+from builder.report.cards import cards
+from builder.report.choice import headline, why
 from builder.report.provenance import changed_files, provenance, tune_command
 from builder.report.records import (
     EnsembleFacts,
@@ -30,6 +31,7 @@ from builder.report.records import (
     TargetFacts,
     VersionFacts,
 )
+from builder.report.standing import Standing
 from builder.report.targets import target_facts
 from builder.tuning_records import TunedModel
 
@@ -72,12 +74,22 @@ def _model(repository: Path, record: ModelRecord, manifest: Manifest) -> ModelFa
     chosen = str(served.target) if served and served.target else None
     targets = target_facts(record.targets, manifest.run.timings.get(record.name, {}), chosen, tuning)
     folders = tuple(_folder(repository, item, record.live) for item in record.served)
-    versions = tuple(_version(version, chosen) for version in record.versions)
+    versions = tuple(_version(record.name, version, chosen, manifest) for version in record.versions)
+    standing = Standing(
+        name=record.name,
+        targets=targets,
+        serve=record.serve,
+        objective=record.objective,
+        tuning=tuning,
+        tune=tune_command(manifest),
+        stale=stale,
+        older=[target for version in versions for target in version.targets],
+    )
     return ModelFacts(
         name=record.name,
-        headline=headline(record.name, targets, tuning),
-        why=why(targets, tuning, stale, tune_command(manifest)),
-        cards=cards(targets, tuning),
+        headline=headline(standing),
+        why=why(standing),
+        cards=cards(standing),
         served=chosen,
         folders=folders,
         signature=record.signature.describe(),
@@ -91,18 +103,18 @@ def _model(repository: Path, record: ModelRecord, manifest: Manifest) -> ModelFa
         tuning=tuning,
         versions=versions,
         notes=tuple(dict.fromkeys((*record.notes, *(note for item in targets for note in item.notes)))),
-        findings=tuple(_findings(record.name, targets, versions, folders, stale)),
+        findings=tuple(_findings(record.name, targets, versions, folders, stale=stale)),
     )
 
 
-def _tuning(record: ModelRecord, tuned: TunedModel | None) -> tuple[TunedModel | None, str]:
-    """A tuning that holds for this very model, or why there is none."""
-    if tuned is None or tuned.export_key == record.export_key:
-        return tuned, ""
-    return None, "Tuned for another version of this model, which says nothing of this one:"
+def _tuning(record: ModelRecord, tuned: TunedModel | None) -> tuple[TunedModel | None, bool]:
+    """A tuning that holds for this very model; and whether there is one that does not."""
+    stale = tuned is not None and tuned.export_key != record.export_key
+    return (None if stale else tuned), stale
 
 
-def _version(record: VersionRecord, chosen: str | None) -> VersionFacts:
+def _version(name: str, record: VersionRecord, chosen: str | None, manifest: Manifest) -> VersionFacts:
+    timings = manifest.run.timings.get(f"{name}:{record.version}", {})
     return VersionFacts(
         version=record.version,
         source_format=record.source_format,
@@ -110,7 +122,7 @@ def _version(record: VersionRecord, chosen: str | None) -> VersionFacts:
         route=record.route,
         samples=record.samples,
         export_key=record.export_key,
-        targets=target_facts(record.targets, {}, chosen, None),
+        targets=target_facts(record.targets, timings, chosen, None),
         notes=record.notes,
     )
 
@@ -120,14 +132,15 @@ def _findings(
     targets: Iterable[TargetFacts],
     versions: Iterable[VersionFacts],
     folders: Iterable[FolderFacts],
-    stale: str,
+    *,
+    stale: bool,
 ) -> Iterator[Finding]:
     """Those of the build, and what is not as the build left it; errors first."""
     found = [finding for target in targets for finding in target.findings]
     found += [finding for version in versions for target in version.targets for finding in target.findings]
     found += _changed(folders)
     if stale:
-        message = "the tuning in the manifest is of another version of this model"
+        message = "the tuning in the manifest was measured with another model, other samples or other libraries"
         found.append(Finding("warning", "report.tuning", message, "build-repo tune, then build again", name))
     ranks = ("error", "warning", "info")
     yield from sorted(dict.fromkeys(found), key=lambda finding: ranks.index(finding.severity))

@@ -24,7 +24,7 @@ from builder.report.charts import (
     rule,
     shaped,
 )
-from builder.report.choice import tried_for
+from builder.report.standing import tried_for
 from builder.tuning_records import LoadPoint, Tried, TunedModel
 
 NAMES: Final = ("tuned", "default")

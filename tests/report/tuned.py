@@ -80,7 +80,9 @@ def with_tuning(repository: Path, name: str, *, served: str | None = None, **cha
     models = dict(manifest.models)
     if served is not None:
         target = next(item.target for item in record.targets if str(item.target) == served)
-        models[name] = replace(record, served=tuple(replace(item, target=target) for item in record.served))
+        models[name] = replace(
+            record, serve="best", served=tuple(replace(item, target=target) for item in record.served)
+        )
     run = replace(manifest.run, tuning={**manifest.run.tuning, name: tuned})
     changed = replace(manifest, models=models, run=run)
     write_manifest(repository, changed)
