@@ -32,7 +32,7 @@ def _speed_cards(chosen: TargetFacts, standing: Standing) -> Iterator[Card]:
     if (other := standing.rival) is not None:
         ratio = standing.cost(other) / standing.cost(chosen)
         held = f"{standing.against(chosen, other)} ({standing.said(other)})"
-        yield Card("Against", words.times(ratio), held.removeprefix(words.times(ratio)).strip(), _gained(ratio))
+        yield Card("Compared", words.times(ratio), held.removeprefix(words.times(ratio)).strip(), _gained(ratio))
 
 
 def _gained(ratio: float) -> Tone:

@@ -30,6 +30,8 @@ SHAPES: Final = (
 )
 """Outlines that Vega and the legend of the page draw alike."""
 TICKS: Final = 5
+SHARE: Final = "format(100 * datum.value, '.2~g') + ' %'"
+"""Labels of an axis of shares, whose format is `%`."""
 STEPS: Final = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 """Places of ticks within a power of ten, the densest first."""
 ROOM: Final = 1.5
@@ -98,10 +100,10 @@ def layer(mark: str | Spec, rows: Iterable[Row], **encoding: Spec | None) -> Spe
 
 def log_axis(field: str, title: str, values: Iterable[float], form: str = ".4~g", zero: float | None = None) -> Spec:
     """A quantitative channel over powers of ten, with room around the values; at `zero` the axis says 0."""
-    known = [value for value in values if value > 0] or [1.0]
+    known = [value for value in values if 0 < value < math.inf] or [1.0]
     low, high = min(known) / ROOM, max(known) * ROOM
     ticks = log_ticks(low, high)
-    label = f"format(datum.value, '{form}')"
+    label = SHARE if form == "%" else f"format(datum.value, '{form}')"
     if zero is not None:
         ticks = [zero, *(tick for tick in ticks if tick > 3 * zero)]
         label = f"datum.value < {1.01 * zero!r} ? '0' : {label}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from builder.objectives import MEANS
@@ -87,7 +88,8 @@ def _in_process(chosen: TargetFacts, standing: Standing) -> str:
     passing = standing.passing
     if standing.serve not in MEASURED:
         best = min(passing, key=standing.cost)
-        better = "" if best.target == chosen.target else f"; {standing.against(chosen, best)}"
+        known = standing.cost(chosen) < math.inf and best.target != chosen.target
+        better = f"; {standing.against(chosen, best)}" if known else ""
         return f"the spec names {chosen.target} (serve:){better}"
     if len(passing) == 1:
         return f"{chosen.target} is the only target that passed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -27,10 +28,10 @@ from builder.report.charts import (
     shaped,
 )
 from builder.report.records import ModelFacts, TargetFacts
-from builder.report.targets import rows_per_s
+from builder.report.targets import badness, rows_per_s
 
 NO_ERROR: Final = 1e-6
-ERROR: Final = "largest error (share)"
+ERROR: Final = "largest error"
 MOST_OUTPUTS: Final = 10
 """Outputs in one plot; the table beside it has all."""
 TYPES: Final = {"int8": COLOURS[2], "fp16": COLOURS[4], "bf16": COLOURS[1], "fp32": COLOURS[7]}
@@ -45,12 +46,12 @@ Part = tuple[str, str, str, float, str]
 def measured_plots(model: ModelFacts) -> Iterator[Plot]:
     """Speed against accuracy, latency of batches, errors of outputs, precision: what there is to compare."""
     names = [target.target for target in model.targets]
-    measured = [target for target in model.targets if target.latency_ms is not None and target.error is not None]
-    if len(measured) > 1:
+    measured = [target for target in model.targets if target.latency_ms and target.error is not None]
+    if sum(math.isfinite(target.error or 0) for target in measured) > 1:
         yield _speed_accuracy(measured, names)
     if model.tuning is None and any(len(target.latency) > 1 for target in measured):
         yield _batches_in_process([target for target in measured if target.status == "built"] or measured, names)
-    if len(measured) > 1 or any(target.error for target in measured):
+    if any(target.error for target in measured):
         yield _errors(model.targets, names)
     if any(target.precision and target.precision.compute for target in model.targets):
         yield _precision(model.targets)
@@ -58,7 +59,7 @@ def measured_plots(model: ModelFacts) -> Iterator[Plot]:
 
 def _speed_accuracy(targets: Sequence[TargetFacts], names: Sequence[str]) -> Plot:
     metric = next((target.metric.name for target in targets if target.metric), None)
-    found = [target for target in targets if target.metric] if metric else list(targets)
+    found = [target for target in targets if (target.metric if metric else math.isfinite(target.error or 0))]
     values = [_accuracy(target, metric) for target in found]
     limits = _limits(found, metric)
     zero = _zero([*values, *(value for value, _ in limits)])
@@ -76,7 +77,7 @@ def _speed_accuracy(targets: Sequence[TargetFacts], names: Sequence[str]) -> Plo
     if metric:
         y = linear_axis("accuracy", f"{words.metric(metric)} (%)", heights, zero=False)
     else:
-        y = log_axis("accuracy", ERROR, heights, "~e", zero if not all(values) else None)
+        y = log_axis("accuracy", ERROR, heights, "%", zero if not all(values) else None)
     x = log_axis("ms", "one request in process (ms)", [target.latency_ms or 0 for target in found])
     layers = [item for value, text in limits for item in rule("y", y, value, text)]
     layers.append(_points(rows, x, y, names))
@@ -113,7 +114,7 @@ def _compared(target: TargetFacts) -> tuple[str, str, str, str]:
 
 def _zero(values: Iterable[float]) -> float:
     """Where an error of 0 stands on an axis of powers of ten: a good way below the others."""
-    return min((value for value in values if value > 0), default=NO_ERROR) / 10
+    return min((value for value in values if 0 < value < math.inf), default=NO_ERROR) / 10
 
 
 def _points(rows: Sequence[Row], x: Spec, y: Spec, names: Sequence[str]) -> Spec:
@@ -195,8 +196,8 @@ def _errors(targets: Sequence[TargetFacts], names: Sequence[str]) -> Plot:
     every = [(target, output) for target in targets for output in target.outputs]
     worst: dict[str, float] = {}
     for _, output in every:
-        worst[output.name] = max(worst.get(output.name, 0.0), output.max_relative)
-    shown = sorted(worst, key=lambda name: -worst[name])[:MOST_OUTPUTS]
+        worst[output.name] = max(worst.get(output.name, 0.0), output.max_relative, key=badness)
+    shown = sorted(worst, key=lambda name: -badness(worst[name]))[:MOST_OUTPUTS]
     gates = sorted({target.gates["max_relative_error"] for target in targets if target.gates.get("max_relative_error")})
     zero = _zero([*gates, *(output.max_relative for _, output in every)])
     rows: list[Row] = [
@@ -208,15 +209,19 @@ def _errors(targets: Sequence[TargetFacts], names: Sequence[str]) -> Plot:
             f"cosine {output.cosine:.6f}",
         }
         for target, output in every
-        if output.name in shown
+        if output.name in shown and math.isfinite(output.max_relative)
     ]
     exact = not all(output.max_relative for _, output in every)
-    x = log_axis("error", ERROR, [row["error"] for row in rows] + gates, "~e", zero if exact else None)
+    x = log_axis("error", ERROR, [row["error"] for row in rows] + gates, "%", zero if exact else None)
     y: Spec = {"field": "output", "type": "nominal", "title": None, "sort": shown}
     layers = [item for row, value in enumerate(gates) for item in rule("x", x, value, words.percent(value), row)]
     mark = {"type": "point", "filled": True, "size": 80, "opacity": 0.9}
     layers.append(layer(mark, rows, x=x, y=y, color=coloured("target", names), shape=shaped("target", names)))
-    left = f" The {MOST_OUTPUTS} worst of {len(worst)} outputs are drawn." if len(worst) > MOST_OUTPUTS else ""
+    wild = sum(not math.isfinite(output.max_relative) for _, output in every)
+    left = (
+        f" {words.count(wild, 'error')} that {'is' if wild == 1 else 'are'} not finite cannot be drawn." if wild else ""
+    )
+    left += f" The {MOST_OUTPUTS} worst of {len(worst)} outputs are drawn." if len(worst) > MOST_OUTPUTS else ""
     says = "Each output of each target against the source's own answers."
     reads = f"{'The dashed line is the gate.' if len(gates) == 1 else 'Dashed lines are gates.'}{left}"
     head = ("output", "target", "largest error", "absolute", "cosine", "unequal", "same top class")

@@ -55,7 +55,9 @@ class Standing:
 
     @property
     def rival(self) -> TargetFacts | None:
-        """What the chosen one is held against: the plain model, else the best of the others that passed."""
+        """What the chosen one is held against: the plain model, else the best of the others that were measured."""
+        if self.chosen is None or self.cost(self.chosen) == math.inf:
+            return None
         others = [item for item in self.passing if not item.chosen and self.cost(item) < math.inf]
         plain = next((item for item in others if item.target == PLAIN), None)
         return plain or min(others, key=self.cost, default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -40,8 +41,8 @@ def _facts(
         latency=latency,
         size_bytes=record.size_bytes,
         memory_bytes=timing.peak_memory_bytes if timing else None,
-        error=max((item.max_relative for item in outputs), default=None),
-        cosine=min((item.cosine for item in outputs), default=None),
+        error=max((item.max_relative for item in outputs), default=None, key=badness),
+        cosine=min((item.cosine for item in outputs), default=None, key=lambda cosine: -badness(-cosine)),
         mismatches=sum(item.mismatches for item in outputs),
         metric=numbers.metric if numbers else None,
         outputs=outputs,
@@ -57,6 +58,11 @@ def _facts(
         notes=_notes(numbers, record),
         findings=record.findings,
     )
+
+
+def badness(error: float) -> float:
+    """To sort by: what is no number is worse than every number."""
+    return math.inf if math.isnan(error) else error
 
 
 def rows_per_s(item: Latency) -> float:

@@ -28,6 +28,8 @@ from builder.report.standing import tried_for
 from builder.tuning_records import LoadPoint, Tried, TunedModel
 
 NAMES: Final = ("tuned", "default")
+FAR: Final = 10.0
+"""An interval that is wider than this many times its value is cut: it says that nothing is known."""
 ROLES: Final = ("tried", "default", "refused")
 
 
@@ -55,6 +57,7 @@ def _curves(tuning: TunedModel) -> Plot:
         }
         for name, curve in named
         for point in curve
+        if point.p99_ms > 0
     ]
     slo = dict(tuning.objective.slo).get("p99")
     x = linear_axis("rows", "rows/s on the live server", [row["rows"] for row in rows], form=".3~s")
@@ -144,8 +147,8 @@ def _settings(tuning: TunedModel) -> Plot:
     """Predicted against measured; what lies on the line was foreseen."""
     scale = 1e-6 if tuning.objective.word == "memory" else 1.0
     unit = "MB" if tuning.objective.word == "memory" else tuning.objective.unit
-    rows = [_row(item, tuning, scale) for item in tuning.tried]
-    every = [row[name] for row in rows for name in ("predicted", "value", "low", "high") if row[name] > 0]
+    rows = [_row(item, tuning, scale) for item in tuning.tried if item.predicted > 0 and item.value > 0]
+    every = [row[name] for row in rows for name in ("predicted", "value", "low", "high")]
     x = log_axis("predicted", f"predicted ({unit})", every, ".3~s")
     y = log_axis("value", f"measured ({unit})", every, ".3~s")
     ends = [{"predicted": edge, "value": edge} for edge in (min(every, default=1.0), max(every, default=1.0))]
@@ -175,8 +178,8 @@ def _row(item: Tried, tuning: TunedModel, scale: float) -> Row:
     return {
         "predicted": item.predicted * scale,
         "value": item.value * scale,
-        "low": item.low * scale,
-        "high": item.high * scale,
+        "low": max(item.low, item.value / FAR) * scale,
+        "high": min(item.high, item.value * FAR) * scale,
         "role": role,
         "chosen": item.setting == tuning.chosen,
         "tip": f"{words.setting(item.setting)}: {_interval(item, tuning)}"

@@ -53,10 +53,12 @@ def size(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """`98.3 %`, `0.0046 %`; small shares keep two digits."""
+    """`98.3 %`, `0.46 %`, `1.7e-5 %`; small shares have two digits."""
     if share is None:
         return NOTHING
     value = 100 * share
+    if not math.isfinite(value):
+        return "not finite"
     if value == 0:
         return "0"
     if abs(value) >= 10:  # noqa: PLR2004

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import build
-from tuned import CHOSEN, DEFAULT, OBJECTIVE, with_tuning
+from tuned import CHOSEN, DEFAULT, OBJECTIVE, tuned_model, with_tuning
 
 from builder.errors import SpecError
 from builder.manifest import read_manifest, write_manifest
 from builder.records import from_json
 from builder.report import read_facts, render
+from builder.report.page import render_page
 from builder.report.provenance import tune_command
 from builder.report.records import ModelFacts, RepositoryFacts, TargetFacts
 
@@ -247,6 +249,63 @@ def test_json_holds_every_fact_and_reads_back(tuned: RepositoryFacts) -> None:
 @pytest.mark.parametrize("suffix", [".html", ".md", ".json"])
 def test_the_same_repository_gives_the_same_report(tuned_repository: Path, suffix: str) -> None:
     assert render(read_facts(tuned_repository), suffix) == render(read_facts(tuned_repository), suffix)
+
+
+def test_figures_that_are_no_numbers_are_shown_as_such(repository: Path) -> None:
+    """Infinite errors, and times that were too short to be measured, break no plot and win nothing."""
+    manifest = read_manifest(repository)
+    assert manifest is not None
+    record = manifest.models["lossy"]
+    bad = record.targets[1]
+    assert bad.numbers is not None
+    outputs = (
+        replace(bad.numbers.outputs[0], max_relative=float("inf"), max_absolute=float("inf"), cosine=float("nan")),
+    )
+    targets = (record.targets[0], replace(bad, numbers=replace(bad.numbers, outputs=outputs)), *record.targets[2:])
+    timings = dict(manifest.run.timings["lossy"])
+    first = timings["onnxruntime:fp32"]
+    timings["onnxruntime:fp32"] = replace(first, latency=tuple(replace(item, median_ms=0.0) for item in first.latency))
+    models = {**manifest.models, "lossy": replace(record, targets=targets)}
+    run = replace(manifest.run, timings={**manifest.run.timings, "lossy": timings})
+    write_manifest(repository, replace(manifest, models=models, run=run))
+    facts = read_facts(repository)
+    assert target(facts, "lossy", "openvino:fp16").error == float("inf")
+    assert "not finite" in render(facts, ".md")
+    page = render(facts, ".html")
+    assert "1 error that is not finite cannot be drawn" in page
+    assert not re.search(r'(?:d|transform)="[^"]*(?:NaN|Infinity)', page)
+    assert json.loads(render(facts, ".json"))["models"]
+
+
+def test_a_page_of_too_many_models_says_what_it_leaves_out(tuned: RepositoryFacts) -> None:
+    whole = render_page(tuned)
+    assert "To keep this page small" not in whole
+    part = render_page(tuned, budget_bytes=100_000)
+    left_out = re.search(r"To keep this page small, (\d) of 6 are shown without plots and details: ([^.]+)", part)
+    assert left_out is not None
+    names = left_out[2].split(", ")
+    assert len(names) == int(left_out[1]) > 0
+    articles = part.split("<article")[1:]
+    assert len(articles) == 6, "all are there"
+    for article in articles:
+        name = re.search(r"<h2[^>]*>([^<]+)", article)[1]
+        body = article.partition("</article>")[0]
+        assert ("<details" in body) == (name not in names), name
+        assert ("Targets side by side" in body) == (name != "pipeline")
+    assert len(part) < len(whole)
+
+
+def test_every_plot_survives_a_search_that_found_nothing(repository: Path) -> None:
+    """Interrupted at once: no curves, one setting, predicted by nobody."""
+    only = tuple(replace(item, predicted=0.0) for item in tuned_model("classifier", "").tried[:1])
+    with_tuning(repository, "classifier", chosen=DEFAULT, tried=only, default_curve=(), chosen_curve=(), gain=1.0)
+    facts = read_facts(repository)
+    assert "1 setting of 148 served and measured" in model(facts, "classifier").why
+    page = render(facts, ".html")
+    assert 'data-plot="load"' not in page
+    assert not re.search(r'(?:d|transform)="[^"]*(?:NaN|Infinity)', page)
+    with_tuning(repository, "classifier", chosen=DEFAULT, tried=(), default_curve=(), chosen_curve=(), gain=1.0)
+    assert "0 settings of 148" in render(read_facts(repository), ".md")
 
 
 def test_no_manifest_is_an_error_with_a_way_on(tmp_path: Path) -> None:
