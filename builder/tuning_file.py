@@ -65,10 +65,12 @@ class Applied:
 
 
 def default_tuning_path(models: list[Path]) -> Path | None:
-    """Beside the spec or the model: `models.yaml` → `models.tuning.yaml`; None for several model files."""
+    """Beside the spec or the model: `models.yaml` → `models.tuning.yaml`; None for several model files, or no name."""
     if len(models) != 1:
         return None
-    path = models[0]
+    path = models[0] if models[0].name not in ("", "..") else models[0].resolve()
+    if not path.name:
+        return None
     plain = path.stem if is_spec(path) or _is_file(path) else path.name
     return path.with_name(f"{plain}{SUFFIX}")
 

@@ -126,12 +126,16 @@ def test_a_file_that_is_not_there_or_none(here: Path) -> None:
         read_tuning(here / "list.yaml")
 
 
-def test_where_the_file_lies(here: Path) -> None:
+def test_where_the_file_lies(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "net.v2").mkdir()
     assert default_tuning_path([here / "models.yaml"]) == here / "models.tuning.yaml"
     assert default_tuning_path([here / "m.onnx"]) == here / "m.tuning.yaml"
     assert default_tuning_path([here / "net.v2"]) == here / "net.v2.tuning.yaml"
     assert default_tuning_path([here / "a.onnx", here / "b.onnx"]) is None
+    monkeypatch.chdir(here / "net.v2")
+    assert default_tuning_path([Path()]) == here / "net.v2.tuning.yaml"
+    assert default_tuning_path([Path("..")]) == here.with_name(f"{here.name}.tuning.yaml")
+    assert default_tuning_path([Path("/")]) is None
     assert tuning_beside([here / "m.onnx"]) is None
     (here / "m.tuning.yaml").touch()
     assert tuning_beside([here / "m.onnx"]) == here / "m.tuning.yaml"

@@ -86,10 +86,8 @@ def load_tuned_request(
     """
     from builder.tuning_file import apply_tuning, read_tuning, tuning_beside
 
-    if tuning is None:
-        path = tuning_beside(models)
-    else:
-        path = None if tuning == NO_TUNING else Path(tuning)
+    named = Path(tuning) if tuning not in (None, NO_TUNING) else None
+    path = tuning_beside(models) if tuning is None else named
     if path is None:
         return load_request(models, **arguments), None
     found = read_tuning(path)
