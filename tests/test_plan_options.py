@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+from command_line import build, run
 
 from builder.backends import BACKENDS, Settings, backend_module
 from builder.plan import Plan, make_plan
@@ -94,3 +95,19 @@ def test_only_these_backends_build_what_the_words_say() -> None:
 def test_the_server_gets_them_as_parameters(backend: str, said: dict[str, Any], parameters: dict[str, str]) -> None:
     fields = backend_module(backend).config_fields(Settings("fp32", said))
     assert {key: item["string_value"] for key, item in fields.get("parameters", {}).items()} == parameters
+
+
+def test_a_build_writes_the_streams_that_validate_asks_for(model: Path) -> None:
+    here = model.parent
+    spec = "models: [{name: m, source: {path: m.onnx}, targets: ['openvino:fp32'], instances: {count: 2}}]"
+    (here / "models.yaml").write_text(spec, encoding="utf-8")
+    assert build("models.yaml", "-o", "repo", cwd=here, check="offline").code == 0
+    path = here / "repo" / "m" / "config.pbtxt"
+    text = path.read_text(encoding="utf-8")
+    assert 'key: "NUM_STREAMS"\n  value: { string_value: "2" }' in text
+    assert run("validate", "repo", "--format", "json", cwd=here).document["findings"] == []
+    path.write_text(text.replace('string_value: "2"', 'string_value: "1"'), encoding="utf-8")
+    found = run("validate", "repo", "--format", "json", cwd=here).document["findings"]
+    assert [(item["severity"], item["check"]) for item in found if "NUM_STREAMS" in item["message"]] == [
+        ("warning", "native.openvino")
+    ]
