@@ -96,11 +96,13 @@ def _others() -> Iterator[Row]:
     from builder.cache import default_cache
     from builder.libraries import library_versions
 
-    locust = library_versions(["locust"])["locust"]
-    if locust == "absent":
-        yield Row("load test", ok=False, detail="locust is not installed", remedy="pip install 'build-repo[load]'")
-    else:
-        yield Row("load test", ok=True, detail=f"locust {locust}")
+    for name, library, extra in (("load test", "locust", "load"), ("report's page", "vl-convert-python", "report")):
+        version = library_versions([library])[library]
+        if version == "absent":
+            remedy = f"pip install 'build-repo[{extra}]'"
+            yield Row(name, ok=False, detail=f"{library} is not installed", remedy=remedy)
+        else:
+            yield Row(name, ok=True, detail=f"{library} {version}")
     yield _docker()
     root = default_cache().root
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
