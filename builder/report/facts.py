@@ -56,8 +56,7 @@ def read_facts(repository: Path) -> RepositoryFacts:
     models = tuple(_model(repository, record, manifest) for record in manifest.models.values())
     ensembles = tuple(_ensemble(repository, record) for record in manifest.ensembles.values())
     known = set(manifest.served_folders())
-    folders = (item.name for item in repository.iterdir() if item.is_dir() and not item.name.startswith("."))
-    others = tuple(sorted(set(folders) - known))
+    others = tuple(sorted(set(_folders(repository)) - known))
     return RepositoryFacts(
         repository=str(repository),
         headline=_summary(models, ensembles, others, manifest.triton),
@@ -66,6 +65,13 @@ def read_facts(repository: Path) -> RepositoryFacts:
         others=others,
         provenance=provenance(str(repository), manifest, models),
     )
+
+
+def _folders(repository: Path) -> list[str]:
+    try:
+        return [item.name for item in repository.iterdir() if item.is_dir() and not item.name.startswith(".")]
+    except OSError as error:
+        raise SpecError(f"{repository} cannot be read: {error}") from error
 
 
 def _model(repository: Path, record: ModelRecord, manifest: Manifest) -> ModelFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 BUDGET_BYTES: Final = 2_700_000
 """Of all models together: a page under 3 MB is one that mail and code hosts take."""
+FIGURE: Final = re.compile(r"(\d) (%|ms|s|rows/s|[kMG]?B|users?|points?)(?![\w/])")
 BRIEF_BYTES: Final = 6_000
 """What is kept free for each model that may have to be shown in brief."""
 COLOURS: Final = {
@@ -47,6 +49,11 @@ def environment(*, autoescape: bool) -> Environment:
     )
 
 
+def unbroken(text: str) -> str:
+    """With a space in each figure at which no line is broken: `87.5 %`."""
+    return FIGURE.sub("\\1\u00a0\\2", text)
+
+
 def render_page(facts: RepositoryFacts, budget_bytes: int = BUDGET_BYTES) -> str:
     """The whole page. Models that would make it too large are shown without plots and details, and it says so.
 
@@ -54,6 +61,7 @@ def render_page(facts: RepositoryFacts, budget_bytes: int = BUDGET_BYTES) -> str
         MachineError: vl-convert-python is not installed.
     """
     jinja = environment(autoescape=True)
+    jinja.filters["unbroken"] = unbroken
     template = jinja.get_template("article.html.j2")
     items: tuple[ModelFacts | EnsembleFacts, ...] = (*facts.models, *facts.ensembles)
     left = budget_bytes - BRIEF_BYTES * len(items)

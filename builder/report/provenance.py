@@ -79,12 +79,12 @@ def _commands(repository: str, manifest: Manifest, libraries: Mapping[str, tuple
         if len(versions) == 1 and RELEASED.fullmatch(versions[0])
     ]
     if pins:
-        yield Command("the libraries of this build", shlex.join(["pip", "install", *pins]))
-    yield Command("the build that wrote this repository last", manifest.run.command)
+        yield Command("The libraries of this build", shlex.join(["pip", "install", *pins]))
+    yield Command("The build that wrote this repository last", manifest.run.command)
     if manifest.models.keys() - manifest.run.tuning.keys():
-        yield Command("measures on the live server what is best; build again afterwards", tune_command(manifest))
-    yield Command("asks the served models again", shlex.join(["build-repo", "check", repository]))
-    yield Command("this report again", shlex.join(["build-repo", "report", repository]))
+        yield Command("Measures on the live server what is best; build again afterwards", tune_command(manifest))
+    yield Command("Asks the served models again", shlex.join(["build-repo", "check", repository]))
+    yield Command("This report again", shlex.join(["build-repo", "report", repository]))
 
 
 def tune_command(manifest: Manifest) -> str:

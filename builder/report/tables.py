@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,7 @@ class Section:
     title: str
     sentences: tuple[str, ...]
     tables: tuple[Table, ...]
+    unfolded: bool = False
 
 
 def targets_table(targets: Sequence[TargetFacts], tuning: TunedModel | None) -> Table:
@@ -80,11 +81,10 @@ def _tuning(model: ModelFacts) -> Iterator[Section]:
     if tuning is None:
         return
     chosen, default = words.setting(tuning.chosen), words.setting(tuning.default)
-    machine = ", ".join(f"{name} {value}" for name, value in tuning.machine.items())
     told = (
         f"Chosen: {chosen}.",
         f"Default: {default}.",
-        f"Holds for {machine}; Triton {tuning.triton}, measured on {tuning.server}.",
+        f"Holds for {_machine(tuning.machine)}; Triton {tuning.triton}, measured on {tuning.server}.",
         *tuning.notes,
     )
     yield Section("tuning", f"Settings tried: {len(tuning.tried)} of {tuning.space:,}", told, (settings_table(tuning),))
@@ -202,7 +202,9 @@ def ensemble_sections(ensemble: EnsembleFacts) -> tuple[Section, ...]:
     proof = (*(f"Right answers of {item}." for item in ensemble.reference), *ensemble.notes)
     live = tuple(f"Live check of {folder.folder}: {folder.live}." for folder in ensemble.folders)
     return (
-        Section("steps", "Steps and wires", told, (Table(("step", "version", "inputs", "outputs"), steps),)),
+        Section(
+            "steps", "Steps and wires", told, (Table(("step", "version", "inputs", "outputs"), steps),), unfolded=True
+        ),
         Section("provenance", "Proof and provenance", (*proof, *live), tuple(map(files_table, ensemble.folders))),
     )
 
@@ -215,7 +217,10 @@ def libraries_table(provenance: Provenance) -> Table:
 
 def machines(provenance: Provenance) -> tuple[str, ...]:
     """`AMD EPYC, 2 cores, instruction sets 6a93…`."""
-    return tuple(
-        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in machine.items())
-        for machine in provenance.machines
-    )
+    return tuple(map(_machine, provenance.machines))
+
+
+def _machine(facts: Mapping[str, str]) -> str:
+    named = {"cpu": "{}", "gpu": "{}", "cores": "{} cores"}
+    known = [form.format(facts[name]) for name, form in named.items() if name in facts]
+    return ", ".join((*known, *(f"{name.replace('_', ' ')} {facts[name]}" for name in facts if name not in named)))
