@@ -43,7 +43,7 @@ def _tuned_cards(tuning: TunedModel) -> Iterator[Card]:
     found, before = tried_for(tuning.chosen, tuning), tried_for(tuning.default, tuning)
     objective = tuning.objective
     if found is not None:
-        at = f"{words.load(objective, limits=False)}; {_p99(found, objective)}"
+        at = f"{words.load(objective, found.point.users, limits=False)}; {_p99(found, objective)}"
         yield Card(objective.word.capitalize(), words.objective_value(found.value, objective), at)
     more = "better than the default setting"
     if before is not None:

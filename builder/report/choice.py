@@ -37,7 +37,7 @@ def _tuned_speed(tuning: TunedModel) -> str:
     objective = tuning.objective
     value = words.objective_value(found.value, objective) if found else ""
     was = f" ({words.objective_value(before.value, objective)})" if before else ""
-    reached = f"{value} with {words.load(objective)}".strip()
+    reached = f"{value} with {words.load(objective, found.point.users if found else None)}".strip()
     if tuning.gain < 1 + words.SAME:
         return f"{reached}, as good as the default setting{was}"
     better = {"throughput": "the throughput of", "latency": "as quick as", "memory": "as small as"}[objective.word]

@@ -109,7 +109,7 @@ def _model(repository: Path, record: ModelRecord, manifest: Manifest) -> ModelFa
         tuning=tuning,
         versions=versions,
         notes=tuple(dict.fromkeys((*record.notes, *(note for item in targets for note in item.notes)))),
-        findings=tuple(_findings(record.name, targets, versions, folders, stale=stale)),
+        findings=tuple(_findings(record.name, targets, versions, folders, doubt=_doubt(tuning, targets, stale=stale))),
     )
 
 
@@ -117,6 +117,17 @@ def _tuning(record: ModelRecord, tuned: TunedModel | None) -> tuple[TunedModel |
     """A tuning that holds for this very model; and whether there is one that does not."""
     stale = tuned is not None and tuned.export_key != record.export_key
     return (None if stale else tuned), stale
+
+
+def _doubt(tuning: TunedModel | None, targets: Iterable[TargetFacts], *, stale: bool) -> str:
+    """Why what was measured by the tuning may not hold; empty where nothing speaks against it."""
+    if stale:
+        return "the tuning in the manifest was measured with another model, other samples or other libraries"
+    machines = [target.machine for target in targets if target.chosen and target.machine]
+    if tuning is None or not machines or machines[0] == tuning.machine:
+        return ""
+    there, here = words.machine(tuning.machine), words.machine(machines[0])
+    return f"tuned on another machine ({there}) than it was built on ({here}): other settings may be better here"
 
 
 def _version(name: str, record: VersionRecord, chosen: str | None, manifest: Manifest) -> VersionFacts:
@@ -139,15 +150,14 @@ def _findings(
     versions: Iterable[VersionFacts],
     folders: Iterable[FolderFacts],
     *,
-    stale: bool,
+    doubt: str,
 ) -> Iterator[Finding]:
     """Those of the build, and what is not as the build left it; errors first."""
     found = [finding for target in targets for finding in target.findings]
     found += [finding for version in versions for target in version.targets for finding in target.findings]
     found += _changed(folders)
-    if stale:
-        message = "the tuning in the manifest was measured with another model, other samples or other libraries"
-        found.append(Finding("warning", "report.tuning", message, "build-repo tune, then build again", name))
+    if doubt:
+        found.append(Finding("warning", "report.tuning", doubt, "build-repo tune, then build again", name))
     ranks = ("error", "warning", "info")
     yield from sorted(dict.fromkeys(found), key=lambda finding: ranks.index(finding.severity))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,7 +51,7 @@ def _served(target: TargetFacts, tuning: TunedModel | None) -> str:
     best = best_tried(target.target, tuning) if tuning else None
     if tuning is None or best is None:
         return words.NOTHING
-    return words.objective_value(best.value, tuning.objective)
+    return words.objective_value(best.value, tuning.objective) + (" (refused)" if best.refused else "")
 
 
 def _computes(target: TargetFacts) -> str:
@@ -84,7 +84,7 @@ def _tuning(model: ModelFacts) -> Iterator[Section]:
     told = (
         f"Chosen: {chosen}.",
         f"Default: {default}.",
-        f"Holds for {_machine(tuning.machine)}; Triton {tuning.triton}, measured on {tuning.server}.",
+        f"Holds for {words.machine(tuning.machine)}; Triton {tuning.triton}, measured on {tuning.server}.",
         *tuning.notes,
     )
     yield Section("tuning", f"Settings tried: {len(tuning.tried)} of {tuning.space:,}", told, (settings_table(tuning),))
@@ -217,10 +217,4 @@ def libraries_table(provenance: Provenance) -> Table:
 
 def machines(provenance: Provenance) -> tuple[str, ...]:
     """`AMD EPYC, 2 cores, instruction sets 6a93…`."""
-    return tuple(map(_machine, provenance.machines))
-
-
-def _machine(facts: Mapping[str, str]) -> str:
-    named = {"cpu": "{}", "gpu": "{}", "cores": "{} cores"}
-    known = [form.format(facts[name]) for name, form in named.items() if name in facts]
-    return ", ".join((*known, *(f"{name.replace('_', ' ')} {facts[name]}" for name in facts if name not in named)))
+    return tuple(map(words.machine, provenance.machines))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from builder.tuning_records import Objective, Setting
@@ -125,11 +125,11 @@ def setting(value: Setting) -> str:
     return ", ".join(parts)
 
 
-def load(objective: Objective, *, limits: bool = True) -> str:
-    """`8 users over gRPC, p99 ≤ 50 ms`."""
+def load(objective: Objective, users: int | None = None, *, limits: bool = True) -> str:
+    """`8 users over gRPC, p99 ≤ 50 ms`; `users` where an SLO held only with fewer."""
     protocol = {"grpc": "gRPC", "http": "HTTP"}.get(objective.protocol, objective.protocol)
     held = [f"{name} ≤ {milliseconds(value)}" for name, value in objective.slo] if limits else []
-    return ", ".join((f"{count(objective.users, 'user')} over {protocol}", *held))
+    return ", ".join((f"{count(users or objective.users, 'user')} over {protocol}", *held))
 
 
 def objective_value(value: float, objective: Objective) -> str:
@@ -137,3 +137,10 @@ def objective_value(value: float, objective: Objective) -> str:
     if objective.word == "memory":
         return size(value)
     return milliseconds(value) if objective.word == "latency" else rate(value)
+
+
+def machine(facts: Mapping[str, str]) -> str:
+    """`AMD EPYC, 2 cores, instruction sets 6a93…`."""
+    named = {"cpu": "{}", "gpu": "{}", "cores": "{} cores"}
+    known = [form.format(facts[name]) for name, form in named.items() if name in facts]
+    return ", ".join((*known, *(f"{name.replace('_', ' ')} {facts[name]}" for name in facts if name not in named)))

@@ -167,6 +167,27 @@ def test_a_tuning_of_another_version_of_the_model_counts_for_nothing(repository:
     assert found.findings[0].check == "report.tuning"
 
 
+def test_a_tuning_of_another_machine_is_a_finding(repository: Path) -> None:
+    with_tuning(repository, "classifier", served="openvino:int8")
+    assert "report.tuning" not in {item.check for item in model(read_facts(repository), "classifier").findings}
+    with_tuning(repository, "classifier", served="openvino:int8", machine={"cpu": "Other", "cores": "64"})
+    found = model(read_facts(repository), "classifier")
+    (finding,) = [item for item in found.findings if item.check == "report.tuning"]
+    assert finding.message.startswith("tuned on another machine (Other, 64 cores) than it was built on (")
+    assert found.tuning is not None, "its figures are shown all the same"
+
+
+def test_an_slo_that_held_only_with_fewer_users_says_with_how_many(repository: Path) -> None:
+    tuned = tuned_model("classifier", "")
+    fewer = tuple(
+        replace(item, point=replace(item.point, users=3)) if item.setting == CHOSEN else item for item in tuned.tried
+    )
+    with_tuning(repository, "classifier", served="openvino:int8", tried=fewer)
+    found = model(read_facts(repository), "classifier")
+    assert "1,320 rows/s with 3 users over gRPC" in found.headline
+    assert found.cards[0].more.startswith("3 users over gRPC")
+
+
 @pytest.mark.parametrize(
     ("objective", "gain", "said"),
     [

@@ -75,6 +75,19 @@ def test_tables_are_whole(text: str, tuned_repository: Path) -> None:
         assert not re.search(r"[^\n]\n\| [^|]+ \|.*\n\| ---", found), "a table begins after an empty line"
 
 
+def test_a_reader_of_markdown_sees_tables_and_nothing_raw(text: str, tuned_repository: Path) -> None:
+    """Drawn by the parser that rich brings."""
+    from markdown_it import MarkdownIt
+
+    for found in (text, render(read_facts(tuned_repository), ".md")):
+        html = MarkdownIt("commonmark").enable("table").render(found)
+        assert html.count("<table>") == len(re.findall(r"^\|( --- \|)+$", found, re.MULTILINE))
+        shown = re.sub(r"<pre>.*?</pre>", "", html, flags=re.DOTALL)
+        assert "**" not in shown
+        assert "| ---" not in shown
+        assert shown.count("<details>") == shown.count("</details>")
+
+
 def test_what_was_tried_is_told(tuned_repository: Path) -> None:
     text = render(read_facts(tuned_repository), ".md")
     assert (

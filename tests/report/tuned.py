@@ -71,12 +71,17 @@ def tuned_model(name: str, export_key: str, *, machine: dict[str, str] | None = 
     )
 
 
+def built_on(manifest: Manifest, name: str) -> dict[str, str]:
+    """The machine whose measurements the manifest has."""
+    return dict(manifest.models[name].targets[0].works["measure"]["machine"])
+
+
 def with_tuning(repository: Path, name: str, *, served: str | None = None, **changes: object) -> Manifest:
     """Write the tuning into the manifest; `served` makes that target the one that is served, as a build would."""
     manifest = read_manifest(repository)
     assert manifest is not None
     record = manifest.models[name]
-    tuned = replace(tuned_model(name, record.export_key), **changes)
+    tuned = replace(tuned_model(name, record.export_key, machine=built_on(manifest, name)), **changes)
     models = dict(manifest.models)
     if served is not None:
         target = next(item.target for item in record.targets if str(item.target) == served)
