@@ -16,7 +16,7 @@ from builder.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, ServeError, Spe
 
 if TYPE_CHECKING:
     from builder.findings import Finding
-    from builder.loadtest import LoadOptions, LoadResult, LoadSubject
+    from builder.loadtest import LoadOptions, LoadResult, LoadSubject, Verdict
     from builder.servers import Endpoint
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -63,7 +63,15 @@ def loadtest(
     as_json: bool = typer.Option(False, "--json", help="One JSON document on stdout."),
 ) -> None:
     """Load-test served models with Locust, and say what limits them; the SLO decides the exit code."""
-    from builder.loadtest import compare_baseline, judge_slo, parse_slo, read_baseline, run_load_test
+    from builder.loadtest import (
+        baseline_verdicts,
+        compare_baseline,
+        judge_slo,
+        parse_slo,
+        read_baseline,
+        run_load_test,
+        slo_verdicts,
+    )
 
     terms = parse_slo(slo)
     options = _options(
@@ -71,9 +79,13 @@ def loadtest(
         workers=workers, mix=mix, replay=replay, arrivals=arrivals, slo=slo,
     )  # fmt: skip
     earlier = read_baseline(baseline) if baseline is not None else None
+
+    def judge(told: LoadResult) -> tuple[Verdict, ...]:
+        return (*slo_verdicts(told, terms), *(baseline_verdicts(told, earlier) if earlier is not None else ()))
+
     with open_endpoint(repository, urls, headers, ca_file, engine, image) as (endpoint, _):
         subjects = _subjects(repository, endpoint, _names(model, mix))
-        result = run_load_test(endpoint, subjects, options, progress=_line)
+        result = run_load_test(endpoint, subjects, options, progress=_line, judge=judge)
     findings = [
         *result.diagnosis,
         *judge_slo(result, terms),

@@ -7,21 +7,22 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
 
 from builder.errors import MachineError, ServeError, SpecError
 from builder.loadtest.answers import judge_answers
-from builder.loadtest.baseline import compare_baseline, read_baseline
+from builder.loadtest.baseline import baseline_verdicts, compare_baseline, read_baseline
 from builder.loadtest.command import DRAIN_S, address, commands
 from builder.loadtest.http_limit import body_words
 from builder.loadtest.process import Locust, started
-from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadResult, LoadSubject
+from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadResult, LoadSubject, Verdict
 from builder.loadtest.report import write_report
 from builder.loadtest.result import Course, make_result
 from builder.loadtest.sampling import Sampler, sampling
-from builder.loadtest.slo import judge_slo, limits_of, parse_duration, parse_slo
+from builder.loadtest.slo import judge_slo, limits_of, parse_duration, parse_slo, slo_verdicts
 from builder.servers import Endpoint
 from builder.triton_client import SPELLED
 
@@ -30,6 +31,8 @@ __all__ = [
     "LoadOptions",
     "LoadResult",
     "LoadSubject",
+    "Verdict",
+    "baseline_verdicts",
     "compare_baseline",
     "judge_slo",
     "limits_of",
@@ -37,9 +40,12 @@ __all__ = [
     "parse_slo",
     "read_baseline",
     "run_load_test",
+    "slo_verdicts",
 ]
 
 Progress = Callable[[str], None]
+Judge = Callable[[LoadResult], tuple[Verdict, ...]]
+"""What an SLO and a baseline say of a result; the report shows it."""
 
 SHAPES: Final = ("constant", "ramp", "step", "spike")
 MIX: Final = re.compile(r"[^@=]+(@[1-9]\d*)?(=(?=.*[1-9])\d+(\.\d+)?)?")
@@ -49,7 +55,12 @@ END_LIMIT_S: Final = 30.0
 
 
 def run_load_test(
-    endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOptions, *, progress: Progress
+    endpoint: Endpoint,
+    models: Sequence[LoadSubject],
+    options: LoadOptions,
+    *,
+    progress: Progress,
+    judge: Judge = lambda _: (),
 ) -> LoadResult:
     """Send requests for `duration_s` after a short warm-up; the report goes into its folder.
 
@@ -74,7 +85,7 @@ def run_load_test(
         answers = judge_answers(folder, models, endpoint, options.protocol)
         course = Course(run, folder / "log.npz", sampler, ended)
         result = make_result(course, models, options, answers)
-        return write_report(result, course, options)
+        return write_report(replace(result, verdicts=judge(result)), course, options)
 
 
 def _refuse_wrong(endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOptions) -> None:

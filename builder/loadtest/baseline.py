@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from builder.errors import SpecError
 from builder.findings import Finding
-from builder.loadtest.records import LoadResult
+from builder.loadtest.records import LoadResult, Verdict
 from builder.records import RecordError, read_record
 
 SIGMAS: Final = 4.0
@@ -68,6 +68,25 @@ def compare_baseline(result: LoadResult, baseline: LoadResult) -> tuple[Finding,
     if result.error_percent > baseline.error_percent and result.failures > baseline.failures:
         findings.append(_more_failures(result, baseline))
     return tuple(findings)
+
+
+def baseline_verdicts(result: LoadResult, baseline: LoadResult) -> tuple[Verdict, ...]:
+    """The same comparison quantity by quantity, what held too; none where too little was answered to tell."""
+    if result.shape == "step":
+        now, before = result.held_rate or 0.0, baseline.held_rate or 0.0
+        room = 2 * STEP_ROOM * before
+        held = not _lower_rate(result, baseline)
+        return (Verdict("baseline", "rate", held, now, before - room, "requests/s", room),)
+    found = [_verdict(change) for change in changes_of(result, baseline)]
+    failed = result.error_percent > baseline.error_percent and result.failures > baseline.failures
+    found.append(Verdict("baseline", "errors", not failed, result.error_percent, baseline.error_percent, "%"))
+    return tuple(found)
+
+
+def _verdict(change: Change) -> Verdict:
+    unit, room = ("requests/s", -change.room) if change.quantity == "rps" else ("ms", change.room)
+    held = change.worse_by <= change.room
+    return Verdict("baseline", change.quantity, held, change.now, change.before + room, unit, change.room)
 
 
 def changes_of(result: LoadResult, baseline: LoadResult) -> tuple[Change, ...]:

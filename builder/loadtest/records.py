@@ -145,6 +145,22 @@ class AnswerFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a gate asked for and what was seen: `seen` against `limit`, in `unit`.
+
+    `source` is `slo` or `baseline`. A baseline's limit is its own value and `noise`, how much worse may be chance.
+    """
+
+    source: str
+    quantity: str
+    held: bool
+    seen: float
+    limit: float
+    unit: str
+    noise: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadResult:
     """A load test's figures, warm-up excluded; of shape `step` those of the highest rate that held.
 
@@ -154,6 +170,7 @@ class LoadResult:
     `queue_ms` and `compute_ms` are the server's: mean rows per run, mean time per request. `generator_cores` is CPU
     seconds of the load generator per second, `busiest_generator` those of its busiest process. `ended` says what ended
     the test before its time. `diagnosis` says what limits throughput and what to change.
+    `verdicts` are those of the SLO and of the baseline.
     """
 
     models: tuple[str, ...]
@@ -191,6 +208,7 @@ class LoadResult:
     levels: tuple[Level, ...] = ()
     ended: str = ""
     diagnosis: tuple[Finding, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     html: str = ""
     csv: tuple[str, ...] = ()
     json: str = ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from builder import __version__
 from builder.loadtest.figures import OUTCOMES, Log, windows_of
 from builder.loadtest.plots import Plot, bar_plot, line_plot
-from builder.loadtest.records import LoadOptions, LoadResult, ModelFigures
+from builder.loadtest.records import LoadOptions, LoadResult, ModelFigures, Verdict
 from builder.loadtest.result import Course
 from builder.loadtest.sampling import Reading
 from builder.records import write_record, write_text
@@ -181,6 +181,10 @@ def _machine_plots(readings: Sequence[Reading]) -> list[Plot]:
 def _tables(result: LoadResult) -> list[dict[str, Any]]:
     head = ["model", "requests", "failed", "p50 ms", "p99 ms", "executions", "rows a run", "queue ms", "compute ms"]
     tables = [{"title": "Models", "head": head, "rows": [_row(model) for model in result.model_figures]}]
+    if result.verdicts:
+        asked = ["asked by", "what", "verdict", "seen", "limit", "of it noise"]
+        rows = [_verdict_row(verdict) for verdict in result.verdicts]
+        tables.insert(0, {"title": "What must hold", "head": asked, "rows": rows})
     if result.levels:
         rows = [
             [f"{level.rate:.1f}", _verdict(level.held, level.behind), _ms(level.p99_ms), f"{level.error_percent:.2f}"]
@@ -194,6 +198,15 @@ def _tables(result: LoadResult) -> list[dict[str, Any]]:
 
 def _verdict(held: bool, behind: bool) -> str:
     return "held" if held else ("missed: fell behind" if behind else "missed")
+
+
+def _verdict_row(verdict: Verdict) -> list[str]:
+    more = verdict.quantity in ("rps", "rate")
+    limit = f"at {'least' if more else 'most'} {verdict.limit:.4g} {verdict.unit}"
+    noise = "-" if verdict.noise is None else f"{verdict.noise:.3g} {verdict.unit}"
+    what = {"rps": "requests/s", "errors": "failed requests", "rate": "highest rate that holds"}
+    told = [verdict.source.replace("slo", "SLO"), what.get(verdict.quantity, verdict.quantity)]
+    return [*told, "pass" if verdict.held else "fail", f"{verdict.seen:.4g} {verdict.unit}", limit, noise]
 
 
 def _row(model: ModelFigures) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from builder.errors import SpecError
 from builder.findings import Finding
-from builder.loadtest.records import LoadResult
+from builder.loadtest.records import LoadResult, Verdict
 
 Quantity = Literal["p50", "p90", "p95", "p99", "max", "errors", "rps"]
 
@@ -79,7 +79,7 @@ def _number(value: str, unit: str) -> float | None:
 
 def judge_slo(result: LoadResult, slo: tuple[SloTerm, ...]) -> tuple[Finding, ...]:
     """One error for each term that was missed; failed requests are an error unless a term allows them."""
-    terms = slo if any(term.quantity == "errors" for term in slo) else (*slo, SloTerm("errors", 0.0, "errors=0%"))
+    terms = _with_errors(slo)
     model = ",".join(result.models)
     if result.shape == "step" and not result.held_rate:
         return (_never_held(result, model),)
@@ -89,6 +89,29 @@ def judge_slo(result: LoadResult, slo: tuple[SloTerm, ...]) -> tuple[Finding, ..
         for term, text in missed
         if text
     )
+
+
+def slo_verdicts(result: LoadResult, slo: tuple[SloTerm, ...]) -> tuple[Verdict, ...]:
+    """Each term with what was seen; none where no SLO was asked for."""
+    terms = [_verdict(result, term) for term in (_with_errors(slo) if slo else ())]
+    if result.shape == "step" and not result.held_rate:
+        lowest = min((level.rate for level in result.levels), default=0.0)
+        return (Verdict("slo", "rate", held=False, seen=0.0, limit=lowest, unit="requests/s"), *terms)
+    return tuple(terms)
+
+
+def _with_errors(slo: tuple[SloTerm, ...]) -> tuple[SloTerm, ...]:
+    """No request may fail unless a term allows it."""
+    return slo if any(term.quantity == "errors" for term in slo) else (*slo, SloTerm("errors", 0.0, "errors=0%"))
+
+
+def _verdict(result: LoadResult, term: SloTerm) -> Verdict:
+    seen, unit = result.error_percent, "%"
+    if term.quantity == "rps":
+        seen, unit = result.requests_per_s, "requests/s"
+    elif term.quantity != "errors":
+        seen, unit = float(getattr(result, LATENCIES[term.quantity])), "ms"
+    return Verdict("slo", term.quantity, not _missed(result, term), seen, term.limit, unit)
 
 
 def _never_held(result: LoadResult, model: str) -> Finding:

@@ -254,5 +254,7 @@ def _stop(started: _Started) -> None:
     if group and started.scratch.exists():
         watchdog.kill_group(group, signal.SIGKILL)
     watchdog.remove_shared_memory(started.scratch.name)
+    with contextlib.suppress(FileNotFoundError):
+        watchdog.remove_environments(started.lock_file.stat().st_mtime)
     shutil.rmtree(started.scratch, ignore_errors=True)
     started.lock_file.unlink(missing_ok=True)

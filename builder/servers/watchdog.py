@@ -19,9 +19,11 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the server puts its regions
@@ -29,6 +31,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 POLL_MS = 200
 PID_FILE = "server.pid"
+ENVIRONMENTS = Path("/tmp")  # noqa: S108 - fixed in Triton's Python backend, whatever TMPDIR says
+CLOCK_ROOM_S = 0.02
+"""The kernel tells a process's start in hundredths of a second."""
 
 
 def remove_shared_memory(prefix: str) -> None:
@@ -36,6 +41,42 @@ def remove_shared_memory(prefix: str) -> None:
     for region in SHARED_MEMORY.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             region.unlink()
+
+
+def remove_environments(since_s: float) -> None:
+    """Delete the empty folders that Triton's Python backend makes as it loads, and leaves when it is killed.
+
+    Its place is fixed and its name tells no owner, so only what is younger than `since_s` (our server's start) and
+    older than every server that lives can be a dead server's. Folders are listed before processes: who made one that
+    is listed is seen if it still lives.
+    """
+    folders = [(folder, age) for folder in ENVIRONMENTS.glob("python_env_*") if (age := _made_s(folder)) >= since_s]
+    if folders:
+        oldest_s = min(server_starts(), default=float("inf")) - CLOCK_ROOM_S
+        for folder, made_s in folders:
+            if made_s < oldest_s:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def _made_s(folder: Path) -> float:
+    """When our own folder was made, since the epoch; -inf for anything else. Nothing is written into an empty one."""
+    with contextlib.suppress(OSError):
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            return found.st_mtime
+    return float("-inf")
+
+
+def server_starts() -> Iterator[float]:
+    """When each living Triton was started, since the epoch."""
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name, _, fields = (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
+            state, *numbers = fields.split()
+            if name.partition("(")[2] == "tritonserver" and state not in "ZX":
+                yield booted + int(numbers[18]) / os.sysconf("SC_CLK_TCK")
 
 
 def hold(path: Path) -> int:
@@ -66,6 +107,7 @@ def remove_left_overs(folder: Path) -> None:
         if handle is None:
             continue
         remove_shared_memory(file.stem)
+        remove_environments(file.stat().st_mtime)
         scratch = file.read_text(encoding="utf-8").strip()
         if Path(scratch).name == file.stem:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -127,6 +169,7 @@ def main() -> int:
     os.write(handle, scratch.encode())
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     # This process has one thread, so code between fork and exec is safe.
+    started_s = time.time()
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)  # noqa: PLW1509
     asked = True
     try:
@@ -137,6 +180,7 @@ def main() -> int:
     finally:
         stop(server, float(grace_s) if asked else 0.0)
         remove_shared_memory(prefix)
+        remove_environments(started_s)
         if asked:
             shutil.rmtree(scratch, ignore_errors=True)
             Path(lock_file).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import pytest
 
 from builder import records
 from builder.errors import SpecError
-from builder.loadtest import LoadResult, compare_baseline, read_baseline
+from builder.loadtest import LoadResult, baseline_verdicts, compare_baseline, read_baseline
 from builder.loadtest.records import Window
 
 
@@ -23,7 +23,10 @@ def run(result: LoadResult, p99_ms: float, rate: float, noise: float, seed: int)
 
 
 def checks(now: LoadResult, before: LoadResult) -> list[str]:
-    return [finding.check for finding in compare_baseline(now, before)]
+    found = [finding.check for finding in compare_baseline(now, before)]
+    missed = [f"baseline.{item.quantity}" for item in baseline_verdicts(now, before) if not item.held]
+    assert missed == [check for check in found if check not in ("baseline.short", "baseline.setting")]
+    return found
 
 
 def test_the_same_is_no_regression(result: LoadResult) -> None:
@@ -80,3 +83,12 @@ def test_a_file_that_is_no_result(result: LoadResult, tmp_path: Path) -> None:
     for path in (file, tmp_path / "absent.json"):
         with pytest.raises(SpecError, match="baseline"):
             read_baseline(path)
+
+
+def test_what_held_is_told_with_its_noise(result: LoadResult) -> None:
+    verdicts = {item.quantity: item for item in baseline_verdicts(result, result)}
+    assert list(verdicts) == ["p50", "p99", "rps", "errors"]
+    assert all(item.held and item.source == "baseline" for item in verdicts.values())
+    assert verdicts["p99"].noise == pytest.approx(0.03 * 20.0)
+    assert verdicts["p99"].limit == pytest.approx(20.6)
+    assert verdicts["rps"].limit == pytest.approx(97.0)

@@ -26,7 +26,7 @@ from builder.loadtest.figures import (
 )
 from builder.loadtest.http_limit import body_words
 from builder.loadtest.plots import bar_plot, line_plot, nice_top
-from builder.loadtest.records import ModelFigures
+from builder.loadtest.records import ModelFigures, Verdict
 from builder.loadtest.report import render_html
 from builder.loadtest.server_processes import allowed_cores, machine_times, server_pids, usage_of
 from builder.samples import Request
@@ -127,6 +127,7 @@ def test_the_page_needs_nothing_else(result: LoadResult, log: Log) -> None:
     assert "a &lt; b &amp; c" in page
     assert "<net>" not in page
     assert page.count("<svg") == 3
+    assert "What must hold" not in page
     assert not re.search(r"(?:src|href)=|@import|url\(|https?://", page)
 
 
@@ -140,3 +141,12 @@ def test_this_process_is_measured() -> None:
     assert busy > steal >= 0
     assert server_pids(Endpoint("127.0.0.1:9", None, None)) == ()
     assert server_pids(Endpoint("example.invalid:8000", None, None)) == ()
+
+
+def test_the_page_shows_what_was_asked_for_and_what_was_seen(result: LoadResult, log: Log) -> None:
+    missed = Verdict("slo", "p99", held=False, seen=20.0, limit=15.0, unit="ms")
+    kept = Verdict("baseline", "rps", held=True, seen=100.0, limit=97.0, unit="requests/s", noise=3.0)
+    page = render_html(replace(result, verdicts=(missed, kept)), log, ())
+    rows = [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr>(.*?)</tr>", page, re.DOTALL)]
+    assert ["SLO", "p99", "fail", "20 ms", "at most 15 ms", "-"] in rows
+    assert ["baseline", "requests/s", "pass", "100 requests/s", "at least 97 requests/s", "3 requests/s"] in rows

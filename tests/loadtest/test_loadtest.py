@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
 import signal
 import subprocess
@@ -147,6 +149,35 @@ def test_a_mix_by_weight_in_a_ramp(endpoint: Endpoint, tmp_path: Path) -> None:
     assert result.answers.wrong == 0 < result.answers.compared
     assert result.model_figures[0].row_sizes == (1, 8)
     assert result.rows_per_s / result.requests_per_s == pytest.approx(11 / 4, rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [60.0, None], ids=["open", "closed"])
+def test_a_spike_is_one(endpoint: Endpoint, tmp_path: Path, rate: float | None) -> None:
+    """The middle fifth at full load, the rest at a fifth of it: of the rate, or of the users."""
+    options = LoadOptions(tmp_path, users=10, duration_s=5, rate=rate, shape="spike")
+    result = run_load_test(endpoint, [LoadSubject("linear", linear_requests())], options, progress=print)
+    assert result.failures == 0
+    with (tmp_path / "requests.csv").open(encoding="utf-8") as stream:
+        rows = [{name: float(row[name]) for name in ("arrival_s", "ended_s")} for row in csv.DictReader(stream)]
+    began = min(row["arrival_s"] for row in rows)
+    edge = 0.15
+    if rate:
+        inside = [row for row in rows if 2.0 <= row["arrival_s"] - began + 1 / rate < 3.0]
+        assert len(inside) == pytest.approx(rate, abs=6)
+        assert len(rows) - len(inside) == pytest.approx(4 * rate / 5, abs=6)
+        return
+    under_way = {
+        "calm": most_at_once([row for row in rows if not 2.0 - edge <= row["arrival_s"] - began < 3.0 + edge]),
+        "spike": most_at_once([row for row in rows if 2.0 + edge <= row["arrival_s"] - began < 3.0 - edge]),
+    }
+    assert under_way["calm"] <= 2
+    assert under_way["spike"] > 2
+
+
+def most_at_once(rows: list[dict[str, float]]) -> int:
+    """Requests under way at the same time, at most."""
+    changes = sorted([*((row["arrival_s"], 1) for row in rows), *((row["ended_s"], -1) for row in rows)])
+    return max(itertools.accumulate(change for _, change in changes))
 
 
 def test_an_unknown_model_and_an_absent_server_are_no_results(endpoint: Endpoint, tmp_path: Path) -> None:

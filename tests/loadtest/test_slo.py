@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from builder.errors import SpecError
-from builder.loadtest import LoadResult, judge_slo, limits_of, parse_duration, parse_slo
+from builder.loadtest import LoadResult, judge_slo, limits_of, parse_duration, parse_slo, slo_verdicts
 from builder.loadtest.records import Level
 
 
@@ -55,3 +55,22 @@ def test_a_search_that_found_no_rate_has_missed(result: LoadResult) -> None:
     none = replace(result, shape="step", levels=levels, held_rate=0.0)
     assert [item.check for item in judge_slo(none, parse_slo("p99=50ms"))] == ["slo.rate"]
     assert judge_slo(replace(none, held_rate=3.0), parse_slo("p99=50ms")) == ()
+    assert [(item.quantity, item.held) for item in slo_verdicts(none, parse_slo("p99=50ms"))] == [
+        ("rate", False),
+        ("p99", True),
+        ("errors", True),
+    ]
+
+
+def test_verdicts_agree_with_the_findings(result: LoadResult) -> None:
+    terms = parse_slo("p50=7ms,p99=20ms,rps=101")
+    verdicts = slo_verdicts(result, terms)
+    missed = [f"slo.{item.quantity}" for item in verdicts if not item.held]
+    assert missed == [item.check for item in judge_slo(result, terms)] == ["slo.p50", "slo.rps"]
+    assert [(item.seen, item.limit, item.unit) for item in verdicts] == [
+        (8.0, 7.0, "ms"),
+        (20.0, 20.0, "ms"),
+        (100.0, 101.0, "requests/s"),
+        (0.0, 0.0, "%"),
+    ]
+    assert slo_verdicts(result, ()) == ()

@@ -18,7 +18,7 @@ from triton_models import ask, config, doubling, doubling_config, port, wait_unt
 from builder import runtime as runtimes
 from builder.errors import MachineError, ServeError
 from builder.runtime import Runtime
-from builder.servers import Endpoint, ServeOptions, server_module
+from builder.servers import Endpoint, ServeOptions, server_module, watchdog
 from builder.servers.embedded import serve
 from builder.servers.server_state import stubs_of
 
@@ -307,3 +307,31 @@ def test_an_ensemble_and_its_member(repository: Path, options: ServeOptions) -> 
 def test_endpoint_is_the_same_type_as_every_engine(repository: Path, options: ServeOptions) -> None:
     with serve(repository, options) as endpoint:
         assert isinstance(endpoint, Endpoint)
+
+
+def test_no_environment_folder_of_a_dead_server_stays(repository: Path, options: ServeOptions) -> None:
+    """Of other servers on this machine, those that live may have made some meanwhile."""
+    before = set(watchdog.ENVIRONMENTS.glob("python_env_*"))
+    with serve(repository, options):
+        assert set(watchdog.ENVIRONMENTS.glob("python_env_*")) - before
+    new = set(watchdog.ENVIRONMENTS.glob("python_env_*")) - before
+    oldest_s = min(watchdog.server_starts(), default=float("inf"))
+    assert all(folder.stat().st_mtime > oldest_s - 1 for folder in new if folder.exists()), new
+
+
+def test_only_empty_folders_older_than_every_server_are_removed(
+    repository: Path, options: ServeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "ENVIRONMENTS", tmp_path)
+    with serve(repository, options):
+        names = ("dead", "used", "earlier", "living")
+        dead, used, earlier, living = (tmp_path / f"python_env_{name}" for name in names)
+        for folder, made_s in ((dead, 2000), (used, 2000), (earlier, 500), (living, None)):
+            folder.mkdir()
+            if folder is used:
+                (folder / "bin").mkdir()
+            os.utime(folder, None if made_s is None else (made_s, made_s))
+        watchdog.remove_environments(1000.0)
+        assert sorted(path.name for path in tmp_path.glob("python_env_*")) == [
+            "python_env_earlier", "python_env_living", "python_env_used",
+        ]  # fmt: skip
