@@ -13,7 +13,7 @@ from typing import Final
 
 FAMILIES: Final = (
     "syntax", "names", "versions", "files", "tensors", "batching", "sequences", "instances", "warmup", "extras",
-    "ensembles", "backends", "onnx_models", "odd_ensembles", "odd",
+    "ensembles", "backends", "onnx_models", "odd_ensembles", "odd", "rare",
 )  # fmt: skip
 STRICT: Final = ("syntax", "names", "versions", "files", "ensembles", "odd_ensembles")
 """Families in which the validator must agree with the server in every case."""
