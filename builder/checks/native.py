@@ -40,9 +40,10 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
             yield from _judge(model, backend, {}, context)
             if backend == "tensorrt" and context.auto_complete:
                 message = (
-                    "the configuration is judged without its plan: only TensorRT, on the plan's own GPU, reads one"
+                    "not compared with its plan: names, types and dims of inputs and outputs, the batch axis and "
+                    "max_batch_size, and the profiles; only TensorRT, on the plan's own GPU, reads a plan"
                 )
-                remedy = "serve it on a machine with that GPU"
+                remedy = "serve it on a machine with that GPU: build-repo serve REPO --engine docker"
                 yield Finding("info", "native.tensorrt", message, remedy, model=model.name, file=model.config_file)
             continue
         for version in served_versions(model):

@@ -94,3 +94,20 @@ def test_engines_for_gpus_that_do_not_exist(tmp_path: Path) -> None:
     (tmp_path / "m" / "1" / "model.plan").write_bytes(b"x")
     found = [item for item in validate_repository(tmp_path, "26.07", gpus=1) if item.severity == "warning"]
     assert "no GPU has the compute capability '8_9'" in found[0].message
+
+
+def test_what_is_not_compared_with_a_plan_is_named(tmp_path: Path) -> None:
+    """Reading a plan takes its own GPU; the rest of the configuration is judged all the same."""
+    folder = tmp_path / "engine" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.plan").write_bytes(b"ftrt")
+    text = (
+        'platform: "tensorrt_plan"\nmax_batch_size: 4\ninput [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]\n'
+        'output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]\ndynamic_batching { preferred_batch_size: [ 8 ] }\n'
+    )
+    (tmp_path / "engine" / "config.pbtxt").write_text(text, encoding="utf-8")
+    found = validate_repository(tmp_path, "26.07", gpus=1)
+    said = [finding for finding in found if finding.check == "native.tensorrt" and finding.severity == "info"]
+    assert len(said) == 1
+    assert "not compared with its plan: names, types and dims" in said[0].message
+    assert any("preferred size must be <= max batch size" in finding.message for finding in found)
