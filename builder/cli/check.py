@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from builder.cli.options import Engine, EngineOption, Image, open_endpoint
+from builder.cli.options import Engine, EngineOption, Image, ReadyTimeout, open_endpoint
 from builder.cli.show import console, print_findings, print_json, progress_display
 from builder.errors import EXIT_OK, GateError, SpecError
 
@@ -23,6 +23,7 @@ def check(
     repository: Path = typer.Argument(..., metavar="REPO", help="A repository that build-repo made."),
     engine: EngineOption = Engine.embedded,
     image: Image = None,
+    ready_timeout: ReadyTimeout = None,
     urls: list[str] = typer.Option([], "--url", help="http(s)://HOST:PORT or grpc(s)://HOST:PORT, once per protocol."),
     headers: list[str] = typer.Option([], "--header", help="NAME: VALUE sent with every request to --url."),
     ca_file: Path = typer.Option(None, help="Certificates that --url is checked against."),
@@ -38,7 +39,7 @@ def check(
     folders_of(repository, model)
     with (
         progress_display() as progress,
-        open_endpoint(repository, urls, headers, ca_file, engine, image) as (endpoint, unchecked),
+        open_endpoint(repository, urls, headers, ca_file, engine, image, ready_timeout) as (endpoint, unchecked),
     ):
         checks = list(check_repository(repository, endpoint, unchecked, model, progress))
     if junit is not None:

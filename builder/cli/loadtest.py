@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from builder import defaults
-from builder.cli.options import Engine, EngineOption, Image, open_endpoint
+from builder.cli.options import Engine, EngineOption, Image, ReadyTimeout, open_endpoint
 from builder.cli.show import console, print_findings, print_json
 from builder.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, ServeError, SpecError
 
@@ -43,6 +43,7 @@ def loadtest(
     repository: Path = typer.Argument(None, metavar="[REPO]", help="A repository; its samples are what is sent."),
     engine: EngineOption = Engine.embedded,
     image: Image = None,
+    ready_timeout: ReadyTimeout = None,
     urls: list[str] = typer.Option([], "--url", help="http(s)://HOST:PORT or grpc(s)://HOST:PORT, once per protocol."),
     headers: list[str] = typer.Option([], "--header", help="NAME: VALUE sent with every request to --url."),
     ca_file: Path = typer.Option(None, help="Certificates that --url is checked against."),
@@ -83,7 +84,7 @@ def loadtest(
     def judge(told: LoadResult) -> tuple[Verdict, ...]:
         return (*slo_verdicts(told, terms), *(baseline_verdicts(told, earlier) if earlier is not None else ()))
 
-    with open_endpoint(repository, urls, headers, ca_file, engine, image) as (endpoint, _):
+    with open_endpoint(repository, urls, headers, ca_file, engine, image, ready_timeout) as (endpoint, _):
         subjects = _subjects(repository, endpoint, _names(model, mix))
         result = run_load_test(endpoint, subjects, options, progress=_line, judge=judge)
     findings = [

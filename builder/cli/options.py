@@ -12,6 +12,7 @@ import typer
 
 from builder import defaults
 from builder.errors import SpecError
+from builder.servers import READY_S
 
 if TYPE_CHECKING:
     from builder.servers import Endpoint, ServeOptions
@@ -40,6 +41,13 @@ class Engine(StrEnum):
 
 
 EngineOption = Annotated[Engine, typer.Option("--engine", help="What starts a server.")]
+ReadyTimeout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="How long a server may take until it is ready, for example 10m.  [default: 2m; 30s for --url]",
+    ),
+]
 Image = Annotated[str | None, typer.Option(help="With --engine docker: the image; the release's own when left out.")]
 
 
@@ -67,6 +75,19 @@ def parse_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def ready_timeout_s(text: str | None, usual_s: float = READY_S) -> float:
+    """Seconds of `--ready-timeout`.
+
+    Raises:
+        SpecError: the text is no duration.
+    """
+    if text is None:
+        return usual_s
+    from builder.loadtest import parse_duration
+
+    return parse_duration(text)
+
+
 @contextmanager
 def open_endpoint(
     repository: Path | None,
@@ -75,6 +96,7 @@ def open_endpoint(
     ca_file: Path | None,
     engine: Engine = Engine.embedded,
     image: str | None = None,
+    ready_timeout: str | None = None,
 ) -> Iterator[tuple[Endpoint, tuple[str, ...]]]:
     """The server behind the URLs, or one started on the repository, and what it does not serve.
 
@@ -82,9 +104,11 @@ def open_endpoint(
         SpecError: neither is given.
     """
     if urls:
+        from builder.servers.remote import READY_S as REMOTE_READY_S
         from builder.servers.remote import RemoteOptions, connect
 
-        options = RemoteOptions(parse_headers(headers), str(ca_file) if ca_file else None)
+        limit_s = ready_timeout_s(ready_timeout, REMOTE_READY_S)
+        options = RemoteOptions(parse_headers(headers), str(ca_file) if ca_file else None, limit_s)
         with connect(urls, options) as endpoint:
             yield endpoint, ()
         return
@@ -95,7 +119,12 @@ def open_endpoint(
     from builder.manifest import all_listed
     from builder.servers import ServeOptions
 
-    wanted = ServeOptions(release_of(repository), image=image, auto_complete=not all_listed(repository))
+    wanted = ServeOptions(
+        release_of(repository),
+        image=image,
+        auto_complete=not all_listed(repository),
+        ready_timeout_s=ready_timeout_s(ready_timeout),
+    )
     with started(engine, repository, wanted) as served:
         yield served
 

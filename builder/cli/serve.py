@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from builder.cli.options import Engine, EngineOption, Image, release_of, started
+from builder.cli.options import Engine, EngineOption, Image, ReadyTimeout, ready_timeout_s, release_of, started
 from builder.errors import ServeError, SpecError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -22,6 +22,7 @@ def serve(
     arguments: list[str] = typer.Argument(None, metavar="[-- TRITONSERVER ARGS]", help="Handed to tritonserver."),
     engine: EngineOption = Engine.embedded,
     image: Image = None,
+    ready_timeout: ReadyTimeout = None,
     triton: str = typer.Option(None, help="The release that serves it; the repository's own when left out."),
     host: str = typer.Option("127.0.0.1", help="The address to listen on; 0.0.0.0 is every one of this machine."),
     http_port: int = typer.Option(8000, min=0, max=65535, help="0 chooses a free one."),
@@ -45,6 +46,7 @@ def serve(
         image=image,
         auto_complete=not all_listed(repository),
         arguments=tuple(arguments or ()),
+        ready_timeout_s=ready_timeout_s(ready_timeout),
     )
     # A shell script's `serve REPO &` starts with SIGINT ignored; this server ends on it all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)

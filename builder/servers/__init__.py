@@ -9,6 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, Protocol, cast
 
+READY_S: Final = 120.0
+WAIT_LONGER: Final = "a large model may need longer: --ready-timeout 10m"
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -40,7 +43,7 @@ class ServeOptions:
     image: str | None = None
     auto_complete: bool = True
     arguments: tuple[str, ...] = ()
-    ready_timeout_s: float = 120.0
+    ready_timeout_s: float = READY_S
 
 
 class Server(Protocol):

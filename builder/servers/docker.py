@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import MachineError, ServeError
-from builder.servers import Endpoint, ServeOptions, docker_guard
+from builder.servers import WAIT_LONGER, Endpoint, ServeOptions, docker_guard
 from builder.servers.docker_engine import connect, gpu_problem, is_rootless, socket_path, uses_selinux
 from builder.servers.docker_images import choose_image
 from builder.servers.docker_owner import OWNER_LABEL, own_label, remove_left_overs
@@ -204,7 +204,7 @@ def _wait_ready(started: _Started, options: ServeOptions, ports: dict[str, int])
             _raise_ended(started)
         if time.monotonic() > deadline:
             msg = f"the container was not ready after {options.ready_timeout_s:g} s{log_tail(started.read_log())}"
-            raise ServeError(msg, remedy="a large model may need longer")
+            raise ServeError(msg, remedy=WAIT_LONGER)
         time.sleep(POLL_S)
     explicit = any("explicit" in argument for argument in options.arguments)
     raise_failures(started.repository, index, started.read_log(), explicit=explicit)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from builder.errors import MachineError, ServeError
 from builder.log import get_logger
+from builder.servers.docker_pull import PullError, pull
 from builder.servers.needs import Needs
 
 OFFICIAL: Final = "nvcr.io/nvidia/tritonserver:{release}-py3"
@@ -63,8 +64,8 @@ def _pull(client: Client, name: str, instead: str) -> Any:  # noqa: ANN401 - doc
 
     get_logger().info("pulling %s, which may take long: official images are over 10 GB", name)
     try:
-        return client.images.pull(name)
-    except (DockerException, RequestException) as error:
+        return pull(client, name)
+    except (DockerException, RequestException, PullError) as error:
         reason = getattr(error, "explanation", None) or str(error)
         msg = f"image {name} is not on this machine and cannot be pulled: {reason}"
         raise MachineError(msg, remedy=f"{instead}docker pull {name} shows all of the trouble") from error

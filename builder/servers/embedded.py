@@ -19,7 +19,7 @@ from typing import Final
 from builder import runtime as runtimes
 from builder.errors import MachineError, ServeError
 from builder.runtime import Runtime
-from builder.servers import Endpoint, ServeOptions, watchdog
+from builder.servers import WAIT_LONGER, Endpoint, ServeOptions, watchdog
 from builder.servers.backend_folder import BACKENDS, assemble_backends
 from builder.servers.live_copy import live_copy
 from builder.servers.ports import Ports, choose_ports, listens
@@ -205,7 +205,7 @@ def _wait_ready(started: _Started, repository: Path, options: ServeOptions, port
             raise ServeError(msg, remedy="build-repo doctor")
         if time.monotonic() > deadline:
             msg = f"the embedded server was not ready after {options.ready_timeout_s:g} s{log_tail(started.log)}"
-            raise ServeError(msg, remedy="a large model may need longer")
+            raise ServeError(msg, remedy=WAIT_LONGER)
         time.sleep(POLL_S)
     explicit = any("explicit" in argument for argument in options.arguments)
     raise_failures(repository, index, started.log, explicit=explicit)

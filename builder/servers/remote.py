@@ -20,13 +20,16 @@ ANSWER_S: Final = 5.0
 UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 
 
+READY_S: Final = 30.0
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
     """What every call carries, and how long to wait until the server is ready."""
 
     headers: tuple[tuple[str, str], ...] = ()
     ca_file: str | None = None
-    ready_timeout_s: float = 30.0
+    ready_timeout_s: float = READY_S
 
 
 @contextlib.contextmanager
@@ -97,7 +100,7 @@ def _wait_ready(endpoint: Endpoint, timeout_s: float) -> None:
             )
         if time.monotonic() > deadline:
             msg = f"{endpoint.http or endpoint.grpc} is not ready after {timeout_s:g} s: {problem}"
-            raise ServeError(msg, remedy="check the address, and the server's log")
+            raise ServeError(msg, remedy="check the address, and the server's log; --ready-timeout 10m waits longer")
         time.sleep(POLL_S)
 
 

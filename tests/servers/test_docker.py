@@ -12,18 +12,23 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from command_line import assert_refused, run, start
+from command_line import ROOT, assert_refused, environment, run, start
 from docker_images import containers, docker, shared_memory
+from image_registry import registry
 from triton_models import ask, doubling, doubling_config, wait_until, write_onnx, write_openvino
 
 from builder.errors import MachineError, ServeError
 from builder.loadtest.server_processes import server_pids
-from builder.servers import ServeOptions, server_module
+from builder.log import get_logger
+from builder.servers import ServeOptions, docker_pull, server_module
 from builder.servers.docker import _run, serve
 from builder.servers.docker_engine import connect, gpu_problem
+from builder.servers.docker_images import choose_image
+from builder.servers.needs import Needs
 from builder.servers.server_state import stubs_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -186,6 +191,22 @@ def test_an_image_that_nobody_has(repository: Path, tmp_path: Path) -> None:
     assert_refused(ran, 4, f"image {image} is not on this machine and cannot be pulled", "docker pull")
 
 
+def test_an_image_is_pulled_and_one_sees_it_come(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """From a registry on this machine, which an engine takes without TLS."""
+    monkeypatch.setattr(docker_pull, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(get_logger(), "propagate", True)
+    with registry(24 << 20) as name, connect() as client:
+        with caplog.at_level("INFO", logger=get_logger().name):
+            assert choose_image(client, "26.07", name, Needs({}, {})) == name
+        try:
+            assert docker("image", "inspect", "--format", "{{len .RootFS.Layers}}", name).strip() == "1"
+        finally:
+            docker("rmi", name)
+        assert "of 24 MiB, 1 of 1 layers" in caplog.text
+        with pytest.raises(MachineError, match="cannot be pulled"):
+            choose_image(client, "26.07", name.replace("1.0", "2.0"), Needs({}, {}))
+
+
 def test_a_repository_for_a_gpu_is_refused_before_anything_starts(tmp_path: Path, options: ServeOptions) -> None:
     write_onnx(tmp_path / "r", "engine", doubling(), doubling_config("tensorrt"), file="model.plan")
     reason = r"engine \(backend tensorrt\)|no backend tensorrt"
@@ -229,6 +250,28 @@ def test_check_and_a_load_test_start_a_container_of_their_own(slim_image: str, t
     assert loaded.document["requests"] > 0
     assert loaded.document["failures"] == 0
     assert "runs elsewhere" not in loaded.err
+    machine = loaded.document["machine"]
+    assert 0 < machine["server_cores"] <= machine["cores"], "the CPU of the container's processes is the server's"
+    assert machine["server_bytes"][1] > 30 << 20
+
+
+def test_the_demo_passes_its_check_and_a_load_test_in_the_slim_image(slim_image: str, tmp_path: Path) -> None:
+    """The classifier and its ensemble with Python steps: three backends' models, samples and gates of the build."""
+    example = ROOT / "examples" / "classifier"
+    subprocess.run([sys.executable, example / "prepare.py"], check=True, timeout=240, env=environment())
+    words = ("-o", tmp_path / "repo", "--check", "offline")
+    built = run("build", "examples/classifier/models.yaml", *words, cwd=ROOT, timeout=500)
+    assert built.code == 0, built.err
+    docker_words = ("--engine", "docker", "--image", slim_image, "--ready-timeout", "3m", "--json")
+    checked = run("check", "repo", *docker_words, cwd=tmp_path)
+    assert checked.code == 0, checked.err
+    status = {model["name"]: model["status"] for model in checked.document["models"]}
+    assert {status[name] for name in ("classifier", "decode", "top", "photo_classifier")} == {"passed"}
+    words = ("--model", "photo_classifier", "--users", "2", "--duration", "3s", "--slo", "errors=0%")
+    loaded = run("loadtest", "repo", *words, *docker_words, cwd=tmp_path)
+    assert loaded.code == 0, loaded.err
+    assert loaded.document["answers"]["wrong"] == 0 < loaded.document["answers"]["compared"]
+    assert [(item["quantity"], item["held"]) for item in loaded.document["verdicts"]] == [("errors", True)]
 
 
 def test_a_killed_process_leaves_nothing(repository: Path, slim_image: str, tmp_path: Path) -> None:

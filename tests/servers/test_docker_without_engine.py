@@ -11,6 +11,7 @@ from command_line import assert_refused, environment, run
 from triton_models import doubling, doubling_config, write_onnx
 
 from builder.servers.docker_owner import own_label, owner_is_gone
+from builder.servers.docker_pull import Pulled, PullError
 from builder.servers.needs import needs_of
 
 PRINT_LABEL = "from builder.servers.docker_owner import own_label; print(own_label())"
@@ -98,3 +99,25 @@ def test_an_image_is_for_docker(tmp_path: Path) -> None:
     write_onnx(tmp_path / "r", "double", doubling(), doubling_config("onnxruntime"))
     ran = run("serve", "r", "--image", "some:image", cwd=tmp_path)
     assert_refused(ran, 2, "--image is for --engine docker")
+
+
+def test_what_is_pulled_adds_up_and_errors_are_the_engines_own() -> None:
+    state = Pulled()
+    state.take({"status": "Pulling from thing", "id": "1.0"})
+    for layer in ("aa", "bb", "cc"):
+        state.take({"status": "Pulling fs layer", "id": layer, "progressDetail": {}})
+    state.take({"status": "Downloading", "id": "aa", "progressDetail": {"current": 1 << 20, "total": 4 << 20}})
+    state.take({"status": "Downloading", "id": "bb", "progressDetail": {"current": 2 << 20, "total": 2 << 20}})
+    state.take({"status": "Download complete", "id": "bb", "progressDetail": {}})
+    state.take({"status": "Already exists", "id": "cc", "progressDetail": {}})
+    assert str(state) == "3 of 6 MiB, 2 of 3 layers"
+    with pytest.raises(PullError, match="manifest unknown"):
+        state.take({"error": "manifest unknown", "errorDetail": {"message": "manifest unknown"}})
+
+
+@pytest.mark.parametrize(
+    "words", [("serve", "r"), ("check", "r"), ("loadtest", "r"), ("loadtest", "--url", "grpc://a:1")]
+)
+def test_a_ready_timeout_is_a_duration(tmp_path: Path, words: tuple[str, ...]) -> None:
+    write_onnx(tmp_path / "r", "double", doubling(), doubling_config("onnxruntime"))
+    assert_refused(run(*words, "--ready-timeout", "10", cwd=tmp_path), 2, "'10' is no duration")

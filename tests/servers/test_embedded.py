@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import start
 from triton_models import ask, config, doubling, doubling_config, port, wait_until, write_config, write_onnx
 
 from builder import runtime as runtimes
@@ -335,3 +337,36 @@ def test_only_empty_folders_older_than_every_server_are_removed(
         assert sorted(path.name for path in tmp_path.glob("python_env_*")) == [
             "python_env_earlier", "python_env_living", "python_env_used",
         ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_starts_and_kills_leave_nothing(repository: Path, tmp_path: Path, runtime: Runtime) -> None:
+    """KILLS=50 starts and kills so many, at moments from before the server's start until after it is ready."""
+    # Where these tests run in the background SIGINT is ignored, and so it would be by what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before, memory = set(watchdog.ENVIRONMENTS.glob("python_env_*")), servers_memory()
+    kills = int(os.environ.get("KILLS", "6"))
+    ready = 0
+    for turn in range(kills):
+        words = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+        child = start("serve", repository, *words, cwd=tmp_path)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=0.3 * (turn % 12))
+        child.send_signal((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[turn % 3])
+        out, _ = child.communicate(timeout=30)
+        addresses = [word.partition("=")[2] for word in out.split() if "=" in word]
+        ready += bool(addresses)
+        assert wait_until(lambda pid=child.pid, found=addresses: is_clean(pid, found), 8), (turn, child.pid)
+    assert ready or kills < 12, "every kill came before the server was ready"
+    assert servers_memory() <= memory
+    # The next start removes what a killed pair left.
+    with serve(repository, ServeOptions(release=runtime.release, auto_complete=False)):
+        pass
+    new = set(watchdog.ENVIRONMENTS.glob("python_env_*")) - before
+    oldest_s = min(watchdog.server_starts(), default=float("inf"))
+    assert all(folder.stat().st_mtime > oldest_s - 1 for folder in new if folder.exists()), new
+
+
+def servers_memory() -> set[str]:
+    """Regions of servers that were told no name, as none of ours is."""
+    return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith("triton_python_backend")}
