@@ -18,7 +18,7 @@ from builder.errors import BuildError
 from builder.onnx_tools.files import link_model
 from builder.onnx_tools.nodes import replace_nodes
 from builder.onnx_tools.precision import PrecisionJob
-from builder.onnx_tools.precision.lowering import FLOAT, Lowered, Lowering, not_lowered, plan_lowering
+from builder.onnx_tools.precision.lowering import FLOAT, Lowered, Lowering, holds_graph, not_lowered, plan_lowering
 from builder.onnx_tools.precision.naming import name_nodes
 from builder.onnx_tools.reading import ModelProto, TensorProto, external_tensors, opset_of, read_onnx, short, tensors
 from builder.onnx_tools.values import value_types
@@ -75,6 +75,9 @@ def _unchanged(graph: _Graph, model_path: Path, out_path: Path) -> None:
         words = " and ".join(sorted(word.removeprefix("tensor(").rstrip(")") for word in others - {FLOAT}))
         what = f"the model computes in {words}, and only fp32 can be made {precision}"
         remedy = f"remove the {precision} targets of this model, or export it in fp32"
+    elif inner := sorted({node.op_type for node in graph.model.graph.node if holds_graph(node)}):
+        what = f"the model computes inside {', '.join(inner)}, and what is inside of a node stays in fp32"
+        remedy = f"remove the {precision} targets of this model, or export the branch that is used without {inner[0]}"
     else:
         what = f"no operator of the model has a {precision} form in its opset"
         remedy = f"remove the {precision} targets of this model, or export it with a newer opset"

@@ -270,6 +270,21 @@ def test_a_model_of_other_types_has_nothing_to_lower(tmp_path: Path) -> None:
     assert "remove the fp16 targets" in caught.value.remedy
 
 
+def test_a_model_that_computes_inside_a_node_says_so(tmp_path: Path) -> None:
+    """As the voice detector of silero-vad, whose graph is one If."""
+    ports = signature(["x:float32:batch,8", "c:bool:"], ["y:float32:batch,8"])
+    result = helper.make_tensor_value_info("r", FULL, ["batch", 8])
+    branches = [
+        helper.make_graph([helper.make_node(operator, ["x"], ["r"])], operator, [], [result])
+        for operator in ("Relu", "Tanh")
+    ]
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    source = write_graph(tmp_path / "m.onnx", ports, [node])
+    with pytest.raises(BuildError, match="computes inside If, and what is inside of a node stays in fp32") as caught:
+        converted(source, what=job(ports=ports))
+    assert "export the branch that is used without If" in caught.value.remedy
+
+
 def half_product(path: Path) -> Path:
     """A product whose input, weights and output are fp16."""
     ports = signature(["x:float16:batch,8"], ["y:float16:batch,8"])
