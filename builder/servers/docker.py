@@ -18,8 +18,9 @@ from typing import Any, Final
 from builder.errors import MachineError, ServeError
 from builder.servers import WAIT_LONGER, Endpoint, ServeOptions, docker_guard
 from builder.servers.docker_engine import connect, gpu_problem, is_rootless, socket_path, uses_selinux
-from builder.servers.docker_images import choose_image
+from builder.servers.docker_images import BACKENDS_LABEL, choose_image
 from builder.servers.docker_owner import OWNER_LABEL, own_label, remove_left_overs
+from builder.servers.docker_packages import own_packages
 from builder.servers.needs import Needs, needs_of
 from builder.servers.ports import choose_ports
 from builder.servers.server_state import log_tail, models_folder, raise_failures, read_index, stubs_of, vanished
@@ -74,7 +75,9 @@ def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
         image = choose_image(client, options.release, options.image, needs)
         name = f"build-repo-{os.getpid()}-{secrets.token_hex(4)}"
         with _removed_in_the_end(client, name):
-            container = _run(client, name, _settings(client, repository, options, needs) | {"image": image})
+            settings = _settings(client, repository, options, needs) | {"image": image}
+            settings["mounts"] += _package_mounts(client, image, repository, options)
+            container = _run(client, name, settings)
             started = _Started(container, repository, Path(f"/proc/self/fd/{log.fileno()}"))
             endpoint = _ready_endpoint(started, options)
             yield endpoint
@@ -124,6 +127,13 @@ def _settings(client: Any, repository: Path, options: ServeOptions, needs: Needs
         "security_opt": security,
         "device_requests": everything if needs.gpu and not gpu_problem(client) else [],
     }
+
+
+def _package_mounts(client: Any, image: str, repository: Path, options: ServeOptions) -> list[Any]:  # noqa: ANN401
+    from docker.types import Mount
+
+    packages = own_packages(client, image, BACKENDS_LABEL, repository, options.release)
+    return [Mount(f"{MODELS}/{at}", str(folder), type="bind", read_only=True) for at, folder in packages.items()]
 
 
 def _server_command(options: ServeOptions) -> list[str]:

@@ -77,10 +77,14 @@ def this_python() -> Interpreter:
 def release_python(release: str) -> Interpreter:
     """The one of a release's image, on this machine's architecture."""
     version = get_release(release).python
+    return Interpreter(sys.executable, version, older_platforms(GLIBC.get(version, 28)), SERVER_NUMPY)
+
+
+def older_platforms(newest: int) -> tuple[str, ...]:
+    """Of wheels that a glibc 2.`newest` takes, on this machine's architecture."""
     machine = platform.machine()
-    newest = GLIBC.get(version, 28)
     names = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, OLDEST_GLIBC - 1, -1)]
-    return Interpreter(sys.executable, version, (*names, f"manylinux2014_{machine}"), SERVER_NUMPY)
+    return (*names, f"manylinux2014_{machine}")
 
 
 def _minor() -> str:
