@@ -40,6 +40,7 @@ from builder.samples.ragged import (
     in_batches,
     one_by_one,
     open_ragged,
+    with_shorter,
 )
 from builder.samples.requests import FileSamples, RandomSamples, cropped
 from builder.samples.sequences import (
@@ -403,7 +404,7 @@ def _learn_ragged(source: LoadedSource, ref: SamplesRef, asked: RaggedRef, out: 
     samples = _ragged_samples(source, batcher, ref)
     notes = samples.notes
     samples, apart = samples.split() if isinstance(samples, FileSamples) else (samples, None)
-    pieces = one_by_one(samples.requests((1,)))
+    pieces = with_shorter(batcher, one_by_one(samples.requests((1,))), source.run)
     alone = tuple(_answered(source, batcher.merged([arrays]), labels) for arrays, labels in pieces)
     _check_steady(source, alone)
     answers = [

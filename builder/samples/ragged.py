@@ -164,6 +164,37 @@ def one_by_one(pieces: Sequence[Piece]) -> list[Piece]:
     ]
 
 
+def with_shorter(batcher: Batcher, pieces: Sequence[Piece], takes: Callable[[Arrays], object]) -> list[Piece]:
+    """Where every request has the same sizes, each of the first few is followed by half of it, if the model takes that.
+
+    Requests of one size would prove nothing of unequal ones. Labelled rows stay as they are: of a half there is none.
+    """
+    sizes = {tuple(arrays[tensor.name].shape for tensor in batcher.ragged.inputs) for arrays, _ in pieces}
+    if len(sizes) > 1 or any(labels is not None for _, labels in pieces):
+        return list(pieces)
+    found: list[Piece] = []
+    for place, (arrays, labels) in enumerate(pieces):
+        found.append((arrays, labels))
+        half = arrays | {tensor.name: _half(tensor, arrays[tensor.name]) for tensor in batcher.ragged.inputs}
+        if place < MOST_BATCHES and any(half[name].shape != arrays[name].shape for name in arrays):
+            try:
+                takes(batcher.merged([half]))
+            except Exception:
+                return list(pieces)
+            found.append((half, None))
+    return found
+
+
+def _half(tensor: Tensor, array: Array) -> Array:
+    """The first half along every axis that has a name, the batch axis left out."""
+    return array[
+        tuple(
+            slice(max(1, size // 2)) if axis and isinstance(dim, str) else slice(None)
+            for axis, (dim, size) in enumerate(zip(tensor.shape, array.shape, strict=True))
+        )
+    ]
+
+
 def in_batches(count: int) -> Iterator[range]:
     """Places of requests that share a run: neighbours, whose sizes differ where any do."""
     start = 0

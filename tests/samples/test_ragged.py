@@ -8,7 +8,7 @@ import pytest
 from builder.errors import SpecError
 from builder.ragged_batches import filled
 from builder.samples import Request
-from builder.samples.ragged import Batcher, answered_in_batches, open_ragged
+from builder.samples.ragged import Batcher, answered_in_batches, open_ragged, with_shorter
 from builder.tensors import Tensor
 from builder.work import FilledRef, OutputShape, RaggedRef
 
@@ -98,3 +98,17 @@ def test_unknown_outputs_are_named() -> None:
     with pytest.raises(SpecError, match="the model has no output 'q'") as raised:
         open_ragged((X, ENDS), ("y",), asked(q="x"))
     assert raised.value.remedy == "it has y"
+
+
+def test_samples_of_one_size_are_also_cut() -> None:
+    batcher = Batcher((X, ENDS), open_ragged((X, ENDS), None, asked()))
+    pieces = [({"x": np.ones((1, 6), np.float32)}, None)] * 2
+    sent = [arrays["x"].shape[1] for arrays, _ in with_shorter(batcher, pieces, lambda arrays: None)]  # type: ignore[arg-type]
+    assert sent == [6, 3, 6, 3]
+    labelled = [({"x": np.ones((1, 6), np.float32)}, np.asarray([1]))]
+    assert len(with_shorter(batcher, labelled, lambda arrays: None)) == 1  # type: ignore[arg-type]
+
+    def refuses(arrays: object) -> None:
+        raise ValueError(arrays)
+
+    assert len(with_shorter(batcher, pieces, refuses)) == 2  # type: ignore[arg-type]
