@@ -133,7 +133,10 @@ def made_up(target: Target, client: Any, model: Served, rows: int = 0) -> list[P
             refusal = refusal or error
             continue
         return requests
-    raise ValueError(f"no random request fits model {model.model}, give --payload FILE.npz: {refusal}")
+    wanted = ", ".join(f"{port['name']} {port['datatype']} {port.get('shape', [])}" for port in model.inputs)
+    raise ValueError(
+        f"no random request fits model {model.model}, give --payload FILE.npz with arrays for {wanted}: {refusal}"
+    )
 
 
 def random_request(model: Served, size: int, rows: int, generator: np.random.Generator) -> PreparedRequest:

@@ -143,7 +143,14 @@ def _ports(group: Group, model: Served) -> tuple[Port, ...]:
 
 
 def fitted(group: Mapping[str, np.ndarray], port: Mapping[str, Any]) -> np.ndarray:
-    """A vector of rows travels as [N, 1] where the server batches."""
-    array = group[port["name"]]
-    column = array.ndim == 1 and [int(dim) for dim in port.get("shape", [])] == [-1, 1]
-    return array.reshape(-1, 1) if column else array
+    """A vector of rows travels as [N, 1] where the server batches.
+
+    Raises:
+        ValueError: the array has another rank than the server takes.
+    """
+    array, shape = group[port["name"]], [int(dim) for dim in port.get("shape", [])]
+    if array.ndim == 1 and shape == [-1, 1]:
+        return array.reshape(-1, 1)
+    if shape and max(1, array.ndim) != len(shape):
+        raise ValueError(f"input {port['name']} has the shape {list(array.shape)}; the server takes {shape}")
+    return array

@@ -183,3 +183,12 @@ def test_the_samples_of_a_repository(parts: dict[str, ModuleType], tmp_path: Pat
     assert only.tensors[0].array.tolist() == ["Käse".encode(), b"\xff\x00"]
     assert only.tensors[1].array.tolist() == [2.5]
     assert parts["stored"].read_payload("other", [], str(tmp_path)) is None
+
+
+def test_an_input_of_another_rank_is_named_with_both_shapes(parts: dict[str, ModuleType]) -> None:
+    fitted, port = parts["stored"].fitted, {"name": "x", "shape": [-1, 3]}
+    with pytest.raises(ValueError, match=r"input x has the shape \[2, 3, 1\]; the server takes \[-1, 3\]"):
+        fitted({"x": np.ones((2, 3, 1))}, port)
+    assert fitted({"x": np.ones((2, 3))}, port).shape == (2, 3)
+    assert fitted({"x": np.ones(5)}, {"name": "x", "shape": [-1, 1]}).shape == (5, 1)
+    assert fitted({"x": np.float32(1)}, {"name": "x", "shape": [1]}).shape == ()
