@@ -24,7 +24,7 @@ from builder.processes import Children
 from builder.progress import Event, Progress
 from builder.records import write_record
 from builder.step import needs_process, run_work
-from builder.work import Convert, Measure, Prepare, Work, work_needs
+from builder.work import Convert, Measure, Prepare, Profile, Work, work_needs
 
 LOG_TAIL_LINES: Final = 6
 FULL_DISK_BYTES: Final = 4 * 1024 * 1024
@@ -150,7 +150,7 @@ def _start_ready(run: _Run, pool: ThreadPoolExecutor) -> None:
 
 def _measures(work: Work) -> bool:
     """Whether times decide something in it; building an engine tries kernels on the device."""
-    return isinstance(work, (Measure, Prepare)) or (isinstance(work, Convert) and bool(work.device))
+    return isinstance(work, (Measure, Prepare, Profile)) or (isinstance(work, Convert) and bool(work.device))
 
 
 def _run_one(run: _Run, key: str, work: Work) -> Outcome:

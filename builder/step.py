@@ -20,7 +20,7 @@ from builder.isolation import leave_network
 from builder.log import set_up_logging
 from builder.processes import PARENT_VARIABLE
 from builder.records import read_record
-from builder.work import Answer, Convert, Export, Measure, Packages, Prepare, Work
+from builder.work import Answer, Convert, Export, Measure, Packages, Prepare, Profile, Work
 
 ARGUMENTS: Final = 4
 
@@ -43,7 +43,7 @@ def run_work(work: Work, out: Path, cache: Cache, *, isolated: bool = False) -> 
 
 def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
     own = work.export if isinstance(work, Answer) else work
-    if isinstance(own, (Export, Measure)) and own.packages:
+    if isinstance(own, (Export, Measure, Profile)) and own.packages:
         # Before anything else is imported: what the step asks for wins over what build-repo uses itself.
         sys.path.insert(0, str(cache.folder("packages", own.packages) / "packages"))
     if isinstance(work, Packages):
@@ -66,6 +66,10 @@ def _dispatch(work: Work, out: Path, cache: Cache, *, isolated: bool) -> None:
         from builder.measure import run_measure
 
         run_measure(work, cache.folder("export", work.export), cache.folder("convert", work.convert), out)
+    elif isinstance(work, Profile):
+        from builder.profiling import run_profile
+
+        run_profile(work, cache.folder("export", work.export), cache.folder("convert", work.convert), out)
     elif isinstance(work, Answer):
         from builder.ensembles.answering import run_answer
 
@@ -82,12 +86,12 @@ def needs_process(work: Work) -> bool:
     """True where a work must not share a process: a file's own code runs, or a step's, with packages of its own."""
     own = work.export if isinstance(work, Answer) else work
     code = own is None or (isinstance(own, Export) and own.source.format == "python")
-    return opens_code(work) or code or (isinstance(work, Measure) and work.target.backend == "python")
+    return opens_code(work) or code or (isinstance(work, (Measure, Profile)) and work.target.backend == "python")
 
 
 def read_work(path: Path) -> Work:
     """Read a work record, whichever kind it is."""
-    every: tuple[type[Work], ...] = (Packages, Export, Prepare, Convert, Measure, Answer)
+    every: tuple[type[Work], ...] = (Packages, Export, Prepare, Convert, Measure, Profile, Answer)
     kinds = {kind.__name__.lower(): kind for kind in every}
     kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
     return read_record(kinds[kind], path)

@@ -43,12 +43,14 @@ class Objective:
 class Setting:
     """One way to serve a model.
 
-    `target` is `onnxruntime:fp32`. `max_batch_size` 0: no batching, each request runs as it came. `threads` are those
-    of one instance, None: the library's own choice. `hint` is OpenVINO's word for a goal, in place of threads.
+    `target` is `onnxruntime:fp32`. `max_batch_size` 0: full dims, no batch axis for Triton. Without `dynamic` no
+    requests are merged. `threads` are those of one instance, None: the library's own choice. `hint` is OpenVINO's word
+    for a goal, in place of threads.
     """
 
     target: str
     max_batch_size: int = 0
+    dynamic: bool = False
     preferred: tuple[int, ...] = ()
     max_queue_delay_us: int = 0
     instances: int = 1

@@ -271,6 +271,26 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """The artefact at growing batches, by the ways to run it → `profile.json`: what a search for settings starts from.
+
+    `ways` are words of the spec for this backend, each as canonical JSON; `rows` is what one request holds.
+    """
+
+    export: str
+    convert: str
+    target: Target
+    ways: tuple[str, ...]
+    rows: int
+    largest: int
+    machine: dict[str, str]
+    libraries: dict[str, str]
+    code: str
+    packages: str | None = None
+    kind: Literal["profile"] = "profile"
+
+
+@dataclass(frozen=True, slots=True)
 class StepRef:
     """A step of an ensemble as it was asked for. `inputs` and `outputs` pair the member's names with the ensemble's.
 
@@ -332,7 +352,7 @@ class Answer:
         return self.members[len(self.before)]
 
 
-Work = Packages | Export | Prepare | Convert | Measure | Answer
+Work = Packages | Export | Prepare | Convert | Measure | Profile | Answer
 
 NOT_IN_KEY = ("path", "import_root")
 """Fields that say where to read; the digest beside them says what was read."""

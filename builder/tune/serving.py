@@ -1,0 +1,198 @@
+"""Settings on the real server: staged side by side, each measured by the load test's engine with the samples' shapes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder.cache import Cache, session
+from builder.compare import Gates
+from builder.errors import ServeError
+from builder.judge import ModelState, TargetState, served_gates
+from builder.loadtest import INTERRUPTED, LoadOptions, LoadResult, LoadSubject, run_load_test
+from builder.measurement import served_signature
+from builder.plan import make_plan
+from builder.rendering import FolderRequest, render_folder
+from builder.samples import Request, load_requests
+from builder.samples.batch_proof import cut
+from builder.samples.stored import store_samples
+from builder.servers import Endpoint, ServeOptions
+from builder.spec import RepoSpec
+from builder.trees import link
+from builder.tune.settings import with_setting
+from builder.tuning_records import LoadPoint, Setting
+from builder.verify import serving
+from builder.work import parse_target, work_key
+
+VERSION = "1"
+MOST_REQUESTS = 64
+"""Different requests that are sent, over and over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A model that is tuned: judged, with what it is sent."""
+
+    state: ModelState
+    release: str
+    requests: tuple[Request, ...]
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.state.spec.name
+
+    def target(self, setting: Setting) -> TargetState:
+        """The state of a setting's target."""
+        return next(target for target in self.state.targets if str(target.target) == setting.target)
+
+    def gates(self, setting: Setting) -> Gates:
+        """What every answer must reach."""
+        return served_gates(self.state, parse_target(setting.target))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A load on a setting; `windows` are rows a second in equal parts of the time, `latencies_ms` medians in them."""
+
+    point: LoadPoint
+    windows: tuple[float, ...]
+    latencies_ms: tuple[float, ...]
+    wrong: str = ""
+
+
+def requests_for(state: ModelState, cache: Cache, rows: int) -> tuple[tuple[Request, ...], int]:
+    """Sample requests of `rows` rows each; as they are, and 0, where the model has no proven batch axis."""
+    report = state.report
+    if report is None:
+        msg = f"{state.spec.name} was never exported"
+        raise ValueError(msg)
+    file = store_samples(cache, "export", work_key(state.plan.export), report.signature)
+    requests = load_requests(file, report.signature)
+    if not report.batch.proven or not all(request.rows for request in requests):
+        return requests[:MOST_REQUESTS], 0
+    found = [part for request in requests for part in _parts(request, rows)]
+    return tuple(found[:MOST_REQUESTS]) or requests[:MOST_REQUESTS], rows
+
+
+def _parts(request: Request, rows: int) -> Iterator[Request]:
+    """A request's rows, so many at a time; one of fewer rows goes round."""
+    for start in range(0, max(1, request.rows - rows + 1), rows):
+        places = range(start, start + rows)
+        yield Request(cut(request.inputs, places), cut(request.outputs, places), rows)
+
+
+@contextmanager
+def served(tuned: Tuned, settings: Sequence[Setting], cache: Cache) -> Iterator[tuple[Endpoint, dict[Setting, str]]]:
+    """One server with a model for each setting, and their names; idle ones cost memory, not time.
+
+    Raises:
+        ServeError: a setting does not load.
+    """
+    with session(cache) as scratch:
+        repository = scratch / "repository"
+        names = {setting: f"{tuned.name}-{number}" for number, setting in enumerate(settings)}
+        for setting, name in names.items():
+            _stage(tuned, setting, name, repository, cache)
+        options = ServeOptions(release=tuned.release, auto_complete=False)
+        with serving(repository, None, options) as (endpoint, unchecked):
+            if endpoint.grpc is None:
+                raise ServeError(f"{tuned.name} cannot be served here: {'; '.join(unchecked)}")
+            yield endpoint, names
+
+
+def _stage(tuned: Tuned, setting: Setting, name: str, repository: Path, cache: Cache) -> None:
+    """A model folder with links to the artefact in the cache: it is only read, and not copied for each setting."""
+    state, target = tuned.state, tuned.target(setting)
+    spec = with_setting(state.spec, setting, name)
+    plan = make_plan(RepoSpec(triton=tuned.release, models=(spec,))).models[0].targets[0]
+    if state.report is None or target.converted is None or work_key(plan.convert) != work_key(target.plan.convert):
+        msg = f"{name}: {setting.target} is not what was built"
+        raise ValueError(msg)
+    samples = store_samples(cache, "export", work_key(state.plan.export), state.report.signature)
+    request = FolderRequest(
+        folder=name,
+        state=replace(state, plan=replace(state.plan, spec=spec)),
+        target=replace(target, plan=plan),
+        report=state.report,
+        samples=samples,
+        label_file=None,
+        release=tuned.release,
+    )
+    rendering, files = render_folder(request, cache)
+    folder = repository / name
+    (folder / VERSION).mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(rendering.text, encoding="utf-8")
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    artefact = cache.folder("convert", work_key(target.plan.convert))
+    for path in target.converted.files:
+        place = folder / VERSION / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        link(str(artefact / path), str(place))
+
+
+def measure(
+    endpoint: Endpoint, name: str, tuned: Tuned, setting: Setting, *, users: int, protocol: str, seconds: float
+) -> Measured:
+    """A closed load of so many users.
+
+    Raises:
+        KeyboardInterrupt: the user ended it.
+        ServeError: nothing was answered, or the server is gone.
+    """
+    report = tuned.state.report
+    signature = served_signature(report.signature, report.sequence) if report else None
+    subject = LoadSubject(name, tuned.requests, signature, tuned.gates(setting))
+    folder = Path(tempfile.mkdtemp(prefix="build-repo-tune-load-"))
+    try:
+        options = LoadOptions(folder, protocol=protocol, users=users, duration_s=seconds)  # type: ignore[arg-type]
+        result = run_load_test(endpoint, [subject], options, progress=lambda _: None)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if result.ended == INTERRUPTED:
+        raise KeyboardInterrupt
+    if result.ended:
+        raise ServeError(result.ended)
+    rows = max(1, tuned.rows)
+    return Measured(
+        point=_point(result, users),
+        windows=tuple(rows * window.requests_per_s for window in result.windows),
+        latencies_ms=tuple(window.p50_ms for window in result.windows if window.p50_ms is not None),
+        wrong=_wrong(result),
+    )
+
+
+def _point(result: LoadResult, users: int) -> LoadPoint:
+    (model,) = result.model_figures
+    memory = result.machine.server_bytes
+    return LoadPoint(
+        users=users,
+        requests=result.requests,
+        failures=result.failures,
+        requests_per_s=result.requests_per_s,
+        rows_per_s=result.rows_per_s,
+        p50_ms=result.p50_ms,
+        p99_ms=result.p99_ms,
+        queue_ms=result.queue_ms,
+        compute_ms=result.compute_ms,
+        batches=model.batches,
+        generator_cores=result.generator_cores,
+        server_cores=result.machine.server_cores,
+        server_bytes=memory[1] if memory else None,
+    )
+
+
+def _wrong(result: LoadResult) -> str:
+    """Why the setting cannot be chosen: a fast wrong answer is an error."""
+    if result.failures:
+        return f"{result.failures} of {result.requests + result.failures} requests failed: {result.failure_texts[0]}"
+    if result.answers.wrong:
+        return f"{result.answers.wrong} of {result.answers.compared} answers were wrong: {result.answers.texts[0]}"
+    return ""
