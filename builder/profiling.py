@@ -70,9 +70,7 @@ def run_profile(work: Profile, export: Path, convert: Path, out: Path) -> None:
     backend = backend_module(work.target.backend)
     ways = []
     for way in work.ways:
-        session = backend.open_session(
-            convert, report.signature, Settings(work.target.precision, json.loads(way))
-        )
+        session = backend.open_session(convert, report.signature, Settings(work.target.precision, json.loads(way)))
         try:
             ways.append(ProfiledWay(way, tuple(_runs(session.run, requests, work))))
         finally:

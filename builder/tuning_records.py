@@ -25,7 +25,7 @@ class Objective:
 
     word: ObjectiveWord
     users: int
-    protocol: str = "grpc"
+    protocol: Literal["grpc", "http"] = "grpc"
     slo: tuple[tuple[str, float], ...] = ()
 
     @property

@@ -92,7 +92,10 @@ class Conductor:
         """Every user is ready: forget the warm-up, go through the phases, and quit; without an end it is one phase."""
         self.environment.stats.reset_all()
         try:
-            if self.options.load_shape == "step":
+            if self.options.turn:
+                for text in self.options.turn:
+                    self.turn(*text.rsplit("=", 2))
+            elif self.options.load_shape == "step":
                 self.search()
             else:
                 self.phase(self.plan(self.options.rate, self.length()))
@@ -101,6 +104,11 @@ class Conductor:
         if self.options.measure_s or self.problem:
             self.finished = not self.problem
             self.environment.runner.quit()
+
+    def turn(self, model: str, users: str, seconds: str) -> None:
+        """One model's turn: so many users that wait for their answers."""
+        plan = {"active": int(users), "only": model, "drain_s": LEVEL_DRAIN_S}
+        self.phase({**self.plan(0.0, float(seconds)), **plan})
 
     def length(self) -> float:
         """Seconds to measure: a trace may be shorter than the time that was given for it."""

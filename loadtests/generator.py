@@ -128,7 +128,7 @@ class Generator:
             if self.sending and self.phase["kind"] == "closed":
                 if self._active(number):
                     now = time.perf_counter()
-                    return Arrival(now, now)
+                    return Arrival(now, now, self.phase.get("only", ""))
                 gevent.sleep(IDLE_POLL_S)
         return None
 

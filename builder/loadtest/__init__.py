@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
-from builder.errors import MachineError, ServeError, SpecError
+from builder.errors import MachineError, SpecError
 from builder.loadtest.answers import judge_answers
 from builder.loadtest.baseline import baseline_verdicts, compare_baseline, read_baseline
-from builder.loadtest.command import DRAIN_S, address, commands
-from builder.loadtest.http_limit import body_words
-from builder.loadtest.process import Locust, started
+from builder.loadtest.command import address, commands
+from builder.loadtest.follow import Progress, follow, read_run
+from builder.loadtest.process import started
 from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadResult, LoadSubject, Verdict
 from builder.loadtest.report import write_report
 from builder.loadtest.result import Course, make_result
-from builder.loadtest.sampling import Sampler, sampling
+from builder.loadtest.sampling import sampling
 from builder.loadtest.slo import judge_slo, limits_of, parse_duration, parse_slo, slo_verdicts
 from builder.servers import Endpoint
 from builder.triton_client import SPELLED
@@ -43,15 +41,12 @@ __all__ = [
     "slo_verdicts",
 ]
 
-Progress = Callable[[str], None]
 Judge = Callable[[LoadResult], tuple[Verdict, ...]]
 """What an SLO and a baseline say of a result; the report shows it."""
 
 SHAPES: Final = ("constant", "ramp", "step", "spike")
 MIX: Final = re.compile(r"[^@=]+(@[1-9]\d*)?(=(?=.*[1-9])\d+(\.\d+)?)?")
 LEAST_SEARCH_S: Final = 20.0
-START_LIMIT_S: Final = 90.0
-END_LIMIT_S: Final = 30.0
 
 
 def run_load_test(
@@ -80,8 +75,8 @@ def run_load_test(
         folder = Path(scratch)
         with started(commands(endpoint, models, options, folder)) as locust:
             sampler.generators = [process.pid for process in locust.processes[-options.workers :]]
-            ended = _follow(locust, sampler, endpoint, options, progress)
-        run = _read_run(folder, locust, ended, models, options)
+            ended = follow(locust, sampler, endpoint, options, progress)
+        run = read_run(folder, locust, ended, models, options)
         answers = judge_answers(folder, models, endpoint, options.protocol)
         course = Course(run, folder / "log.npz", sampler, ended)
         result = make_result(course, models, options, answers)
@@ -122,76 +117,3 @@ def _refuse_wrong_shape(options: LoadOptions) -> None:
             raise SpecError("a replayed trace has its own rate and shape", remedy="leave --rate and --shape out")
         if not options.replay.is_file():
             raise SpecError(f"{options.replay}: no such file", remedy="name a CSV or JSON of arrival times")
-
-
-def _follow(locust: Locust, sampler: Sampler, endpoint: Endpoint, options: LoadOptions, progress: Progress) -> str:
-    """Go along with the test until it ends; what ended it before its time."""
-    limit = time.monotonic() + START_LIMIT_S + options.duration_s + 2 * DRAIN_S + END_LIMIT_S
-    try:
-        while (told := locust.told()) is not None:
-            _hear(told, sampler, options, progress)
-            if not told:
-                sampler.look()
-                endpoint.alive()
-            if time.monotonic() > limit:
-                return _stopped(locust, sampler, "the load test did not end in time and was stopped")
-    except KeyboardInterrupt:
-        return _stopped(locust, sampler, INTERRUPTED)
-    except ServeError as error:
-        return _stopped(locust, sampler, error.message)
-    locust.wait()
-    return ""
-
-
-def _stopped(locust: Locust, sampler: Sampler, why: str) -> str:
-    sampler.read()
-    locust.stop()
-    return why
-
-
-def _hear(told: dict[str, Any], sampler: Sampler, options: LoadOptions, progress: Progress) -> None:
-    what = told.get("what")
-    if what in ("phase", "phase_end"):
-        sampler.mark(int(told["number"]))
-        sampler.read_configs()
-    elif what == "progress":
-        progress(_told(told, options))
-    elif what == "level":
-        progress(_told_level(told))
-
-
-def _told(glance: dict[str, Any], options: LoadOptions) -> str:
-    text = f"load test {glance['elapsed_s']:.0f}/{options.duration_s:.0f} s: {glance['requests']} requests, "
-    text += f"{glance['failures']} failed"
-    return text + (f", {glance['waiting']} waiting to be sent" if glance["waiting"] else "")
-
-
-def _told_level(level: dict[str, Any]) -> str:
-    verdict = "held" if level["held"] else ("missed, the server fell behind" if level["behind"] else "missed")
-    p99 = f", p99 {level['p99_ms']:.2f} ms" if level["p99_ms"] is not None else ""
-    return f"{level['rate']:.1f} requests/s {verdict}{p99}, {level['errors']:.2f} % failed"
-
-
-def _read_run(
-    folder: Path, locust: Locust, ended: str, models: Sequence[LoadSubject], options: LoadOptions
-) -> dict[str, Any]:
-    words = "\n".join(locust.kept)
-    try:
-        run = cast("dict[str, Any]", json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        if ended == INTERRUPTED:
-            raise KeyboardInterrupt from error
-        raise ServeError(
-            ended or f"Locust failed before it measured anything:\n{words}", remedy="see its words above"
-        ) from error
-    if run["problem"]:
-        msg = f"the load test could not start: {run['problem']}"
-        text, remedy = body_words(models, options.protocol)
-        raise ServeError(f"{msg}\n{text}".strip(), remedy=remedy or "build-repo check tries one request")
-    if not run["phases"]:
-        if ended == INTERRUPTED:
-            raise KeyboardInterrupt
-        raise ServeError(
-            ended or f"the load test ended before it measured anything:\n{words}", remedy="see its words above"
-        )
-    return run

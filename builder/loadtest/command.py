@@ -27,6 +27,8 @@ def address(endpoint: Endpoint, protocol: Protocol) -> str | None:
 
 def users_of(options: LoadOptions) -> int:
     """With planned arrivals users are only connections; too few of them would hold the arrivals back."""
+    if options.turns:
+        return max(turn.users for turn in options.turns)
     if not options.is_open:
         return max(options.users, options.workers)
     if options.rate is None or options.shape == "step":
@@ -65,6 +67,8 @@ def _shared(endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOpti
         command += ["--header", f"{name}:{value}"]
     for name, limit in options.limits:
         command += ["--limit", f"{name}={limit:g}"]
+    for turn in options.turns:
+        command += ["--turn", f"{turn.model}={turn.users}={turn.seconds:g}"]
     for part in options.mix or tuple(subject.name for subject in models):
         command += ["--mix", part]
     for number, subject in enumerate(models):

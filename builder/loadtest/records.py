@@ -31,11 +31,21 @@ class LoadSubject:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One of several loads, one after the other: `users` of one model that each wait for their answer."""
+
+    model: str
+    users: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """`rate` is arrivals per second of all users together, planned beforehand; None: each user sends as answers come.
 
     `report` is the folder for CSV, HTML and JSON; `mix` holds `NAME[@ROWS][=WEIGHT]`; `replay` is a trace of arrival
-    times; `limits` are what shape `step` must hold: (`p99`, milliseconds), (`errors`, per cent).
+    times; `turns` are loads one after the other in place of one; `limits` are what shape `step` must hold: (`p99`,
+    milliseconds), (`errors`, per cent).
     """
 
     report: Path
@@ -50,6 +60,7 @@ class LoadOptions:
     replay: Path | None = None
     arrivals: str = "even"
     limits: tuple[tuple[str, float], ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     @property
     def is_open(self) -> bool:

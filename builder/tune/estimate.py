@@ -1,4 +1,4 @@
-"""How sure a measurement is: robust means of windows, ratios to an interleaved reference, confidence intervals; pure."""
+"""How sure a measurement is: robust means of windows, ratios to an interleaved reference, intervals; pure."""
 
 from __future__ import annotations
 

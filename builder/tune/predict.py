@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from builder.profiling import ProfiledRun
 from builder.tune.space import Load
@@ -39,9 +40,7 @@ class Prediction:
     merged: float
 
 
-def predict(
-    setting: Setting, runs: Sequence[ProfiledRun], load: Load, cores: int, overhead: Overhead
-) -> Prediction:
+def predict(setting: Setting, runs: Sequence[ProfiledRun], load: Load, cores: int, overhead: Overhead) -> Prediction:
     """Of a closed load."""
     merged = expected_merge(setting, load)
     rows = merged * load.rows
@@ -87,7 +86,7 @@ def run_seconds(runs: Sequence[ProfiledRun], rows: float) -> tuple[float, float]
     if len(runs) == 1 or rows <= runs[0].rows:
         factor = rows / runs[0].rows if runs[0].rows and rows > runs[0].rows else 1.0
         return factor * runs[0].wall_ms / 1e3, factor * runs[0].cpu_ms / 1e3
-    for small, large in zip(runs, runs[1:], strict=False):
+    for small, large in pairwise(runs):
         if rows <= large.rows:
             share = (rows - small.rows) / (large.rows - small.rows)
             wall = small.wall_ms + share * (large.wall_ms - small.wall_ms)

@@ -7,27 +7,33 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from builder.cache import Cache
 from builder.errors import ServeError
-from builder.loadtest.slo import LATENCIES
 from builder.progress import Event, Progress
 from builder.records import canonical, read_record, to_json, write_record
-from builder.tune.estimate import Ratio, Sample, ratio_of, sample_of
+from builder.triton_client import Protocol
+from builder.tune.estimate import Estimate, Ratio, Sample, combine, ratio_of, sample_of
 from builder.tune.search import Search
-from builder.tune.serving import Measured, Tuned, measure, served
+from builder.tune.serving import Measured, Slot, Tuned, measure, merged, served
 from builder.tune.settings import describe
 from builder.tuning_records import LoadPoint, Objective, Setting
 
 WAVE: Final = 4
-BETWEEN: Final = 2
-"""So many settings are measured between two measurements of the reference."""
-LEAST_S: Final = 2.5
-MOST_S: Final = 8.0
-ENOUGH_REQUESTS: Final = 150
-OVERHEAD_S: Final = 3.0
-"""What a measurement takes besides, the start of its server included."""
+"""So many settings are served at a time, and the reference."""
+ROUNDS: Final = 3
+LEAST_S: Final = 1.0
+"""Of a turn; a measurement is one in each round."""
+MOST_S: Final = 3.0
+ENOUGH_REQUESTS: Final = 60
+"""In a turn, where the time allows."""
+OVERHEAD_S: Final = 8.0
+"""What a wave takes besides: servers and load generator start."""
+
+Load = Callable[[Sequence[Slot], Protocol], tuple[Measured | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,12 @@ class Kept:
 
 @dataclass(slots=True)
 class Race:
-    """What is known so far of one model; `speeds` are predicted requests a second, `users` the load that is tried first."""
+    """What is known so far of one model.
+
+    `speeds` are predicted requests a second, `start_users` says with how many users a setting is tried first,
+    `deadline` is a moment of the monotonic clock, `cap` the measurements that may be spent. `identity` is what
+    measurements in the cache hold for.
+    """
 
     tuned: Tuned
     objective: Objective
@@ -62,13 +73,13 @@ class Race:
 
     @property
     def out_of_time(self) -> bool:
-        """No measurement fits into what is left."""
-        return time.monotonic() + LEAST_S + OVERHEAD_S > self.deadline
+        """No wave fits into what is left."""
+        return time.monotonic() + 2 * ROUNDS * LEAST_S + OVERHEAD_S > self.deadline
 
     @property
     def out_of_measurements(self) -> bool:
         """No wave, with the reference in it, fits into what is left."""
-        return self.measurements + BETWEEN > self.cap
+        return self.measurements + 1 >= self.cap
 
     @property
     def value(self) -> float:
@@ -93,12 +104,12 @@ class Race:
         return count
 
     def _kept(self, setting: Setting) -> list[Kept]:
-        found = []
+        found: list[Kept] = []
         while (file := self._file(setting, len(found))).is_file():
             found.append(read_record(Kept, file))
         return found
 
-    def _file(self, setting: Setting, number: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Path
+    def _file(self, setting: Setting, number: int) -> Path:
         parts = {"setting": to_json(setting), "of": self.identity, "number": number}
         return self.cache.root / "tune" / f"{hashlib.sha256(canonical(parts)).hexdigest()[:32]}.json"
 
@@ -114,95 +125,111 @@ class Race:
         reference = self.search.reference
         every = [reference, *(setting for setting in settings if setting != reference)]
         for group in [[one] for one in every] if self.objective.word == "memory" else [every]:
+            self._say(group)
             try:
                 with served(self.tuned, group, self.cache) as (endpoint, names):
-                    self._measure_group(group, lambda one, users, seconds: self._once(endpoint, names, one, users, seconds))  # noqa: B023
+                    self._measure_group(group, partial(measure, endpoint, names, self.tuned))
             except ServeError as error:
                 self._blame(group, error)
 
+    def _say(self, group: Sequence[Setting]) -> None:
+        tried = [setting for setting in group if setting != self.search.reference] or group
+        self.progress(Event("note", f"{self.tuned.name} tune", f"serving {'; '.join(map(describe, tried))}"))
+
     def _blame(self, group: Sequence[Setting], error: ServeError) -> None:
         others = [setting for setting in group if setting != self.search.reference]
-        if len(others) == 1:
-            self.search.refuse(others[0], error.message)
-        elif not others:
+        if not others:
             raise error
-        else:
-            for setting in others:
+        if len(others) == 1:
+            self._refuse(others[0], f"the server: {error.message.splitlines()[0]}", None)
+            return
+        for setting in others:
+            if not self.out_of_time:
                 self.run_wave([setting])
 
-    def _once(self, endpoint, names, setting: Setting, users: int, seconds: float) -> Measured:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        self.measurements += 1
-        return measure(
-            endpoint, names[setting], self.tuned, setting, users=users, protocol=self.objective.protocol, seconds=seconds
-        )
-
-    def _measure_group(self, group: Sequence[Setting], once: Callable[[Setting, int, float], Measured]) -> None:
-        """The reference first, then between every two others, and last; ratios are taken when it is known around them."""
+    def _measure_group(self, group: Sequence[Setting], load: Load) -> None:
+        """Round after round in turns, there and back, so that drift hits all alike; fewer users where an SLO asks."""
         reference = self.search.reference
-        waiting: list[tuple[Setting, Sample, Measured]] = []
-        anchors: list[Sample] = []
-        others = [setting for setting in group if setting != reference]
-        try:
-            if reference in group:
-                anchors.append(self._anchor(once))
-            for place, setting in enumerate(others):
-                if self.out_of_time or self.measurements >= self.cap + BETWEEN:
-                    break
-                taken = self._take(setting, once)
-                if taken is not None:
-                    waiting.append((setting, *taken))
-                if reference in group and place % BETWEEN == BETWEEN - 1:
-                    anchors.append(self._anchor(once))
-        finally:
-            anchors = anchors or [Sample(self._score(self.value), 0.0, 0.0)]
-            for setting, sample, measured in waiting:
-                self._tell(setting, ratio_of(sample, anchors), measured)
+        users = {setting: self._first_users(setting) for setting in group}
+        waiting = list(group)
+        while waiting and not (self.out_of_time and self.measurements):
+            asked = list(dict.fromkeys([*(item for item in group if item == reference), *waiting]))
+            taken = self._rounds(asked, users, load)
+            self.measurements += len(asked)
+            anchors = [sample for item, sample, _ in taken if item == reference]
+            waiting = []
+            for setting in asked:
+                mine = [(sample, measured) for item, sample, measured in taken if item == setting]
+                if not self._settle(setting, mine, anchors, users[setting]):
+                    users[setting] = max(1, users[setting] // 2)
+                    waiting.append(setting)
 
-    def _anchor(self, once: Callable[[Setting, int, float], Measured]) -> Sample:
+    def _first_users(self, setting: Setting) -> int:
+        known = self.reference_users if setting == self.search.reference else None
+        return known or self.start_users(setting)
+
+    def _rounds(
+        self, group: Sequence[Setting], users: Mapping[Setting, int], load: Load
+    ) -> list[tuple[Setting, Sample, Measured]]:
+        rounds = 1 if self.objective.word == "memory" else ROUNDS
+        order = [group if number % 2 == 0 else group[::-1] for number in range(rounds)]
+        slots = [Slot(item, users[item], self._seconds(item)) for one in order for item in one]
+        found = load(slots, self.objective.protocol)
+        silent = {slot.setting for slot, measured in zip(slots, found, strict=True) if measured is None}
+        for setting in silent:
+            self._refuse(setting, "it answered nothing", None)
+        return [
+            (slot.setting, self._sample(measured), measured)
+            for slot, measured in zip(slots, found, strict=True)
+            if measured is not None and slot.setting not in silent
+        ]
+
+    def _settle(
+        self, setting: Setting, mine: Sequence[tuple[Sample, Measured]], anchors: Sequence[Sample], users: int
+    ) -> bool:
+        """Take what was measured; False where fewer users must be tried."""
+        if not mine:
+            return True
+        point = merged([measured.point for _, measured in mine])
+        is_reference = setting == self.search.reference
+        wrong = next((measured.wrong for _, measured in mine if measured.wrong), "")
+        missed = self._missed(point)
+        if missed and not wrong and users > 1 and not (is_reference and self.reference_users):
+            return False
+        why = wrong or (f"misses the SLO with {users} user{'s' * (users > 1)}: {missed}" if missed else "")
+        if is_reference:
+            self._anchor(point, anchors, users, why)
+        elif why:
+            self._refuse(setting, why, point)
+        else:
+            ratios = [ratio_of(sample, anchors or [self._usual()]) for sample, _ in mine]
+            self._tell(setting, combine(ratios), point)
+        return True
+
+    def _usual(self) -> Sample:
+        """The reference as it was so far, where it is not measured beside the others."""
+        return Sample(self._score(self.value), 0.0, 0.0)
+
+    def _anchor(self, point: LoadPoint, anchors: Sequence[Sample], users: int, why: str) -> None:
         reference = self.search.reference
-        taken = self._take(reference, once)
-        if taken is None:
-            raise ServeError(f"the reference setting ({describe(reference)}) answers nothing under this load")
-        sample, measured = taken
-        self.references.append(self._value(sample.log_value))
-        self.points[reference] = measured.point
-        self._keep(reference, Kept(0.0, sample.error, self.references[-1], measured.point, self.search.refused.get(reference, "")))
-        return sample
-
-    def _take(self, setting: Setting, once: Callable[[Setting, int, float], Measured]) -> tuple[Sample, Measured] | None:
-        """Measured at the most users that hold the SLO; None where it cannot be chosen, which is noted."""
-        users = self.start_users(setting)
-        if setting == self.search.reference:
-            users = self.reference_users or users
-        while True:
-            begun = time.time()
-            self._say(setting, users)
-            measured = once(setting, users, self._seconds(setting, users))
-            missed = self._missed(measured.point)
-            if measured.wrong or not missed or users == 1:
-                break
-            if setting == self.search.reference and self.reference_users is not None:
-                break
-            users = max(1, users // 2)
-        why = measured.wrong or (f"misses the SLO with one user: {missed}" if missed else "")
-        self.points[setting] = measured.point
-        sample = self._sample(measured, (begun + time.time()) / 2)
-        if setting == self.search.reference:
-            self.reference_users = users
-            if why:
-                self.search.refuse(setting, why)
-            return sample, measured
+        self.reference_users = users
+        score = sum(anchor.log_value for anchor in anchors) / len(anchors)
+        self.references.append(math.exp(score if self.objective.rises else -score))
+        self.points[reference] = point
         if why:
-            self.search.refuse(setting, why)
-            self._keep(setting, Kept(0.0, 0.0, self.value, measured.point, why))
-            return None
-        return sample, measured
+            self.search.refuse(reference, why)
+        self._keep(reference, Kept(0.0, 0.0, self.references[-1], point, why))
 
-    def _say(self, setting: Setting, users: int) -> None:
-        text = f"{describe(setting)}, {users} user{'' if users == 1 else 's'}"
-        self.progress(Event("note", f"{self.tuned.name} measurement {self.measurements + 1}", text))
+    def _refuse(self, setting: Setting, why: str, point: LoadPoint | None) -> None:
+        if setting == self.search.reference and point is None:
+            raise ServeError(f"the default setting ({describe(setting)}) cannot be measured: {why}")
+        self.search.refuse(setting, why)
+        if point is not None:
+            self.points[setting] = point
+            self._keep(setting, Kept(0.0, 0.0, self.value, point, why))
+        self.progress(Event("note", f"{self.tuned.name} tune", f"{describe(setting)}: cannot be chosen: {why}"))
 
-    def _seconds(self, setting: Setting, users: int) -> float:
+    def _seconds(self, setting: Setting) -> float:
         speed = self.points[setting].requests_per_s if setting in self.points else self.speeds[setting]
         return min(MOST_S, max(LEAST_S, ENOUGH_REQUESTS / max(speed, 1e-9)))
 
@@ -210,17 +237,17 @@ class Race:
         """Which term of the SLO a load did not hold."""
         seen = {"p50": point.p50_ms, "p99": point.p99_ms}
         for name, limit in self.objective.slo:
-            if name in LATENCIES and name in seen and seen[name] > limit:
+            if name in seen and seen[name] > limit:
                 return f"{name} {seen[name]:.1f} ms, limit {limit:g} ms"
         return ""
 
-    def _sample(self, measured: Measured, at_s: float) -> Sample:
+    def _sample(self, measured: Measured) -> Sample:
         if self.objective.word == "latency":
-            sample = sample_of(measured.latencies_ms, at_s)
-            return Sample(-sample.log_value, sample.error, at_s)
+            sample = sample_of(measured.latencies_ms, measured.at_s)
+            return Sample(-sample.log_value, sample.error, measured.at_s)
         if self.objective.word == "memory":
-            return Sample(-math.log(measured.point.server_bytes or 1), 0.0, at_s)
-        return sample_of(measured.windows, at_s)
+            return Sample(-math.log(measured.point.server_bytes or 1), 0.0, measured.at_s)
+        return sample_of(measured.windows, measured.at_s)
 
     def _score(self, value: float) -> float:
         """The score of an objective's value."""
@@ -228,11 +255,9 @@ class Race:
             return 0.0
         return math.log(value) if self.objective.rises else -math.log(value)
 
-    def _value(self, score: float) -> float:
-        return math.exp(score if self.objective.rises else -score)
-
-    def _tell(self, setting: Setting, ratio: Ratio, measured: Measured) -> None:
-        self.search.tell(setting, ratio)
-        self._keep(setting, Kept(ratio.log_ratio, ratio.error, self.references[-1], measured.point))
-        text = f"{describe(setting)}: {math.exp(ratio.log_ratio):.2f} times the default"
-        self.progress(Event("note", self.tuned.name, text))
+    def _tell(self, setting: Setting, found: Estimate, point: LoadPoint) -> None:
+        self.search.tell(setting, Ratio(found.log_ratio, found.error))
+        self.points[setting] = point
+        self._keep(setting, Kept(found.log_ratio, found.error, self.references[-1], point))
+        text = f"{describe(setting)}: {found.ratio:.2f} times the default"
+        self.progress(Event("note", f"{self.tuned.name} tune", text))

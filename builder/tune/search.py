@@ -8,22 +8,21 @@ as much as predictions usually miss.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from builder.tune.estimate import CONFIDENT, Estimate, Ratio, combine
 from builder.tuning_records import Setting
 
-Kin = Callable[[Setting], tuple[object, ...]]
-KINSHIP: Final[tuple[tuple[Kin, float], ...]] = (
-    (lambda one: (one.target, one.instances, one.threads, one.hint, one.dynamic), 0.04),
-    (lambda one: (one.target, one.instances, one.threads, one.hint), 0.08),
-    (lambda one: (one.target, one.instances), 0.12),
-    (lambda one: (one.target,), 0.15),
-    (lambda one: (), 0.30),
+KINSHIP: Final[tuple[tuple[tuple[str, ...], float], ...]] = (
+    (("target", "instances", "threads", "hint", "dynamic"), 0.04),
+    (("target", "instances", "threads", "hint"), 0.08),
+    (("target", "instances"), 0.12),
+    (("target",), 0.15),
+    ((), 0.30),
 )
-"""Settings that have this in common miss their predictions alike, but for so much (standard deviation of a logarithm)."""
+"""Settings with these fields in common miss their predictions alike, but for so much (deviation of a logarithm)."""
 ENOUGH: Final = math.log(1.01)
 """A setting that may be better by less is not worth a measurement."""
 CLOSE: Final = math.log(1.03)
@@ -83,8 +82,8 @@ class Search:
         """Score over the reference's, and its standard deviation, of a setting that was not measured."""
         ahead = self.predicted[setting] - self.predicted[self.reference]
         known = [(item, self._residual(item)) for item in self.measured]
-        for kin, deviation in KINSHIP:
-            alike = [residual for item, residual in known if kin(item) == kin(setting)]
+        for fields, deviation in KINSHIP:
+            alike = [residual for item, residual in known if _kin(item, fields) == _kin(setting, fields)]
             if alike:
                 middle = sum(alike) / len(alike)
                 spread = math.sqrt(sum((one - middle) ** 2 for one in alike) / len(alike))
@@ -115,11 +114,10 @@ class Search:
         hopeful = [setting for setting in self.untried() if self._hope(setting) > top + ENOUGH]
         chosen: list[Setting] = []
         if len(self.ratios) < size:
-            for target in dict.fromkeys(setting.target for setting in hopeful):
-                chosen.append(next(setting for setting in hopeful if setting.target == target))
-        kin = KINSHIP[1][0]
+            chosen += {setting.target: setting for setting in reversed(hopeful)}.values()
+        fields = KINSHIP[1][0]
         for setting in hopeful:
-            alike = sum(kin(other) == kin(setting) for other in chosen)
+            alike = sum(_kin(other, fields) == _kin(setting, fields) for other in chosen)
             if setting not in chosen and alike < ALIKE_IN_A_WAVE:
                 chosen.append(setting)
         return chosen[:size]
@@ -145,6 +143,10 @@ class Search:
             or (self.estimate(setting).error > SURE and self.estimate(setting).count < REPEATS)
         ]
         return sorted(open_ones, key=lambda setting: -self.estimate(setting).log_ratio)[:size]
+
+
+def _kin(setting: Setting, fields: Sequence[str]) -> tuple[object, ...]:
+    return tuple(getattr(setting, name) for name in fields)
 
 
 def why_stopped(left: Sequence[Setting], *, out_of_time: bool, out_of_measurements: bool) -> str:

@@ -1,10 +1,10 @@
-"""Settings on the real server: staged side by side, each measured by the load test's engine with the samples' shapes."""
+"""Settings on the real server: staged side by side, measured by the load test's engine with the samples' shapes."""
 
 from __future__ import annotations
 
-import shutil
+import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,9 @@ from builder.cache import Cache, session
 from builder.compare import Gates
 from builder.errors import ServeError
 from builder.judge import ModelState, TargetState, served_gates
-from builder.loadtest import INTERRUPTED, LoadOptions, LoadResult, LoadSubject, run_load_test
+from builder.loadtest import LoadOptions, LoadResult, LoadSubject
+from builder.loadtest.records import Turn
+from builder.loadtest.turns import Taken, run_turns
 from builder.measurement import served_signature
 from builder.plan import make_plan
 from builder.rendering import FolderRequest, render_folder
@@ -23,6 +25,7 @@ from builder.samples.stored import store_samples
 from builder.servers import Endpoint, ServeOptions
 from builder.spec import RepoSpec
 from builder.trees import link
+from builder.triton_client import Protocol
 from builder.tune.settings import with_setting
 from builder.tuning_records import LoadPoint, Setting
 from builder.verify import serving
@@ -63,6 +66,7 @@ class Measured:
     point: LoadPoint
     windows: tuple[float, ...]
     latencies_ms: tuple[float, ...]
+    at_s: float
     wrong: str = ""
 
 
@@ -138,42 +142,53 @@ def _stage(tuned: Tuned, setting: Setting, name: str, repository: Path, cache: C
         link(str(artefact / path), str(place))
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A turn of a setting."""
+
+    setting: Setting
+    users: int
+    seconds: float
+
+
 def measure(
-    endpoint: Endpoint, name: str, tuned: Tuned, setting: Setting, *, users: int, protocol: str, seconds: float
-) -> Measured:
-    """A closed load of so many users.
+    endpoint: Endpoint, names: Mapping[Setting, str], tuned: Tuned, slots: Sequence[Slot], protocol: Protocol
+) -> tuple[Measured | None, ...]:
+    """Closed loads, one after the other; None where nothing was answered.
 
     Raises:
         KeyboardInterrupt: the user ended it.
-        ServeError: nothing was answered, or the server is gone.
+        ServeError: the server is gone.
     """
     report = tuned.state.report
     signature = served_signature(report.signature, report.sequence) if report else None
-    subject = LoadSubject(name, tuned.requests, signature, tuned.gates(setting))
-    folder = Path(tempfile.mkdtemp(prefix="build-repo-tune-load-"))
-    try:
-        options = LoadOptions(folder, protocol=protocol, users=users, duration_s=seconds)  # type: ignore[arg-type]
-        result = run_load_test(endpoint, [subject], options, progress=lambda _: None)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if result.ended == INTERRUPTED:
-        raise KeyboardInterrupt
-    if result.ended:
-        raise ServeError(result.ended)
-    rows = max(1, tuned.rows)
+    settings = dict.fromkeys(slot.setting for slot in slots)
+    subjects = [LoadSubject(names[item], tuned.requests, signature, tuned.gates(item)) for item in settings]
+    turns = [Turn(names[slot.setting], slot.users, slot.seconds) for slot in slots]
+    with tempfile.TemporaryDirectory(prefix="build-repo-tune-load-") as folder:
+        options = LoadOptions(Path(folder), protocol=protocol)
+        taken = run_turns(endpoint, subjects, turns, options, progress=lambda _: None)
+    return tuple(_measured(one, max(1, tuned.rows)) for one in taken)
+
+
+def _measured(taken: Taken, rows: int) -> Measured | None:
+    result = taken.result
+    if result is None:
+        return None
     return Measured(
-        point=_point(result, users),
+        point=_point(result, taken.turn),
         windows=tuple(rows * window.requests_per_s for window in result.windows),
         latencies_ms=tuple(window.p50_ms for window in result.windows if window.p50_ms is not None),
+        at_s=taken.at_s,
         wrong=_wrong(result),
     )
 
 
-def _point(result: LoadResult, users: int) -> LoadPoint:
-    (model,) = result.model_figures
+def _point(result: LoadResult, turn: Turn) -> LoadPoint:
+    model = next(item for item in result.model_figures if item.name == turn.model)
     memory = result.machine.server_bytes
     return LoadPoint(
-        users=users,
+        users=turn.users,
         requests=result.requests,
         failures=result.failures,
         requests_per_s=result.requests_per_s,
@@ -196,3 +211,33 @@ def _wrong(result: LoadResult) -> str:
     if result.answers.wrong:
         return f"{result.answers.wrong} of {result.answers.compared} answers were wrong: {result.answers.texts[0]}"
     return ""
+
+
+def merged(points: Sequence[LoadPoint]) -> LoadPoint:
+    """Turns of one load as one: sums of counts, medians of all else."""
+    batches: dict[int, int] = {}
+    for point in points:
+        for size, count in point.batches:
+            batches[size] = batches.get(size, 0) + count
+
+    def middle(name: str) -> float:
+        return float(statistics.median(getattr(point, name) for point in points))
+
+    def known(name: str) -> float | None:
+        values = [value for point in points if (value := getattr(point, name)) is not None]
+        return statistics.median(values) if values else None
+
+    return replace(
+        points[-1],
+        requests=sum(point.requests for point in points),
+        failures=sum(point.failures for point in points),
+        batches=tuple(sorted(batches.items())),
+        requests_per_s=middle("requests_per_s"),
+        rows_per_s=middle("rows_per_s"),
+        p50_ms=middle("p50_ms"),
+        p99_ms=middle("p99_ms"),
+        generator_cores=middle("generator_cores"),
+        queue_ms=known("queue_ms"),
+        compute_ms=known("compute_ms"),
+        server_cores=known("server_cores"),
+    )

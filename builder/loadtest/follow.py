@@ -1,0 +1,95 @@
+"""Along with a load test while it runs, and what it wrote when it ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from builder.errors import ServeError
+from builder.loadtest.command import DRAIN_S
+from builder.loadtest.http_limit import body_words
+from builder.loadtest.process import Locust
+from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadSubject
+from builder.loadtest.sampling import Sampler
+from builder.servers import Endpoint
+
+Progress = Callable[[str], None]
+
+START_LIMIT_S: Final = 90.0
+END_LIMIT_S: Final = 30.0
+
+
+def follow(locust: Locust, sampler: Sampler, endpoint: Endpoint, options: LoadOptions, progress: Progress) -> str:
+    """Go along with the test until it ends; what ended it before its time."""
+    limit = time.monotonic() + START_LIMIT_S + options.duration_s + 2 * DRAIN_S + END_LIMIT_S
+    try:
+        while (told := locust.told()) is not None:
+            _hear(told, sampler, options, progress)
+            if not told:
+                sampler.look()
+                endpoint.alive()
+            if time.monotonic() > limit:
+                return _stopped(locust, sampler, "the load test did not end in time and was stopped")
+    except KeyboardInterrupt:
+        return _stopped(locust, sampler, INTERRUPTED)
+    except ServeError as error:
+        return _stopped(locust, sampler, error.message)
+    locust.wait()
+    return ""
+
+
+def _stopped(locust: Locust, sampler: Sampler, why: str) -> str:
+    sampler.read()
+    locust.stop()
+    return why
+
+
+def _hear(told: dict[str, Any], sampler: Sampler, options: LoadOptions, progress: Progress) -> None:
+    what = told.get("what")
+    if what in ("phase", "phase_end"):
+        sampler.mark(int(told["number"]))
+        sampler.read_configs()
+    elif what == "progress":
+        progress(_told(told, options))
+    elif what == "level":
+        progress(_told_level(told))
+
+
+def _told(glance: dict[str, Any], options: LoadOptions) -> str:
+    text = f"load test {glance['elapsed_s']:.0f}/{options.duration_s:.0f} s: {glance['requests']} requests, "
+    text += f"{glance['failures']} failed"
+    return text + (f", {glance['waiting']} waiting to be sent" if glance["waiting"] else "")
+
+
+def _told_level(level: dict[str, Any]) -> str:
+    verdict = "held" if level["held"] else ("missed, the server fell behind" if level["behind"] else "missed")
+    p99 = f", p99 {level['p99_ms']:.2f} ms" if level["p99_ms"] is not None else ""
+    return f"{level['rate']:.1f} requests/s {verdict}{p99}, {level['errors']:.2f} % failed"
+
+
+def read_run(
+    folder: Path, locust: Locust, ended: str, models: Sequence[LoadSubject], options: LoadOptions
+) -> dict[str, Any]:
+    words = "\n".join(locust.kept)
+    try:
+        run = cast("dict[str, Any]", json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        if ended == INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise ServeError(
+            ended or f"Locust failed before it measured anything:\n{words}", remedy="see its words above"
+        ) from error
+    if run["problem"]:
+        msg = f"the load test could not start: {run['problem']}"
+        text, remedy = body_words(models, options.protocol)
+        raise ServeError(f"{msg}\n{text}".strip(), remedy=remedy or "build-repo check tries one request")
+    if not run["phases"]:
+        if ended == INTERRUPTED:
+            raise KeyboardInterrupt
+        raise ServeError(
+            ended or f"the load test ended before it measured anything:\n{words}", remedy="see its words above"
+        )
+    return run

@@ -1,0 +1,85 @@
+"""Several loads one after the other by one load generator: what is compared is measured in turns."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder.errors import ServeError
+from builder.loadtest.answers import judge_answers
+from builder.loadtest.command import DRAIN_S, commands
+from builder.loadtest.follow import follow, read_run
+from builder.loadtest.process import started
+from builder.loadtest.records import INTERRUPTED, AnswerFigures, LoadOptions, LoadResult, LoadSubject, Turn
+from builder.loadtest.result import Course, make_result
+from builder.loadtest.sampling import sampling
+from builder.servers import Endpoint
+
+LEAD_S = 0.5
+"""Between two turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A turn's result, and the middle of it, in seconds from the first; None where nothing was answered."""
+
+    turn: Turn
+    at_s: float
+    result: LoadResult | None
+    answers: AnswerFigures
+
+
+def run_turns(
+    endpoint: Endpoint,
+    subjects: Sequence[LoadSubject],
+    turns: Sequence[Turn],
+    options: LoadOptions,
+    *,
+    progress: Callable[[str], None],
+) -> tuple[Taken, ...]:
+    """The turns in their order; the answers of a model are judged over all of its turns.
+
+    Raises:
+        MachineError: Locust is not installed.
+        ServeError: the server is gone, or Locust failed.
+        KeyboardInterrupt: the user ended it.
+    """
+    total_s = sum(turn.seconds + LEAD_S + DRAIN_S for turn in turns)
+    options = replace(options, turns=tuple(turns), duration_s=total_s)
+    options.report.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="build-repo-load-") as scratch,
+        sampling(endpoint, options.protocol) as sampler,
+    ):
+        folder = Path(scratch)
+        with started(commands(endpoint, subjects, options, folder)) as locust:
+            sampler.generators = [process.pid for process in locust.processes[-options.workers :]]
+            ended = follow(locust, sampler, endpoint, options, progress)
+        if ended == INTERRUPTED:
+            raise KeyboardInterrupt
+        run = read_run(folder, locust, ended, subjects, options)
+        if ended:
+            raise ServeError(ended)
+        answers = {subject.name: judge_answers(folder, [subject], endpoint, options.protocol) for subject in subjects}
+        by_name = {subject.name: subject for subject in subjects}
+        return tuple(
+            _taken(
+                Course(run | {"chosen": place}, folder / "log.npz", sampler, ended),
+                by_name[turn.model],
+                replace(options, turns=(turn,)),
+                answers[turn.model],
+            )
+            for place, turn in enumerate(turns)
+        )
+
+
+def _taken(course: Course, subject: LoadSubject, options: LoadOptions, answers: AnswerFigures) -> Taken:
+    (turn,), phase = options.turns, course.phase
+    at_s = float(phase["began_s"]) + float(phase["elapsed_s"]) / 2
+    try:
+        result = make_result(course, [subject], options, answers)
+    except ServeError:
+        return Taken(turn, at_s, None, answers)
+    return Taken(turn, at_s, result, answers)
