@@ -105,9 +105,9 @@ class Conductor:
             self.finished = not self.problem
             self.environment.runner.quit()
 
-    def turn(self, model: str, users: str, seconds: str) -> None:
-        """One model's turn: so many users that wait for their answers."""
-        plan = {"active": int(users), "only": model, "drain_s": LEVEL_DRAIN_S}
+    def turn(self, models: str, users: str, seconds: str) -> None:
+        """Some models' turn: so many users that wait for their answers."""
+        plan = {"active": int(users), "only": models.split(","), "drain_s": LEVEL_DRAIN_S}
         self.phase({**self.plan(0.0, float(seconds)), **plan})
 
     def length(self) -> float:

@@ -128,7 +128,8 @@ class Generator:
             if self.sending and self.phase["kind"] == "closed":
                 if self._active(number):
                     now = time.perf_counter()
-                    return Arrival(now, now, self.phase.get("only", ""))
+                    only = self.phase.get("only", [""])
+                    return Arrival(now, now, only[number % len(only)])
                 gevent.sleep(IDLE_POLL_S)
         return None
 

@@ -67,7 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--rate", type=float, default=0.0, help="Arrivals per second of all users together; 0: as fast as answers come")
     add("--arrivals", choices=["even", "poisson"], default="even", help="How arrivals of --rate are spaced")
     add("--load-shape", choices=SHAPES, default="constant", help="The load over the time of --measure-s")
-    add("--turn", action="append", default=[], metavar="MODEL=USERS=SECONDS", help="Loads one after the other")
+    add("--turn", action="append", default=[], metavar="MODEL,…=USERS=SECONDS", help="Loads one after the other")
     add("--replay", default="", metavar="FILE", help="A trace of arrival times, CSV or JSON")
     add("--measure-s", type=float, default=0.0, help="Quit this many seconds after every user is ready")
     add("--drain-s", type=float, default=10.0, help="How long the last requests may take after that")

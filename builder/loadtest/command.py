@@ -68,7 +68,7 @@ def _shared(endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOpti
     for name, limit in options.limits:
         command += ["--limit", f"{name}={limit:g}"]
     for turn in options.turns:
-        command += ["--turn", f"{turn.model}={turn.users}={turn.seconds:g}"]
+        command += ["--turn", f"{','.join(turn.models)}={turn.users}={turn.seconds:g}"]
     for part in options.mix or tuple(subject.name for subject in models):
         command += ["--mix", part]
     for number, subject in enumerate(models):

@@ -32,9 +32,9 @@ class LoadSubject:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One of several loads, one after the other: `users` of one model that each wait for their answer."""
+    """One of several loads, one after the other: `users` that each wait for their answer, shared out to the models."""
 
-    model: str
+    models: tuple[str, ...]
     users: int
     seconds: float
 

@@ -28,7 +28,6 @@ class Taken:
     turn: Turn
     at_s: float
     result: LoadResult | None
-    answers: AnswerFigures
 
 
 def run_turns(
@@ -63,23 +62,31 @@ def run_turns(
         if ended:
             raise ServeError(ended)
         answers = {subject.name: judge_answers(folder, [subject], endpoint, options.protocol) for subject in subjects}
-        by_name = {subject.name: subject for subject in subjects}
-        return tuple(
-            _taken(
-                Course(run | {"chosen": place}, folder / "log.npz", sampler, ended),
-                by_name[turn.model],
-                replace(options, turns=(turn,)),
-                answers[turn.model],
-            )
-            for place, turn in enumerate(turns)
-        )
+        found = []
+        for place, turn in enumerate(turns):
+            course = Course(run | {"chosen": place}, folder / "log.npz", sampler, ended)
+            called = [subject for subject in subjects if subject.name in turn.models]
+            own = [answers[subject.name] for subject in called]
+            found.append(_taken(course, called, replace(options, turns=(turn,)), _joined(own)))
+        return tuple(found)
 
 
-def _taken(course: Course, subject: LoadSubject, options: LoadOptions, answers: AnswerFigures) -> Taken:
+def _taken(course: Course, called: Sequence[LoadSubject], options: LoadOptions, answers: AnswerFigures) -> Taken:
     (turn,), phase = options.turns, course.phase
     at_s = float(phase["began_s"]) + float(phase["elapsed_s"]) / 2
     try:
-        result = make_result(course, [subject], options, answers)
+        result = make_result(course, called, options, answers)
     except ServeError:
-        return Taken(turn, at_s, None, answers)
-    return Taken(turn, at_s, result, answers)
+        return Taken(turn, at_s, None)
+    return Taken(turn, at_s, result)
+
+
+def _joined(parts: Sequence[AnswerFigures]) -> AnswerFigures:
+    return AnswerFigures(
+        seen=sum(part.seen for part in parts),
+        compared=sum(part.compared for part in parts),
+        wrong=sum(part.wrong for part in parts),
+        asked_alone=sum(part.asked_alone for part in parts),
+        wrong_alone=sum(part.wrong_alone for part in parts),
+        texts=tuple(text for part in parts for text in part.texts),
+    )

@@ -7,16 +7,18 @@ generator together, and how soon the same users are back with their next request
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
+from typing import Final
 
 from builder.profiling import ProfiledRun
 from builder.tune.space import Load
-from builder.tuning_records import Setting
+from builder.tuning_records import LoadPoint, Setting
 
-WaysOf = Mapping[tuple[str, str], Sequence[ProfiledRun]]
-"""(target, way) → its runs."""
+LEAST_CPU_S: Final = 0.0001
+"""What a request costs the server at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,36 @@ class Overhead:
     generator_cpu_s: float = 0.0004
     server_cpu_s: float = 0.0006
     way_s: float = 0.0012
+
+
+def overhead_of(measured: Sequence[tuple[Sequence[ProfiledRun], LoadPoint]], rows: int) -> Overhead:
+    """From loads on settings and the profiles of their runs; where nothing was measured, what is usual."""
+    usual = Overhead()
+    loads = [(runs, point) for runs, point in measured if point.requests_per_s > 0 and not point.failures]
+    if not loads:
+        return usual
+    ways = [
+        (point.p50_ms - point.queue_ms - point.compute_ms) / 1e3
+        for _, point in loads
+        if point.queue_ms is not None and point.compute_ms is not None
+    ]
+    servers = [
+        point.server_cores / point.requests_per_s
+        - run_seconds(runs, rows * _merged(point, rows))[1] / _merged(point, rows)
+        for runs, point in loads
+        if point.server_cores is not None
+    ]
+    return Overhead(
+        generator_cpu_s=median(point.generator_cores / point.requests_per_s for _, point in loads),
+        server_cpu_s=max(LEAST_CPU_S, median(servers)) if servers else usual.server_cpu_s,
+        way_s=max(LEAST_CPU_S, median(ways)) if ways else usual.way_s,
+    )
+
+
+def _merged(point: LoadPoint, rows: int) -> float:
+    """Requests in a run, as the server counted."""
+    runs = sum(count for _, count in point.batches)
+    return max(1.0, sum(size * count for size, count in point.batches) / runs / max(1, rows)) if runs else 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from typing import Final
 
 from builder.cache import Cache
 from builder.errors import ServeError
+from builder.profiling import ProfiledRun
 from builder.progress import Event, Progress
 from builder.records import canonical, read_record, to_json, write_record
 from builder.triton_client import Protocol
 from builder.tune.estimate import Estimate, Ratio, Sample, combine, ratio_of, sample_of
+from builder.tune.predict import Overhead, Prediction, overhead_of
 from builder.tune.search import Search
 from builder.tune.serving import Measured, Slot, Tuned, measure, merged, served
 from builder.tune.settings import describe
@@ -32,6 +34,9 @@ ENOUGH_REQUESTS: Final = 60
 """In a turn, where the time allows."""
 OVERHEAD_S: Final = 8.0
 """What a wave takes besides: servers and load generator start."""
+
+SEEN: Final = {"p50": "p50_ms", "p99": "p99_ms"}
+"""Terms of an SLO that a measurement of some seconds can show → a load's figure."""
 
 Load = Callable[[Sequence[Slot], Protocol], tuple[Measured | None, ...]]
 
@@ -51,9 +56,9 @@ class Kept:
 class Race:
     """What is known so far of one model.
 
-    `speeds` are predicted requests a second, `start_users` says with how many users a setting is tried first,
-    `deadline` is a moment of the monotonic clock, `cap` the measurements that may be spent. `identity` is what
-    measurements in the cache hold for.
+    `forecast` predicts every setting from the `runs` of its profile and what requests cost besides. `deadline` is a
+    moment of the monotonic clock, `cap` the measurements that may be spent. `identity` is what measurements in the
+    cache hold for.
     """
 
     tuned: Tuned
@@ -63,13 +68,30 @@ class Race:
     progress: Progress
     deadline: float
     cap: int
-    speeds: Mapping[Setting, float]
-    start_users: Callable[[Setting], int]
+    forecast: Callable[[Overhead], Mapping[Setting, Prediction]]
+    runs: Mapping[Setting, Sequence[ProfiledRun]]
     identity: str
     points: dict[Setting, LoadPoint] = field(default_factory=dict)
     references: list[float] = field(default_factory=list)
     measurements: int = 0
     reference_users: int | None = None
+    predictions: Mapping[Setting, Prediction] = field(default_factory=dict)
+
+    def foresee(self) -> None:
+        """Predictions with what the measurements so far say of the cost of a request; they replace the search's."""
+        overhead = overhead_of([(self.runs[item], point) for item, point in self.points.items()], self.tuned.rows)
+        self.predictions = self.forecast(overhead)
+        self.search.predicted = {item: self._expected(item) for item in self.predictions}
+
+    def _expected(self, setting: Setting) -> float:
+        """The score that is expected."""
+        prediction = self.predictions[setting]
+        if self.objective.word == "latency":
+            return -math.log(prediction.latency_s)
+        if self.objective.word == "memory":
+            measured = self.tuned.target(setting).measurement
+            return -math.log(setting.instances * (measured.peak_memory_bytes if measured else 1))
+        return math.log(prediction.requests_per_s * max(1, self.tuned.rows))
 
     @property
     def out_of_time(self) -> bool:
@@ -127,8 +149,9 @@ class Race:
         for group in [[one] for one in every] if self.objective.word == "memory" else [every]:
             self._say(group)
             try:
-                with served(self.tuned, group, self.cache) as (endpoint, names):
-                    self._measure_group(group, partial(measure, endpoint, names, self.tuned))
+                variants = [(self.tuned, setting) for setting in group]
+                with served(variants, self.cache) as (endpoint, names):
+                    self._measure_group(group, partial(measure, endpoint, names, variants))
             except ServeError as error:
                 self._blame(group, error)
 
@@ -154,7 +177,7 @@ class Race:
         waiting = list(group)
         while waiting and not (self.out_of_time and self.measurements):
             asked = list(dict.fromkeys([*(item for item in group if item == reference), *waiting]))
-            taken = self._rounds(asked, users, load)
+            taken = self._rounds({item: group.index(item) for item in asked}, users, load)
             self.measurements += len(asked)
             anchors = [sample for item, sample, _ in taken if item == reference]
             waiting = []
@@ -166,22 +189,31 @@ class Race:
 
     def _first_users(self, setting: Setting) -> int:
         known = self.reference_users if setting == self.search.reference else None
-        return known or self.start_users(setting)
+        return known or self._hopeful_users(setting)
+
+    def _hopeful_users(self, setting: Setting) -> int:
+        """With an SLO: the most users whose latency is not already expected to miss it."""
+        users, prediction = self.objective.users, self.predictions[setting]
+        limits = [limit for name, limit in self.objective.slo if name in SEEN]
+        # A closed load's latency falls with its users until requests no longer wait.
+        while limits and users > 1 and 1e3 * users / prediction.requests_per_s > min(limits):
+            users //= 2
+        return users
 
     def _rounds(
-        self, group: Sequence[Setting], users: Mapping[Setting, int], load: Load
+        self, places: Mapping[Setting, int], users: Mapping[Setting, int], load: Load
     ) -> list[tuple[Setting, Sample, Measured]]:
         rounds = 1 if self.objective.word == "memory" else ROUNDS
-        order = [group if number % 2 == 0 else group[::-1] for number in range(rounds)]
-        slots = [Slot(item, users[item], self._seconds(item)) for one in order for item in one]
+        order = [item for number in range(rounds) for item in (list(places) if number % 2 == 0 else list(places)[::-1])]
+        slots = [Slot((places[item],), users[item], self._seconds(item)) for item in order]
         found = load(slots, self.objective.protocol)
-        silent = {slot.setting for slot, measured in zip(slots, found, strict=True) if measured is None}
+        silent = {item for item, measured in zip(order, found, strict=True) if measured is None}
         for setting in silent:
             self._refuse(setting, "it answered nothing", None)
         return [
-            (slot.setting, self._sample(measured), measured)
-            for slot, measured in zip(slots, found, strict=True)
-            if measured is not None and slot.setting not in silent
+            (item, self._sample(measured), measured)
+            for item, measured in zip(order, found, strict=True)
+            if measured is not None and item not in silent
         ]
 
     def _settle(
@@ -230,15 +262,15 @@ class Race:
         self.progress(Event("note", f"{self.tuned.name} tune", f"{describe(setting)}: cannot be chosen: {why}"))
 
     def _seconds(self, setting: Setting) -> float:
-        speed = self.points[setting].requests_per_s if setting in self.points else self.speeds[setting]
+        known = self.points.get(setting)
+        speed = known.requests_per_s if known else self.predictions[setting].requests_per_s
         return min(MOST_S, max(LEAST_S, ENOUGH_REQUESTS / max(speed, 1e-9)))
 
     def _missed(self, point: LoadPoint) -> str:
         """Which term of the SLO a load did not hold."""
-        seen = {"p50": point.p50_ms, "p99": point.p99_ms}
         for name, limit in self.objective.slo:
-            if name in seen and seen[name] > limit:
-                return f"{name} {seen[name]:.1f} ms, limit {limit:g} ms"
+            if name in SEEN and (seen := getattr(point, SEEN[name])) > limit:
+                return f"{name} {seen:.1f} ms, limit {limit:g} ms"
         return ""
 
     def _sample(self, measured: Measured) -> Sample:

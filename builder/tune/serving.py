@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,13 +61,17 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A load on a setting; `windows` are rows a second in equal parts of the time, `latencies_ms` medians in them."""
+    """A load; `windows` are rows a second in equal parts of the time, `latencies_ms` medians in them.
+
+    `speeds` are rows a second of each model that was called.
+    """
 
     point: LoadPoint
     windows: tuple[float, ...]
     latencies_ms: tuple[float, ...]
     at_s: float
     wrong: str = ""
+    speeds: tuple[float, ...] = ()
 
 
 def requests_for(state: ModelState, cache: Cache, rows: int) -> tuple[tuple[Request, ...], int]:
@@ -91,22 +95,25 @@ def _parts(request: Request, rows: int) -> Iterator[Request]:
         yield Request(cut(request.inputs, places), cut(request.outputs, places), rows)
 
 
+Variant = tuple[Tuned, Setting]
+
+
 @contextmanager
-def served(tuned: Tuned, settings: Sequence[Setting], cache: Cache) -> Iterator[tuple[Endpoint, dict[Setting, str]]]:
-    """One server with a model for each setting, and their names; idle ones cost memory, not time.
+def served(variants: Sequence[Variant], cache: Cache) -> Iterator[tuple[Endpoint, tuple[str, ...]]]:
+    """One server with a model for each variant, and their names; idle ones cost memory, not time.
 
     Raises:
         ServeError: a setting does not load.
     """
     with session(cache) as scratch:
         repository = scratch / "repository"
-        names = {setting: f"{tuned.name}-{number}" for number, setting in enumerate(settings)}
-        for setting, name in names.items():
+        names = tuple(f"{tuned.name}-{number}" for number, (tuned, _) in enumerate(variants))
+        for (tuned, setting), name in zip(variants, names, strict=True):
             _stage(tuned, setting, name, repository, cache)
-        options = ServeOptions(release=tuned.release, auto_complete=False)
+        options = ServeOptions(release=variants[0][0].release, auto_complete=False)
         with serving(repository, None, options) as (endpoint, unchecked):
             if endpoint.grpc is None:
-                raise ServeError(f"{tuned.name} cannot be served here: {'; '.join(unchecked)}")
+                raise ServeError(f"{', '.join(names)} cannot be served here: {'; '.join(unchecked)}")
             yield endpoint, names
 
 
@@ -144,15 +151,15 @@ def _stage(tuned: Tuned, setting: Setting, name: str, repository: Path, cache: C
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A turn of a setting."""
+    """A turn of some variants, by their places; users are shared out to them."""
 
-    setting: Setting
+    places: tuple[int, ...]
     users: int
     seconds: float
 
 
 def measure(
-    endpoint: Endpoint, names: Mapping[Setting, str], tuned: Tuned, slots: Sequence[Slot], protocol: Protocol
+    endpoint: Endpoint, names: Sequence[str], variants: Sequence[Variant], slots: Sequence[Slot], protocol: Protocol
 ) -> tuple[Measured | None, ...]:
     """Closed loads, one after the other; None where nothing was answered.
 
@@ -160,32 +167,40 @@ def measure(
         KeyboardInterrupt: the user ended it.
         ServeError: the server is gone.
     """
-    report = tuned.state.report
-    signature = served_signature(report.signature, report.sequence) if report else None
-    settings = dict.fromkeys(slot.setting for slot in slots)
-    subjects = [LoadSubject(names[item], tuned.requests, signature, tuned.gates(item)) for item in settings]
-    turns = [Turn(names[slot.setting], slot.users, slot.seconds) for slot in slots]
+    places = dict.fromkeys(place for slot in slots for place in slot.places)
+    subjects = [_subject(names[place], *variants[place]) for place in places]
+    turns = [Turn(tuple(names[place] for place in slot.places), slot.users, slot.seconds) for slot in slots]
     with tempfile.TemporaryDirectory(prefix="build-repo-tune-load-") as folder:
         options = LoadOptions(Path(folder), protocol=protocol)
         taken = run_turns(endpoint, subjects, turns, options, progress=lambda _: None)
-    return tuple(_measured(one, max(1, tuned.rows)) for one in taken)
+    rows = {name: max(1, tuned.rows) for name, (tuned, _) in zip(names, variants, strict=True)}
+    return tuple(_measured(one, [rows[name] for name in one.turn.models]) for one in taken)
 
 
-def _measured(taken: Taken, rows: int) -> Measured | None:
+def _subject(name: str, tuned: Tuned, setting: Setting) -> LoadSubject:
+    report = tuned.state.report
+    signature = served_signature(report.signature, report.sequence) if report else None
+    return LoadSubject(name, tuned.requests, signature, tuned.gates(setting))
+
+
+def _measured(taken: Taken, rows: Sequence[int]) -> Measured | None:
     result = taken.result
     if result is None:
         return None
+    figures = {item.name: item for item in result.model_figures}
+    speeds = [figures[name].requests / result.duration_s for name in taken.turn.models]
     return Measured(
         point=_point(result, taken.turn),
-        windows=tuple(rows * window.requests_per_s for window in result.windows),
+        windows=tuple(rows[0] * window.requests_per_s for window in result.windows),
         latencies_ms=tuple(window.p50_ms for window in result.windows if window.p50_ms is not None),
         at_s=taken.at_s,
         wrong=_wrong(result),
+        speeds=tuple(speed * size for speed, size in zip(speeds, rows, strict=True)),
     )
 
 
 def _point(result: LoadResult, turn: Turn) -> LoadPoint:
-    model = next(item for item in result.model_figures if item.name == turn.model)
+    batches = next((item.batches for item in result.model_figures if item.name == turn.models[0]), ())
     memory = result.machine.server_bytes
     return LoadPoint(
         users=turn.users,
@@ -197,7 +212,7 @@ def _point(result: LoadResult, turn: Turn) -> LoadPoint:
         p99_ms=result.p99_ms,
         queue_ms=result.queue_ms,
         compute_ms=result.compute_ms,
-        batches=model.batches,
+        batches=batches,
         generator_cores=result.generator_cores,
         server_cores=result.machine.server_cores,
         server_bytes=memory[1] if memory else None,

@@ -1,0 +1,143 @@
+"""Several models on one machine: each was tuned as if it were alone; which settings go together is measured again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from builder.cache import Cache
+from builder.errors import ServeError
+from builder.machine import machine_facts
+from builder.progress import Event, Progress
+from builder.tune.estimate import Ratio, Sample, combine, ratio_of
+from builder.tune.model import TuneOptions
+from builder.tune.race import ROUNDS, Race
+from builder.tune.serving import Measured, Slot, Variant, measure, served
+from builder.tune.settings import describe
+from builder.tuning_records import Setting, TunedModel
+
+TURN_S: Final = 2.0
+ENOUGH: Final = math.log(1.015)
+"""A combination that is better by less is not taken in place of what is best alone."""
+
+Found = Sequence[tuple[TunedModel, Race]]
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One setting for each model, by their places among the variants that are served."""
+
+    name: str
+    places: tuple[int, ...]
+
+
+def share_out(found: Found, options: TuneOptions, cache: Cache, progress: Progress) -> list[TunedModel]:
+    """The models, each with the setting that serves all of them best when all are called at once.
+
+    Best is the geometric mean: twice as fast for one model weighs as much as for another.
+    """
+    variants, combinations = _combinations(found)
+    alone = [model for model, _ in found]
+    if len(combinations) < 2:  # noqa: PLR2004 - nothing to choose from
+        return alone
+    label = f"shares of {', '.join(model.name for model in alone)}"
+    progress(Event("start", label))
+    begun = time.monotonic()
+    try:
+        ratios = _measure(variants, combinations, options, cache)
+    except ServeError as error:
+        progress(Event("failed", label, error.message.splitlines()[0]))
+        return [
+            _noted(model, f"the models were not measured together: {error.message.splitlines()[0]}") for model in alone
+        ]
+    best = max(range(len(ratios)), key=lambda place: ratios[place].log_ratio)
+    if ratios[best].log_ratio < ENOUGH:
+        best = 0
+    said = f"called at once, {combinations[best].name} is {math.exp(ratios[best].log_ratio):.2f} times the best alone"
+    progress(Event("done", label, said, time.monotonic() - begun))
+    return [
+        _chosen(model, variants[place][1], said) for model, place in zip(alone, combinations[best].places, strict=True)
+    ]
+
+
+def _combinations(found: Found) -> tuple[list[Variant], list[Combination]]:
+    """What is best alone for every model, what is best in its share of the cores, and each model alone unhindered."""
+    cores = max(1, int(machine_facts()["cores"]) // len(found))
+    own = [(race.tuned, model.chosen) for model, race in found]
+    small = [(race.tuned, _within(race, model.chosen, cores)) for model, race in found]
+    variants = [*own, *small]
+    count = len(own)
+    every = [Combination("what is best alone", tuple(range(count)))]
+    every += [Combination("each in its share of the cores", tuple(range(count, 2 * count)))]
+    for place, (model, _) in enumerate(found):
+        places = tuple(at if at == place else count + at for at in range(count))
+        every.append(Combination(f"{model.name} unhindered and the others in their shares", places))
+    seen: dict[tuple[Setting, ...], Combination] = {}
+    for combination in every:
+        seen.setdefault(tuple(variants[place][1] for place in combination.places), combination)
+    return variants, list(seen.values())
+
+
+def _within(race: Race, chosen: Setting, cores: int) -> Setting:
+    """The best setting that keeps to so many cores; the chosen one where none does."""
+    search = race.search
+    fitting = [
+        setting
+        for setting in search.predicted
+        if setting not in search.refused
+        and setting.threads is not None
+        and setting.instances * setting.threads <= cores
+    ]
+    measured = [setting for setting in fitting if setting in search.ratios]
+    if measured:
+        return max(measured, key=lambda setting: search.estimate(setting).log_ratio)
+    return max(fitting, key=lambda setting: search.expected(setting)[0], default=chosen)
+
+
+def _measure(
+    variants: Sequence[Variant], combinations: Sequence[Combination], options: TuneOptions, cache: Cache
+) -> list[Ratio]:
+    """Each combination over the first one, in turns."""
+    wanted = options.wanted
+    order = [place for number in range(ROUNDS) for place in _round(len(combinations), number)]
+    users = max(wanted.users, len(combinations[0].places))
+    slots = [Slot(combinations[place].places, users, TURN_S) for place in order]
+    with served(variants, cache) as (endpoint, names):
+        taken = measure(endpoint, names, variants, slots, wanted.protocol)
+    samples: dict[int, list[Sample]] = {place: [] for place in range(len(combinations))}
+    for place, measured in zip(order, taken, strict=True):
+        if measured is not None and not measured.wrong and all(measured.speeds):
+            samples[place].append(_sample(measured))
+    if not samples[0]:
+        raise ServeError("together, the settings that are best alone answered nothing")
+    return [_ratio(samples[place], samples[0]) if place else Ratio(0.0, 0.0) for place in range(len(combinations))]
+
+
+def _round(count: int, number: int) -> list[int]:
+    places = list(range(count))
+    return places if number % 2 == 0 else places[::-1]
+
+
+def _sample(measured: Measured) -> Sample:
+    logs = [math.log(speed) for speed in measured.speeds]
+    return Sample(sum(logs) / len(logs), 0.0, measured.at_s)
+
+
+def _ratio(samples: Sequence[Sample], reference: Sequence[Sample]) -> Ratio:
+    if not samples:
+        return Ratio(-math.inf, 0.0)
+    found = combine([ratio_of(sample, reference) for sample in samples])
+    return Ratio(found.log_ratio, found.error)
+
+
+def _chosen(model: TunedModel, setting: Setting, said: str) -> TunedModel:
+    if setting == model.chosen:
+        return _noted(model, said)
+    return replace(_noted(model, f"{said}; alone {describe(model.chosen)} was best"), chosen=setting)
+
+
+def _noted(model: TunedModel, text: str) -> TunedModel:
+    return replace(model, notes=(*model.notes, text))
