@@ -48,6 +48,9 @@ LOAD_SEARCH: Final = "80s"
 """How long the highest rate is looked for."""
 LOAD_PROTOCOL: Final = "grpc"
 
+TUNE_BUDGET: Final = "5m"
+"""For each model."""
+
 OUTPUT: Final = "model_repository"
 ENGINE_CACHE: Final = "/tmp/build-repo-engines"  # noqa: S108 - a folder of the server's machine, which the spec can move
 """Where ONNX Runtime keeps the TensorRT engines that it builds in the server."""

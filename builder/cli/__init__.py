@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "serve": "Serve a repository with a real Triton.",
     "check": "Check the accuracy of served models through tritonclient, HTTP and gRPC.",
     "loadtest": "Load-test served models with Locust.",
+    "tune": "Find by measurement how models are served best; the next build takes it.",
     "report": "A page on what is served and why, with every measurement behind it.",
     "runtime": "Install, list and remove the embedded server's own environment.",
     "doctor": "What works on this machine, and the next thing to type for what does not.",

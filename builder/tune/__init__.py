@@ -21,11 +21,11 @@ from builder.running import work_labels
 from builder.servers.backend_folder import BACKENDS
 from builder.spec import RepoSpec
 from builder.tune.model import Answer, TuneOptions, tune_model
-from builder.tune.settings import words_of
+from builder.tune.settings import describe, free_words
 from builder.tune.shares import share_out
 from builder.tuning_records import TunedModel
 
-__all__ = ["TuneOptions", "TuneResult", "tune", "words_of"]
+__all__ = ["TuneOptions", "TuneResult", "describe", "free_words", "tune"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from builder.spec import ModelSpec
-from builder.spec_serving import BatchingSpec, InstancesSpec
+from builder.spec import ModelSpec, Tuned
+from builder.spec_tuning import TunedWords
 from builder.tuning_records import Setting
 from builder.work import parse_target
 
@@ -47,10 +47,12 @@ def way_of(setting: Setting, spec: ModelSpec) -> str:
     return json.dumps(words | said_words(spec, backend_of(setting)), sort_keys=True)
 
 
-def said_words(spec: ModelSpec, backend: str) -> Words:
-    """What the spec says for the backend itself; it stands, whatever is tried."""
-    part = getattr(spec, backend, None)
-    return part.model_dump(exclude_unset=True) if part is not None else {}
+def said_words(spec: ModelSpec, part: str) -> Words:
+    """What the spec itself says of a part. It stands whole, whatever is tried: a tuning file fills what is left out."""
+    value = getattr(spec, part, None)
+    if part == "instances":
+        return {"groups": len(value)} if value and any(group.model_fields_set for group in value) else {}
+    return value.model_dump(exclude_unset=True) if value is not None else {}
 
 
 def words_of(setting: Setting) -> Words:
@@ -67,28 +69,21 @@ def words_of(setting: Setting) -> Words:
     return words | ({backend_of(setting): own} if own else {})
 
 
+def free_words(spec: ModelSpec, setting: Setting) -> Words:
+    """The setting's words without those of which the spec has its own."""
+    return {key: value for key, value in words_of(setting).items() if key == "serve" or not said_words(spec, key)}
+
+
 def with_setting(spec: ModelSpec, setting: Setting, name: str) -> ModelSpec:
-    """The model's spec under another name with the setting in place of its own words, served from that target alone."""
-    words, backend = words_of(setting), backend_of(setting)
-    group = spec.instances[0] if spec.instances else InstancesSpec()
-    changed: Words = {
-        "name": name,
-        "targets": (setting.target,),
-        "serve": setting.target,
-        "batching": BatchingSpec.model_validate(_batching(spec, words["batching"])),
-        "instances": (group.model_copy(update={"count": setting.instances}),),
-    }
-    if backend in words:
-        part = ModelSpec.model_fields[backend].annotation
-        kind = next(item for item in get_args(part) if item is not type(None))
-        changed[backend] = kind.model_validate(words[backend] | said_words(spec, backend))
-    return spec.model_copy(update=changed)
+    """The model's spec under another name with the setting in it, served from that target alone.
 
-
-def _batching(spec: ModelSpec, words: Words) -> Words:
-    """What is tried, and of the spec what is not: queues, priorities."""
-    kept = said_words(spec, "batching")
-    return {word: item for word, item in kept.items() if word not in ("preferred", "max_queue_delay_us")} | words
+    Marked as a tuning file's: such words make no other samples and no other artefacts.
+    """
+    words = free_words(spec, setting)
+    read = TunedWords.model_validate(words)
+    changed = {key: getattr(read, key) for key in words}
+    whole = spec.model_copy(update={**changed, "name": name, "targets": (setting.target,)})
+    return whole.with_tuned(Tuned(tuple(key for key in words if key != "serve"), setting.target))
 
 
 def describe(setting: Setting) -> str:

@@ -46,14 +46,13 @@ def default_setting(spec: ModelSpec, candidate: Candidate) -> Setting:
     batching = spec.batching or BatchingSpec()
     size = defaults.MAX_BATCH_SIZE if batching.max_batch_size is None else batching.max_batch_size
     batched = candidate.can_batch and size > 0
-    group = spec.instances[0] if spec.instances else InstancesSpec()
     return Setting(
         target=candidate.target,
         max_batch_size=size if batched else 0,
         dynamic=batched and batching.dynamic,
         preferred=batching.preferred if batched and batching.dynamic else (),
         max_queue_delay_us=(batching.max_queue_delay_us or 0) if batched and batching.dynamic else 0,
-        instances=group.count,
+        instances=sum(group.count for group in spec.instances or (InstancesSpec(),)),
     )
 
 
@@ -89,8 +88,10 @@ def _ways(
 ) -> Iterator[tuple[int, int | None, Literal["latency", "throughput"] | None]]:
     """Instances, the threads of each, and OpenVINO's hint."""
     backend = parse_target(candidate.target).backend
-    counts = _said_counts(spec) or ((1,) if objective.word == "memory" else _doubling(OVERCOMMIT * cores))
-    if backend not in THREADS or said_words(spec, backend).keys() & {THREADS[backend], "streams", "hint"}:
+    default = default_setting(spec, candidate).instances
+    counts = (1,) if objective.word == "memory" else _doubling(OVERCOMMIT * cores)
+    counts = (default,) if said_words(spec, "instances") else counts
+    if backend not in THREADS or said_words(spec, backend):
         yield from ((count, None, None) for count in counts)
         return
     for count in counts:
@@ -117,34 +118,19 @@ def _batchings(spec: ModelSpec, candidate: Candidate, load: Load, objective: Obj
     The largest batch is never below the default's: clients may send so many rows at once. What is merged is kept
     small by preferred sizes instead, which costs them nothing.
     """
-    said = spec.batching or BatchingSpec()
-    fixed = said.model_fields_set
-    default = defaults.MAX_BATCH_SIZE if said.max_batch_size is None else said.max_batch_size
-    if not candidate.can_batch or default == 0:
-        yield 0, False, (), 0
+    default = default_setting(spec, candidate)
+    if said_words(spec, "batching") or not default.max_batch_size:
+        yield default.max_batch_size, default.dynamic, default.preferred, default.max_queue_delay_us
         return
-    yield default, False, (), 0
-    if objective.word != "throughput" or ("dynamic" in fixed and not said.dynamic):
+    usual = default.max_batch_size
+    yield usual, False, (), 0
+    if objective.word != "throughput":
         return
-    delays = (said.max_queue_delay_us or 0,) if "max_queue_delay_us" in fixed else DELAYS_US
-    preferred = (said.preferred,) if "preferred" in fixed else ((), *_smaller(load, default))
-    for delay in delays:
-        for sizes in preferred:
-            yield default, True, sizes, delay
-    if "max_batch_size" not in fixed and not preferred[0]:
-        for size in _doubling(load.largest):
-            if size > default:
-                yield from ((size, True, (), delay) for delay in delays)
+    for delay in DELAYS_US:
+        yield from ((usual, True, sizes, delay) for sizes in ((), *_smaller(load, usual)))
+        yield from ((size, True, (), delay) for size in _doubling(load.largest) if size > usual)
 
 
 def _smaller(load: Load, default: int) -> Iterator[tuple[int, ...]]:
     """Preferred sizes that this load can fill."""
     yield from ((size,) for size in PREFERRED if size <= min(default, load.largest))
-
-
-def _said_counts(spec: ModelSpec) -> tuple[int, ...]:
-    """The number that the spec says, of instances; groups of their own are left as they are."""
-    groups = spec.instances or ()
-    if len(groups) == 1 and "count" in groups[0].model_fields_set:
-        return (groups[0].count,)
-    return ()
