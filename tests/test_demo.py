@@ -30,6 +30,8 @@ def test_demo_builds_serves_checks_and_load_tests(runtime):
     assert float(re.search(r"load test of photo_classifier: ([\d.]+) requests/s", done.stdout)[1]) > 0
     report = Path(re.search(r"report: (\S+)", done.stdout)[1])
     assert "<html" in report.read_text(encoding="utf-8")
+    page = done.stdout.rpartition("-o reports/repository.html")[2].split()[0]
+    assert "photo_classifier" in (ROOT / page).read_text(encoding="utf-8")
     assert re.search(r"onnxruntime:fp32 .*(built|cached)", done.stdout)
     # On a CPU that computes in bfloat16 the gate on top-1 may say no to it.
     assert re.search(r"openvino:fp16 .*(built|cached|rejected)", done.stdout)

@@ -33,7 +33,7 @@ LATENCY_USERS: Final = 1
 FINALISTS: Final = 3
 CURVES: Final = 4
 """Measurements that are left for the curves of the report."""
-CURVE_S: Final = 1.0
+CURVE_S: Final = 1.5
 
 Answer = Callable[[TunedModel], None]
 """Called with the best answer so far, after every wave."""

@@ -8,7 +8,7 @@ generator together, and how soon the same users are back with their next request
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 from typing import Final
@@ -130,15 +130,14 @@ def run_seconds(runs: Sequence[ProfiledRun], rows: float) -> tuple[float, float]
 
 def behaviour(setting: Setting, load: Load) -> Setting:
     """Settings that this load cannot tell apart have the same: a larger batch than the users can fill, and so on."""
+    # More instances than users: the others idle.
+    same = replace(setting, instances=min(setting.instances, load.users))
     if not setting.dynamic:
-        return Setting(
-            setting.target, min(setting.max_batch_size, 1), instances=setting.instances, threads=setting.threads,
-            hint=setting.hint,
-        )  # fmt: skip
+        return replace(same, max_batch_size=min(setting.max_batch_size, 1), preferred=(), max_queue_delay_us=0)
     most = min(setting.max_batch_size, load.largest)
     preferred = tuple(size for size in setting.preferred if size < most)
     filled = most == setting.max_batch_size or bool(setting.preferred)
-    delay = setting.max_queue_delay_us
     # One beyond what fills up: such a batch always waits its delay out.
-    size = most if filled or not delay else most + 1
-    return Setting(setting.target, size, True, preferred, delay, setting.instances, setting.threads, setting.hint)
+    return replace(
+        same, max_batch_size=most if filled or not setting.max_queue_delay_us else most + 1, preferred=preferred
+    )

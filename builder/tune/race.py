@@ -24,7 +24,7 @@ from builder.tune.serving import Measured, Slot, Tuned, measure, merged, served
 from builder.tune.settings import describe
 from builder.tuning_records import LoadPoint, Objective, Setting
 
-WAVE: Final = 4
+WAVE: Final = 5
 """So many settings are served at a time, and the reference."""
 ROUNDS: Final = 3
 LEAST_S: Final = 1.0

@@ -26,6 +26,7 @@ ROOT = HERE.parent.parent
 COMMAND = str(Path(sys.executable).parent / "build-repo")
 REPOSITORY = "model_repository"
 REPORT = "reports/demo"
+PAGE = "reports/repository.html"
 PHOTO = HERE / "downloads" / "photos" / "coffee.jpg"
 OUT = Console(highlight=False)
 
@@ -125,6 +126,9 @@ def main() -> None:
         f"p99 {load['p99_ms']:.1f} ms, {load['failures']} failures"
     )
     OUT.print(f"report: {load['html']}", soft_wrap=True)
+    OUT.print(f"\n[bold]$ build-repo report {REPOSITORY} -o {PAGE}[/bold]", soft_wrap=True)
+    sys.stdout.flush()
+    subprocess.run([COMMAND, "report", REPOSITORY, "-o", PAGE], cwd=ROOT, check=True)
     OUT.print(f"repository: {ROOT / REPOSITORY} (took {time.monotonic() - started:.0f} s)", soft_wrap=True)
 
 
