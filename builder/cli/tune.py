@@ -194,7 +194,7 @@ def _row(row: Tried, model: TunedModel) -> tuple[str, ...]:
         f"{row.point.p50_ms:.2f}",
         f"{row.point.p99_ms:.2f}",
         f"{merged:.2f}" if runs else "-",
-        " ".join(marks) + (f"cannot be chosen: {row.refused}" if row.refused else ""),
+        ", ".join([*marks, *([f"cannot be chosen: {row.refused}"] if row.refused else [])]),
     )
 
 

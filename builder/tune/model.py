@@ -126,8 +126,8 @@ def _search(race: Race, so_far: Callable[[], None]) -> str:
     """Waves until it is decided, then the best ones again until they are told apart."""
     search = race.search
     race.cap -= FINALISTS
-    while (wave := search.wave(WAVE)) and not race.out_of_time and not race.out_of_measurements:
-        race.run_wave(wave[: max(1, race.cap - race.measurements - 1)])
+    while (wave := search.wave(WAVE)) and race.room > 0:
+        race.run_wave(wave[: race.room])
         race.foresee()
         so_far()
     left = search.wave(len(search.predicted))
@@ -135,8 +135,8 @@ def _search(race: Race, so_far: Callable[[], None]) -> str:
     race.cap += FINALISTS
     if not race.points:
         race.run_wave([])
-    while (again := search.finalists(FINALISTS)) and not race.out_of_time and not race.out_of_measurements:
-        race.run_wave(again[: max(1, race.cap - race.measurements - 1)])
+    while (again := search.finalists(FINALISTS)) and race.room > 0:
+        race.run_wave(again[: race.room])
         so_far()
     return stopped
 

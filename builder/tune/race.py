@@ -32,6 +32,8 @@ LEAST_S: Final = 1.0
 MOST_S: Final = 3.0
 ENOUGH_REQUESTS: Final = 60
 """In a turn, where the time allows."""
+BETWEEN_S: Final = 0.6
+"""From one turn to the next."""
 OVERHEAD_S: Final = 8.0
 """What a wave takes besides: servers and load generator start."""
 
@@ -94,14 +96,18 @@ class Race:
         return math.log(prediction.requests_per_s * max(1, self.tuned.rows))
 
     @property
-    def out_of_time(self) -> bool:
-        """No wave fits into what is left."""
-        return time.monotonic() + 2 * ROUNDS * LEAST_S + OVERHEAD_S > self.deadline
+    def room(self) -> int:
+        """Settings that a wave may have beside the reference: what is left of the time and of the measurements."""
+        return min(self._room_in_time(), self.cap - self.measurements - 1)
+
+    def _room_in_time(self) -> int:
+        each_s = ROUNDS * (self._seconds(self.search.reference) + BETWEEN_S)
+        return int((self.deadline - time.monotonic() - OVERHEAD_S) / each_s) - 1
 
     @property
-    def out_of_measurements(self) -> bool:
-        """No wave, with the reference in it, fits into what is left."""
-        return self.measurements + 1 >= self.cap
+    def out_of_time(self) -> bool:
+        """No wave fits into what is left."""
+        return self._room_in_time() < 1
 
     @property
     def value(self) -> float:
@@ -173,6 +179,9 @@ class Race:
     def _measure_group(self, group: Sequence[Setting], load: Load) -> None:
         """Round after round in turns, there and back, so that drift hits all alike; fewer users where an SLO asks."""
         reference = self.search.reference
+        if self.objective.slo and self.reference_users is None and list(group) != [reference]:
+            # What the others are compared with must hold the SLO itself, as far as it can.
+            self._measure_group([reference], load)
         users = {setting: self._first_users(setting) for setting in group}
         waiting = list(group)
         while waiting and not (self.out_of_time and self.measurements):
