@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Final
 
-from builder.errors import MachineError, SpecError
+from builder.errors import SpecError
 from builder.loadtest.answers import judge_answers
 from builder.loadtest.baseline import baseline_verdicts, compare_baseline, read_baseline
-from builder.loadtest.command import address, commands
-from builder.loadtest.follow import Progress, follow, read_run
-from builder.loadtest.process import started
+from builder.loadtest.command import address
+from builder.loadtest.follow import Progress, carried_out
 from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadResult, LoadSubject, Verdict
 from builder.loadtest.report import write_report
-from builder.loadtest.result import Course, make_result
-from builder.loadtest.sampling import sampling
+from builder.loadtest.result import make_result
 from builder.loadtest.slo import judge_slo, limits_of, parse_duration, parse_slo, slo_verdicts
 from builder.servers import Endpoint
 from builder.triton_client import SPELLED
@@ -67,18 +62,8 @@ def run_load_test(
         ServeError: the server is gone, Locust failed, or no request was answered.
     """
     _refuse_wrong(endpoint, models, options)
-    options.report.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="build-repo-load-") as scratch,
-        sampling(endpoint, options.protocol) as sampler,
-    ):
-        folder = Path(scratch)
-        with started(commands(endpoint, models, options, folder)) as locust:
-            sampler.generators = [process.pid for process in locust.processes[-options.workers :]]
-            ended = follow(locust, sampler, endpoint, options, progress)
-        run = read_run(folder, locust, ended, models, options)
-        answers = judge_answers(folder, models, endpoint, options.protocol)
-        course = Course(run, folder / "log.npz", sampler, ended)
+    with carried_out(endpoint, models, options, progress) as course:
+        answers = judge_answers(course.log_file.parent, models, endpoint, options.protocol)
         result = make_result(course, models, options, answers)
         return write_report(replace(result, verdicts=judge(result)), course, options)
 
@@ -101,8 +86,6 @@ def _refuse_wrong(endpoint: Endpoint, models: Sequence[LoadSubject], options: Lo
     if address(endpoint, options.protocol) is None:
         msg = f"the server offers no {SPELLED[options.protocol]}"
         raise SpecError(msg, remedy="choose the other protocol: --protocol http or grpc")
-    if find_spec("locust") is None:
-        raise MachineError("Locust is not installed", remedy="pip install 'build-repo[load]'")
 
 
 def _refuse_wrong_shape(options: LoadOptions) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
 
-from builder.errors import ServeError
-from builder.loadtest.command import DRAIN_S
+from builder.errors import MachineError, ServeError
+from builder.loadtest.command import DRAIN_S, commands
 from builder.loadtest.http_limit import body_words
-from builder.loadtest.process import Locust
+from builder.loadtest.process import Locust, started
 from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadSubject
-from builder.loadtest.sampling import Sampler
+from builder.loadtest.result import Course
+from builder.loadtest.sampling import Sampler, sampling
 from builder.servers import Endpoint
 
 Progress = Callable[[str], None]
@@ -22,7 +26,31 @@ START_LIMIT_S: Final = 90.0
 END_LIMIT_S: Final = 30.0
 
 
-def follow(locust: Locust, sampler: Sampler, endpoint: Endpoint, options: LoadOptions, progress: Progress) -> str:
+@contextmanager
+def carried_out(
+    endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOptions, progress: Progress
+) -> Iterator[Course]:
+    """Run Locust to its end; its course, whose files lie in a folder that goes with the block.
+
+    Raises:
+        MachineError: Locust is not installed.
+        ServeError: the server is gone, or Locust failed.
+    """
+    if find_spec("locust") is None:
+        raise MachineError("Locust is not installed", remedy="pip install 'build-repo[load]'")
+    options.report.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="build-repo-load-") as scratch,
+        sampling(endpoint, options.protocol) as sampler,
+    ):
+        folder = Path(scratch)
+        with started(commands(endpoint, models, options, folder)) as locust:
+            sampler.generators = [process.pid for process in locust.processes[-options.workers :]]
+            ended = _follow(locust, sampler, endpoint, options, progress)
+        yield Course(_read_run(folder, locust, ended, models, options), folder / "log.npz", sampler, ended)
+
+
+def _follow(locust: Locust, sampler: Sampler, endpoint: Endpoint, options: LoadOptions, progress: Progress) -> str:
     """Go along with the test until it ends; what ended it before its time."""
     limit = time.monotonic() + START_LIMIT_S + options.duration_s + 2 * DRAIN_S + END_LIMIT_S
     try:
@@ -70,7 +98,7 @@ def _told_level(level: dict[str, Any]) -> str:
     return f"{level['rate']:.1f} requests/s {verdict}{p99}, {level['errors']:.2f} % failed"
 
 
-def read_run(
+def _read_run(
     folder: Path, locust: Locust, ended: str, models: Sequence[LoadSubject], options: LoadOptions
 ) -> dict[str, Any]:
     words = "\n".join(locust.kept)

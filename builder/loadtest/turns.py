@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from builder.errors import ServeError
 from builder.loadtest.answers import judge_answers
-from builder.loadtest.command import DRAIN_S, commands
-from builder.loadtest.follow import follow, read_run
-from builder.loadtest.process import started
+from builder.loadtest.command import DRAIN_S
+from builder.loadtest.follow import carried_out
 from builder.loadtest.records import INTERRUPTED, AnswerFigures, LoadOptions, LoadResult, LoadSubject, Turn
 from builder.loadtest.result import Course, make_result
-from builder.loadtest.sampling import sampling
 from builder.servers import Endpoint
 
 LEAD_S = 0.5
@@ -47,27 +43,19 @@ def run_turns(
     """
     total_s = sum(turn.seconds + LEAD_S + DRAIN_S for turn in turns)
     options = replace(options, turns=tuple(turns), duration_s=total_s)
-    options.report.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="build-repo-load-") as scratch,
-        sampling(endpoint, options.protocol) as sampler,
-    ):
-        folder = Path(scratch)
-        with started(commands(endpoint, subjects, options, folder)) as locust:
-            sampler.generators = [process.pid for process in locust.processes[-options.workers :]]
-            ended = follow(locust, sampler, endpoint, options, progress)
-        if ended == INTERRUPTED:
+    with carried_out(endpoint, subjects, options, progress) as course:
+        if course.ended == INTERRUPTED:
             raise KeyboardInterrupt
-        run = read_run(folder, locust, ended, subjects, options)
-        if ended:
-            raise ServeError(ended)
+        if course.ended:
+            raise ServeError(course.ended)
+        folder = course.log_file.parent
         answers = {subject.name: judge_answers(folder, [subject], endpoint, options.protocol) for subject in subjects}
         found = []
         for place, turn in enumerate(turns):
-            course = Course(run | {"chosen": place}, folder / "log.npz", sampler, ended)
+            part = replace(course, run={**course.run, "chosen": place})
             called = [subject for subject in subjects if subject.name in turn.models]
             own = [answers[subject.name] for subject in called]
-            found.append(_taken(course, called, replace(options, turns=(turn,)), _joined(own)))
+            found.append(_taken(part, called, replace(options, turns=(turn,)), _joined(own)))
         return tuple(found)
 
 
