@@ -20,7 +20,7 @@ from builder.machine import machine_facts
 
 BENCHMARKS = (
     "help_time", "validate", "rebuild", "cold_build", "large_model", "precision", "embedded_server", "live_check",
-    "load_test", "cpu_image",
+    "load_test", "cpu_image", "tune", "tune_baselines",
 )  # fmt: skip
 LIBRARIES = ("onnx", "onnxruntime", "openvino", "torch", "tritonclient", "locust", "numpy")
 BUSY = 0.5

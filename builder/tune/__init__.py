@@ -50,10 +50,10 @@ def tune(spec: RepoSpec, options: TuneOptions, progress: Progress, answer: Answe
     require(spec.triton)
     cache = default_cache()
     open_cache(cache)
-    states, findings = _built(spec, options, cache, progress)
+    states, findings = build_targets(spec, options, cache, progress)
     races = []
     for state in states:
-        servable, said = _servable(state, spec.triton)
+        servable, said = servable_targets(state, spec.triton)
         findings += said
         if servable:
             races.append(tune_model(state, servable, spec.triton, options, cache, progress, answer))
@@ -66,7 +66,7 @@ def tune(spec: RepoSpec, options: TuneOptions, progress: Progress, answer: Answe
     return TuneResult(tuple(found), tuple(findings), exit_code)
 
 
-def _built(
+def build_targets(
     spec: RepoSpec, options: TuneOptions, cache: Cache, progress: Progress
 ) -> tuple[list[ModelState], list[Finding]]:
     """Every target of the models, from the cache where it is there; what failed is said, the others go on."""
@@ -82,7 +82,7 @@ def _built(
     return states, findings
 
 
-def _servable(state: ModelState, release: str) -> tuple[tuple[TargetState, ...], list[Finding]]:
+def servable_targets(state: ModelState, release: str) -> tuple[tuple[TargetState, ...], list[Finding]]:
     """Targets that passed every gate and that the embedded server can run, the fastest in process first."""
     from builder.servers.embedded import lacking
 

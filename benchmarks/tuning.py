@@ -1,0 +1,124 @@
+"""What the benchmarks of `tune` share: a search in a cache of its own, and settings measured side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from builder.cache import Cache, open_cache
+from builder.spec_file import load_spec
+from builder.tune import TuneOptions, build_targets, servable_targets
+from builder.tune.estimate import Sample, combine, ratio_of, sample_of
+from builder.tune.model import prepare_race, tune_model
+from builder.tune.race import Race
+from builder.tune.serving import Slot, measure, served
+from builder.tune.settings import describe
+from builder.tuning_records import LoadPoint, Setting, TunedModel
+
+LOOSE = {"max_relative_error": 10.0, "min_cosine": -1.0, "search_budget_s": 0}
+"""Gates that pass everything: random weights have no accuracy to lose, only speed to show."""
+USERS = 8
+
+
+def say(text: str) -> None:
+    """What is going on, for who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Bench:
+    """One model whose targets are built in a cache of its own."""
+
+    def __init__(self, folder: Path, model: dict[str, Any]) -> None:
+        os.environ["BUILD_REPO_CACHE"] = str(folder / "cache")
+        (folder / "models.yaml").write_text(yaml.safe_dump({"models": [model]}), encoding="utf-8")
+        self.spec = load_spec(folder / "models.yaml")
+        self.cache = Cache((folder / "cache").resolve())
+        open_cache(self.cache)
+        states, findings = build_targets(self.spec, TuneOptions(), self.cache, lambda _: None)
+        self.state = states[0]
+        self.targets, _ = servable_targets(self.state, self.spec.triton)
+        for finding in findings:
+            if finding.severity != "info":
+                say(f"{finding.target}: {finding.message[:200]}")
+        say(f"{model['name']}: {', '.join(str(target.target) for target in self.targets)} can be served")
+
+    def search(self, budget_s: float = 300.0) -> TunedModel:
+        """`tune` from the start: what an earlier search measured is forgotten."""
+        shutil.rmtree(self.cache.root / "tune", ignore_errors=True)
+        options = TuneOptions(budget_s=budget_s)
+        found, _ = tune_model(
+            self.state, self.targets, self.spec.triton, options, self.cache, lambda _: None, lambda _: None
+        )
+        say(f"tune: {describe(found.chosen)}, {found.measurements} measurements, {found.seconds:.0f} s")
+        return found
+
+    def race(self) -> Race:
+        """The space, without a search."""
+        return prepare_race(self.state, self.targets, self.spec.triton, TuneOptions(), self.cache, lambda _: None)
+
+
+def side_by_side(
+    race: Race, settings: Sequence[Setting], *, rounds: int, seconds: float
+) -> tuple[dict[Setting, float], dict[Setting, LoadPoint]]:
+    """Logarithms over the reference's throughput, in turns with it, there and back; and the last load of each."""
+    reference = race.search.reference
+    group = list(dict.fromkeys([reference, *settings]))
+    order = [place for number in range(rounds) for place in _round(len(group), number)]
+    order += [0] if rounds == 1 else []
+    variants = [(race.tuned, setting) for setting in group]
+    slots = [Slot((place,), USERS, seconds) for place in order]
+    with served(variants, race.cache) as (endpoint, names):
+        taken = measure(endpoint, names, variants, slots, "grpc")
+    samples: dict[int, list[Sample]] = {}
+    points = {}
+    for place, one in zip(order, taken, strict=True):
+        if one is not None:
+            samples.setdefault(place, []).append(sample_of(one.windows, one.at_s))
+            points[group[place]] = one.point
+    found = {
+        group[place]: combine([ratio_of(sample, samples[0]) for sample in mine]).log_ratio
+        for place, mine in samples.items()
+    }
+    return found, points
+
+
+def _round(count: int, number: int) -> list[int]:
+    places = list(range(count))
+    return places if number % 2 == 0 else places[::-1]
+
+
+def sweep(race: Race, settings: Sequence[Setting], *, seconds: float, group: int = 6) -> dict[Setting, float]:
+    """Every setting once."""
+    found: dict[Setting, float] = {race.search.reference: 0.0}
+    for start in range(0, len(settings), group):
+        part, _ = side_by_side(race, settings[start : start + group], rounds=1, seconds=seconds)
+        found |= part
+        say(f"sweep {min(start + group, len(settings))} of {len(settings)}")
+    return found
+
+
+@contextmanager
+def neighbour() -> Iterator[None]:
+    """A process that burns one core for a second, every four."""
+    import subprocess
+
+    code = "import time\nwhile True:\n e=time.time()+1\n while time.time()<e: pass\n time.sleep(3)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ratio(log_ratio: float) -> float:
+    """Of a logarithm."""
+    return math.exp(log_ratio)
