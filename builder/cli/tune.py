@@ -18,6 +18,7 @@ from builder.cli.show import console, print_findings, print_json, progress_displ
 from builder.errors import SpecError
 
 if TYPE_CHECKING:
+    from builder.loadtest.slo import SloTerm
     from builder.spec import RepoSpec
     from builder.tune import TuneOptions, TuneResult
     from builder.tuning_records import Tried, TunedModel
@@ -70,7 +71,7 @@ def tune(
         options = TuneOptions(
             objective=objective.value,
             budget_s=parse_duration(budget),
-            slo=_checked(limits_of(parse_slo(slo))),
+            slo=limits_of(_checked(parse_slo(slo))),
             users=users,
             rows=rows,
             protocol=protocol.value,
@@ -87,12 +88,12 @@ def tune(
     raise typer.Exit(result.exit_code)
 
 
-def _checked(limits: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+def _checked(terms: tuple[SloTerm, ...]) -> tuple[SloTerm, ...]:
     """Terms that a measurement of some seconds can show."""
-    for term, _ in limits:
-        if term not in ("p50", "p99"):
-            raise SpecError(f"tune cannot hold {term}", remedy="give p50 or p99, for example --slo p99=50ms")
-    return limits
+    for term in terms:
+        if term.quantity not in ("p50", "p99"):
+            raise SpecError(f"tune cannot hold {term.quantity}", remedy="give p50 or p99, for example --slo p99=50ms")
+    return terms
 
 
 def _file(models: list[Path], output: Path | None) -> Path:

@@ -1,0 +1,154 @@
+"""`build-repo tune` on a small model and the real server."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tiny_models
+import yaml
+from command_line import run, start
+
+from builder.tuning_file import read_tuning
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+
+TARGETS = ["onnxruntime:fp32", "openvino:fp32"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, runtime: object) -> Path:
+    folder = tmp_path_factory.mktemp("tune")
+    tiny_models.linear(folder / "m.onnx")
+    spec: dict[str, Any] = {"models": [{"name": "m", "source": {"path": "m.onnx"}, "targets": TARGETS}]}
+    (folder / "models.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(here: Path) -> Any:
+    ran = run("tune", "models.yaml", "--budget", "40s", "--json", cwd=here, cache=here / "cache")
+    assert ran.code == 0, ran.err
+    return ran.document
+
+
+def test_the_answer_is_measured_and_says_what_it_holds_for(here: Path, tuned: Any) -> None:
+    (model,) = tuned["models"]
+    assert Path(tuned["tuning_file"]).name == "models.tuning.yaml"
+    assert model["space"] > 60
+    assert 0 < model["measurements"] <= 0.15 * model["space"] + 10
+    chosen = next(row for row in model["tried"] if row["setting"] == model["chosen"])
+    default = next(row for row in model["tried"] if row["setting"] == model["default"])
+    assert model["gain"] == pytest.approx(chosen["value"] / default["value"], rel=1e-6)
+    assert model["gain"] >= 0.98, "never worse than the default, but for what is as good and simpler"
+    for row in model["tried"]:
+        assert row["low"] <= row["value"] <= row["high"]
+        assert row["point"]["requests"] > 20
+        assert row["refused"] == ""
+    assert model["machine"]["cores"]
+    assert any("load generator" in note for note in model["notes"])
+    assert model["stopped"]
+
+
+def test_the_next_build_takes_it(here: Path, tuned: Any) -> None:
+    found = read_tuning(here / "models.tuning.yaml")
+    assert found.measured["m"].chosen.target == found.words["m"].serve
+    ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=here, cache=here / "cache")
+    assert ran.code == 0, ran.err
+    (model,) = ran.document["models"]
+    assert model["tuned"] is True
+    assert "{backend}:{precision}".format(**model["served"]) == tuned["models"][0]["chosen"]["target"]
+    config = (here / "repo" / "m" / "config.pbtxt").read_text(encoding="utf-8")
+    assert f"count: {tuned['models'][0]['chosen']['instances']}\n" in config
+    page = run("report", "repo", "-o", "page.md", cwd=here)
+    assert page.code == 0
+    assert "1 of 1 tuned" in (here / "page.md").read_text(encoding="utf-8")
+
+
+def test_the_same_command_goes_on_from_what_was_measured(here: Path, tuned: Any) -> None:
+    begun = time.monotonic()
+    ran = run("tune", "models.yaml", "--budget", "9s", "--json", "-o", "again.yaml", cwd=here, cache=here / "cache")
+    assert ran.code == 0, ran.err
+    (model,) = ran.document["models"]
+    assert model["measurements"] == 0
+    assert len(model["tried"]) >= len(tuned["models"][0]["tried"])
+    assert time.monotonic() - begun < 60
+
+
+def test_ctrl_c_leaves_a_valid_answer_and_no_process(here: Path) -> None:
+    with start("tune", "models.yaml", "--budget", "60s", "-o", "cut.yaml", cwd=here, cache=here / "cut") as child:
+        assert child.stderr is not None
+        lines = iter(child.stderr.readline, "")
+        assert any("serving" in line for line in lines)
+        assert any("times the default" in line for line in lines)
+        family = psutil.Process(child.pid).children(recursive=True)
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
+    assert child.returncode == 130
+    if (here / "cut.yaml").exists():
+        assert read_tuning(here / "cut.yaml").measured["m"].chosen.target in TARGETS
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+@pytest.mark.parametrize(("objective", "unit"), [("latency", 1), ("memory", 8)])
+def test_other_objectives(here: Path, tuned: Any, objective: str, unit: int) -> None:
+    arguments = ("--objective", objective, "--budget", "30s", "-o", f"{objective}.yaml", "--json")
+    ran = run("tune", "models.yaml", *arguments, cwd=here, cache=here / "cache")
+    assert ran.code == 0, ran.err
+    (model,) = ran.document["models"]
+    assert (model["objective"]["word"], model["objective"]["users"]) == (objective, unit)
+    values = {row["value"]: row["setting"] for row in model["tried"] if not row["refused"]}
+    assert min(values) > 0
+    chosen = next(row["value"] for row in model["tried"] if row["setting"] == model["chosen"])
+    assert chosen <= 1.02 * min(values), "less is better"
+
+
+def test_an_slo_that_nothing_can_hold_is_said(here: Path, tuned: Any) -> None:
+    arguments = ("--slo", "p99=1us", "--budget", "25s", "-o", "slo.yaml", "--users", "2", "--json")
+    ran = run("tune", "models.yaml", *arguments, cwd=here, cache=here / "cache")
+    assert ran.code == 0, ran.err
+    (model,) = ran.document["models"]
+    assert all("misses the SLO" in row["refused"] for row in model["tried"])
+    assert model["chosen"] == model["default"]
+    assert any("even the chosen setting" in note for note in model["notes"])
+
+
+def test_several_models_get_their_shares(tmp_path: Path, runtime: object) -> None:
+    for seed, name in enumerate(("one", "two")):
+        tiny_models.linear(tmp_path / f"{name}.onnx", seed=seed)
+    models = [
+        {"name": name, "source": {"path": f"{name}.onnx"}, "targets": ["onnxruntime:fp32"]} for name in ("one", "two")
+    ]
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
+    ran = run("tune", "models.yaml", "--budget", "20s", "--json", cwd=tmp_path, cache=tmp_path / "cache")
+    assert ran.code == 0, ran.err
+    made = ran.document["models"]
+    assert [model["name"] for model in made] == ["one", "two"]
+    said = [note for model in made for note in model["notes"] if "called at once" in note]
+    same = all(model["chosen"]["instances"] * (model["chosen"]["threads"] or 2) <= 1 for model in made)
+    assert len(said) == 2 or same
+    assert read_tuning(tmp_path / "models.tuning.yaml").words.keys() == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--budget", "0s"), "is no duration"),
+        (("--slo", "rps=5"), "tune cannot hold rps"),
+        (("--slo", "soon"), "is no term of an SLO"),
+        (("--model", "other"), "there is no model 'other'"),
+        (("-o", "nowhere/t.yaml"), "cannot be written"),
+    ],
+)
+def test_bad_input_changes_nothing(tmp_path: Path, runtime: object, arguments: tuple[str, ...], said: str) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    before = sorted(tmp_path.rglob("*"))
+    ran = run("tune", "m.onnx", *arguments, cwd=tmp_path, cache=tmp_path.parent / f"{tmp_path.name}-cache")
+    assert ran.code == 2, ran.err
+    assert said in ran.err
+    assert sorted(tmp_path.rglob("*")) == before
