@@ -191,6 +191,8 @@ def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
         load_test,
         precision,
         rebuild,
+        tune,
+        tune_baselines,
         validate,
     )
     from benchmarks.__main__ import BENCHMARKS
@@ -206,6 +208,8 @@ def test_the_benchmarks_and_their_limits_are_those_of_the_program() -> None:
         precision.INT8_DROP, precision.TRANSFORMER_SPEED, precision.COSINE, 0, embedded_server.LIMIT,
         live_check.LIMIT_S, load_test.COST_LIMIT, load_test.SEARCH_LIMIT_PERCENT, load_test.SEARCH_LIMIT_S,
         load_test.LOG_LIMIT_PERCENT, load_test.CLIENT_LIMIT_PERCENT, cpu_image.LIMIT_MB, cpu_image.LIMIT_S,
+        tune.FOUND, tune.SPENT, tune.SEARCH_S, tune.REPEATED, tune.DISTURBED, tune_baselines.OVER_PLAIN,
+        tune_baselines.OVER_TORCH, tune_baselines.OF_PROCESS, tune_baselines.BASELINE,
     ]  # fmt: skip
 
 

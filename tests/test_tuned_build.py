@@ -145,7 +145,7 @@ def test_plan_and_the_table_say_so(here: Path) -> None:
     assert planned.document["tuning"] == "m.tuning.yaml"
     assert {finding["check"] for finding in planned.document["findings"]} == {"tuning.file", "tuning.changed"}
     assert "tuned by m.tuning.yaml" in run("plan", *arguments, cwd=here).err
-    ran = build(*arguments, cwd=here)
+    ran = build(*arguments, cwd=here, COLUMNS="200")
     row = next(line for line in ran.out.splitlines() if "onnxruntime:fp32" in line)
     assert row.rstrip().endswith("← served, tuned")
     key = json.loads((here / "repo" / "build-repo.json").read_text(encoding="utf-8"))["models"]["m"]["export_key"]

@@ -178,7 +178,7 @@ def _print(result: TuneResult, file: Path) -> None:
         for text in (model.stopped, *model.notes):
             out.print(f"  {text}", soft_wrap=True, markup=False, style="dim")
     if result.models:
-        out.print(f"{file} written; the next build takes it: build-repo build …", soft_wrap=True, markup=False)
+        out.print(f"{file} written; the next build of the same spec takes it", soft_wrap=True, markup=False)
 
 
 def _row(row: Tried, model: TunedModel) -> tuple[str, ...]:
