@@ -121,7 +121,8 @@ def _stage(tuned: Tuned, setting: Setting, name: str, repository: Path, cache: C
     """A model folder with links to the artefact in the cache: it is only read, and not copied for each setting."""
     state, target = tuned.state, tuned.target(setting)
     spec = with_setting(state.spec, setting, name)
-    plan = make_plan(RepoSpec(triton=tuned.release, models=(spec,))).models[0].targets[0]
+    planned = make_plan(RepoSpec(triton=tuned.release, models=(spec,)), defer=True).models[0]
+    plan = next(item for item in planned.targets if item.target == target.target)
     if state.report is None or target.converted is None or work_key(plan.convert) != work_key(target.plan.convert):
         msg = f"{name}: {setting.target} is not what was built"
         raise ValueError(msg)

@@ -75,14 +75,14 @@ def free_words(spec: ModelSpec, setting: Setting) -> Words:
 
 
 def with_setting(spec: ModelSpec, setting: Setting, name: str) -> ModelSpec:
-    """The model's spec under another name with the setting in it, served from that target alone.
+    """The model's spec under another name with the setting in it, served from that target.
 
-    Marked as a tuning file's: such words make no other samples and no other artefacts.
+    The other targets stay, and the words are marked as a tuning file's: what is exported and converted is the same.
     """
     words = free_words(spec, setting)
     read = TunedWords.model_validate(words)
     changed = {key: getattr(read, key) for key in words}
-    whole = spec.model_copy(update={**changed, "name": name, "targets": (setting.target,)})
+    whole = spec.model_copy(update={**changed, "name": name})
     return whole.with_tuned(Tuned(tuple(key for key in words if key != "serve"), setting.target))
 
 

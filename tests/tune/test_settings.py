@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tune.spaces import CANDIDATES, LOAD, model_spec, whole_space
 
+from builder.plan import make_plan
+from builder.spec import RepoSpec
 from builder.spec_tuning import TunedWords
 from builder.tune.settings import describe, free_words, way_of, with_setting, words_of
 from builder.tune.space import Load, default_setting
 from builder.tuning_records import Setting
+from builder.work import work_key
 
 BATCHED = Setting("onnxruntime:fp32", 8, True, (4,), 200, 2, 1)
 
@@ -76,11 +80,22 @@ def test_an_instance_of_openvino_is_profiled_with_its_own_threads(tmp_path: Path
 def test_a_spec_with_a_setting_serves_it_and_makes_no_other_artefact(tmp_path: Path) -> None:
     spec = model_spec(tmp_path, warmup={"samples": 2})
     made = with_setting(spec, BATCHED, "m-0")
-    assert (made.name, made.serve, made.targets) == ("m-0", "onnxruntime:fp32", ("onnxruntime:fp32",))
+    assert (made.name, made.serve, made.targets) == ("m-0", "onnxruntime:fp32", spec.targets)
     assert made.batching is not None and made.batching.preferred == (4,)
     assert made.onnxruntime is not None and made.onnxruntime.intra_op_threads == 1
     assert made.tuned.target == "onnxruntime:fp32"
     assert made.warmup == spec.warmup
+
+
+def test_no_setting_exports_or_converts_anything_again(tmp_path: Path) -> None:
+    """With an int8 target among them: it decides which samples are left for the others."""
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32))
+    targets = ["onnxruntime:fp32", "openvino:fp32", "openvino:int8"]
+    spec = model_spec(tmp_path, targets=targets, samples={"path": "s.npz"})
+    built = {str(item.target): work_key(item.convert) for item in make_plan(RepoSpec(models=(spec,))).models[0].targets}
+    for setting in (BATCHED, Setting("openvino:fp32", instances=2, threads=1), Setting("openvino:int8")):
+        made = make_plan(RepoSpec(models=(with_setting(spec, setting, "m-0"),))).models[0]
+        assert {str(item.target): work_key(item.convert) for item in made.targets} == built
 
 
 def test_the_spec_s_own_words_stand_whole(tmp_path: Path) -> None:
