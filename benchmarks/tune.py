@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,16 @@ ROUNDS, TURN_S = 5, 1.5
 SAMPLES = 64
 
 
-def run(*, quick: bool) -> list[Figure]:
-    """A small CNN, then MiniLM; only the CNN is tuned several times."""
+def run(*, quick: bool) -> Iterator[Figure]:
+    """A small CNN, then MiniLM; only the CNN is tuned several times. Figures as they come: this takes half an hour."""
     with scratch_folder() as folder:
         bench = Bench(_made(folder / "cnn"), _cnn(folder / "cnn"))
         found = bench.search(60.0 if quick else SEARCH_S)
-        figures = [*_against_sweep(bench, found, "small CNN", quick=quick), *_again(bench, found)]
+        yield from _against_sweep(bench, found, "small CNN", quick=quick)
+        yield from _again(bench, found)
         if not quick:
             other = Bench(_made(folder / "minilm"), _minilm(folder / "minilm"))
-            figures += _against_sweep(other, other.search(), "MiniLM", quick=quick)
-    return figures
+            yield from _against_sweep(other, other.search(), "MiniLM", quick=quick)
 
 
 def _made(folder: Path) -> Path:
