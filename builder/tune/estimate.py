@@ -10,6 +10,8 @@ from typing import Final
 
 TRIM: Final = 0.2
 """Of the windows at each end: a neighbour who burns a core now and then is in some of them only."""
+BURSTS: Final = 0.35
+"""Windows that vary by more (standard deviation over mean) are too short for the answers in them."""
 CONFIDENT: Final = 2.0
 """Standard errors on each side of a 95 % interval."""
 LEAST_ERROR: Final = 0.004
@@ -63,15 +65,32 @@ def sample_of(windows: Sequence[float], at_s: float) -> Sample:
     Raises:
         ValueError: none is above zero.
     """
-    ordered = sorted(windows)
+    even = _evened(windows)
+    ordered = sorted(even)
     cut = int(TRIM * len(ordered))
-    kept = ordered[cut : len(ordered) - cut] or ordered
-    mean = sum(kept) / len(kept)
+    kept = ordered[cut : len(ordered) - cut]
+    mean = sum(kept) / len(kept) if kept else 0.0
     if mean <= 0:
         msg = "nothing was answered"
         raise ValueError(msg)
     spread = math.sqrt(sum((value - mean) ** 2 for value in kept) / max(1, len(kept) - 1)) / mean
     return Sample(math.log(mean), max(LEAST_ERROR, spread / math.sqrt(len(kept))), at_s)
+
+
+def _evened(windows: Sequence[float]) -> list[float]:
+    """Answers of a slow model come in bursts, a whole batch at a time: windows are joined until that no longer shows."""
+    values = list(windows)
+    while len(values) > 1 and _variation(values) > BURSTS:
+        half = len(values) // 2
+        # With an odd number the last part has three.
+        parts = [values[2 * place : 2 * place + 2 if place < half - 1 else None] for place in range(half)]
+        values = [sum(part) / len(part) for part in parts]
+    return values
+
+
+def _variation(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values)) / mean if mean > 0 else 0.0
 
 
 def reference_at(reference: Sequence[Sample], at_s: float) -> Sample:

@@ -186,7 +186,7 @@ def _subject(name: str, tuned: Tuned, setting: Setting) -> LoadSubject:
 
 def _measured(taken: Taken, rows: Sequence[int]) -> Measured | None:
     result = taken.result
-    if result is None:
+    if result is None or not any(window.requests_per_s for window in result.windows):
         return None
     figures = {item.name: item for item in result.model_figures}
     speeds = [figures[name].requests / result.duration_s for name in taken.turn.models]

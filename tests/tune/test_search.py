@@ -40,6 +40,19 @@ def test_a_neighbour_in_some_windows_does_not_move_a_measurement() -> None:
         sample_of([0.0] * 10, 0.0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_answers_in_bursts_are_all_counted(seed: int) -> None:
+    """A batch of eight every 0.3 s, in windows of 0.08 s: most are empty."""
+    chance = random.Random(seed)
+    start = chance.uniform(0.0, 0.3)
+    ends = [start + 0.3 * number for number in range(100)]
+    for length in (0.8, 2.4):
+        width = length / 10
+        windows = [8 * sum(place * width <= end < (place + 1) * width for end in ends) / width for place in range(10)]
+        found = sample_of(windows, 0.0)
+        assert math.exp(found.log_value) == pytest.approx(sum(windows) / 10, rel=0.25 if length < 1 else 0.15)
+
+
 def test_measurements_that_disagree_widen_the_interval() -> None:
     same = combine([Ratio(0.1, 0.01)] * 3)
     other = combine([Ratio(0.0, 0.01), Ratio(0.1, 0.01), Ratio(0.3, 0.01)])
