@@ -78,7 +78,7 @@ def sample_of(windows: Sequence[float], at_s: float) -> Sample:
 
 
 def _evened(windows: Sequence[float]) -> list[float]:
-    """Answers of a slow model come in bursts, a whole batch at a time: windows are joined until that no longer shows."""
+    """Answers of a slow model come in bursts, a batch at a time: windows are joined until that no longer shows."""
     values = list(windows)
     while len(values) > 1 and _variation(values) > BURSTS:
         half = len(values) // 2
