@@ -22,7 +22,7 @@ FOUND, SPENT, SEARCH_S = 0.95, 0.15, 300.0
 REPEATED, DISTURBED = 5.0, 10.0
 SWEEP_S = 0.8
 TOP = 6
-ROUNDS, TURN_S = 5, 1.5
+LAUNCHES, ROUNDS, TURN_S = 3, 4, 1.5
 SAMPLES = 64
 
 
@@ -32,7 +32,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
         bench = Bench(_made(folder / "cnn"), _cnn(folder / "cnn"))
         found = bench.search(60.0 if quick else SEARCH_S)
         yield from _against_sweep(bench, found, "small CNN", quick=quick)
-        yield from _again(bench, found)
+        yield from _again(bench, found, quick=quick)
         if not quick:
             other = Bench(_made(folder / "minilm"), _minilm(folder / "minilm"))
             yield from _against_sweep(other, other.search(), "MiniLM", quick=quick)
@@ -65,13 +65,17 @@ def _minilm(folder: Path) -> dict[str, Any]:
     return {"name": "minilm", "source": {"path": str(source)}, "quantization": {"mode": "dynamic"}} | words
 
 
+def _often(*, quick: bool) -> dict[str, Any]:
+    return {"launches": 1 if quick else LAUNCHES, "rounds": 2 if quick else ROUNDS, "seconds": TURN_S}
+
+
 def _against_sweep(bench: Bench, found: TunedModel, name: str, *, quick: bool) -> list[Figure]:
     """The sweep's best few and the choice are measured again: the best of many noisy numbers was lucky too."""
     race = bench.race()
     settings = list(race.search.predicted)
     swept = sweep(race, settings[::12] if quick else settings, seconds=SWEEP_S)
     best = sorted(swept, key=lambda setting: -swept[setting])[:TOP]
-    again, points = side_by_side(race, [found.chosen, *best], rounds=2 if quick else ROUNDS, seconds=TURN_S)
+    again, points = side_by_side(race, [found.chosen, *best], **_often(quick=quick))
     top = max(again, key=lambda setting: again[setting])
     details = (
         f"chosen: {describe(found.chosen)}, {points[found.chosen].rows_per_s:.0f} rows/s",
@@ -89,13 +93,13 @@ def _against_sweep(bench: Bench, found: TunedModel, name: str, *, quick: bool) -
     ]  # fmt: skip
 
 
-def _again(bench: Bench, first: TunedModel) -> list[Figure]:
+def _again(bench: Bench, first: TunedModel, *, quick: bool) -> list[Figure]:
     """Once more, and once more beside a neighbour; the choices are measured without it."""
     second = bench.search()
     with neighbour():
         third = bench.search()
     choices = (first.chosen, second.chosen, third.chosen)
-    found, _ = side_by_side(bench.race(), choices, rounds=ROUNDS, seconds=TURN_S)
+    found, _ = side_by_side(bench.race(), choices, **_often(quick=quick))
     one, two, disturbed = (found[setting] for setting in choices)
     details = tuple(f"{describe(setting)}: {ratio(found[setting]):.2f} times the default" for setting in choices)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ import yaml
 from builder.cache import Cache, open_cache
 from builder.spec_file import load_spec
 from builder.tune import TuneOptions, build_targets, servable_targets
-from builder.tune.estimate import Sample, combine, ratio_of, sample_of
+from builder.tune.belief import Turn, compare
+from builder.tune.estimate import sample_of
 from builder.tune.model import prepare_race, tune_model
 from builder.tune.race import Race
 from builder.tune.serving import Slot, measure, served
@@ -66,43 +68,65 @@ class Bench:
 
 
 def side_by_side(
-    race: Race, settings: Sequence[Setting], *, rounds: int, seconds: float
+    race: Race, settings: Sequence[Setting], *, rounds: int, seconds: float, launches: int = 1
 ) -> tuple[dict[Setting, float], dict[Setting, LoadPoint]]:
-    """Logarithms over the reference's throughput, in turns with it, there and back; and the last load of each."""
-    reference = race.search.reference
-    group = list(dict.fromkeys([reference, *settings]))
-    order = [place for number in range(rounds) for place in _round(len(group), number)]
-    order += [0] if rounds == 1 else []
+    """Logarithms over the reference's throughput, in turns with it, there and back; and the last load of each.
+
+    Where two settings are to be told apart several launches are needed: a server is never twice quite as fast.
+    """
+    turns: list[Turn[Setting]] = []
+    points: dict[Setting, LoadPoint] = {}
+    for launch in range(launches):
+        own, last = _launched(race, settings, launch, rounds, seconds)
+        turns += own
+        points |= last
+        say(f"launch {launch + 1} of {launches}: {_means(own)}")
+    return _over_reference(race, turns), points
+
+
+def sweep(race: Race, settings: Sequence[Setting], *, seconds: float, group: int = 12) -> dict[Setting, float]:
+    """Every setting, there and back."""
+    turns: list[Turn[Setting]] = []
+    for start in range(0, len(settings), group):
+        own, _ = _launched(race, settings[start : start + group], start, 2, seconds)
+        turns += own
+        say(f"sweep {min(start + group, len(settings))} of {len(settings)}: {_means(own)}")
+    return _over_reference(race, turns)
+
+
+def _launched(
+    race: Race, settings: Sequence[Setting], wave: int, rounds: int, seconds: float
+) -> tuple[list[Turn[Setting]], dict[Setting, LoadPoint]]:
+    """Turns of one launch of the server, the reference among them."""
+    group = list(dict.fromkeys([race.search.reference, *settings]))
+    order = [(number, place) for number in range(rounds) for place in _round(len(group), number)]
     variants = [(race.tuned, setting) for setting in group]
-    slots = [Slot((place,), USERS, seconds) for place in order]
     with served(variants, race.cache) as (endpoint, names):
-        taken = measure(endpoint, names, variants, slots, "grpc")
-    samples: dict[int, list[Sample]] = {}
-    points = {}
-    for place, one in zip(order, taken, strict=True):
+        taken = measure(endpoint, names, variants, [Slot((place,), USERS, seconds) for _, place in order], "grpc")
+    turns, points = [], {}
+    for (number, place), one in zip(order, taken, strict=True):
         if one is not None:
-            samples.setdefault(place, []).append(sample_of(one.windows, one.at_s))
+            sample = sample_of(one.windows)
+            turns.append(Turn(group[place], wave, number, sample.log_value, sample.error))
             points[group[place]] = one.point
-    found = {
-        group[place]: combine([ratio_of(sample, samples[0]) for sample in mine]).log_ratio
-        for place, mine in samples.items()
-    }
-    return found, points
+    return turns, points
+
+
+def _over_reference(race: Race, turns: Sequence[Turn[Setting]]) -> dict[Setting, float]:
+    belief = compare(turns)
+    return {setting: belief.ahead(setting, race.search.reference).log_ratio for setting in belief.places}
+
+
+def _means(turns: Sequence[Turn[Setting]]) -> str:
+    scores: dict[Setting, list[float]] = {}
+    for turn in turns:
+        scores.setdefault(turn.item, []).append(turn.score)
+    return ", ".join(f"{math.exp(statistics.mean(mine)):.0f}" for mine in scores.values()) + " rows/s"
 
 
 def _round(count: int, number: int) -> list[int]:
     places = list(range(count))
     return places if number % 2 == 0 else places[::-1]
-
-
-def sweep(race: Race, settings: Sequence[Setting], *, seconds: float, group: int = 6) -> dict[Setting, float]:
-    """Every setting once."""
-    found: dict[Setting, float] = {race.search.reference: 0.0}
-    for start in range(0, len(settings), group):
-        part, _ = side_by_side(race, settings[start : start + group], rounds=1, seconds=seconds)
-        found |= part
-        say(f"sweep {min(start + group, len(settings))} of {len(settings)}")
-    return found
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def _search(race: Race, so_far: Callable[[], None]) -> str:
         race.run_wave(wave[: race.room])
         race.foresee()
         so_far()
-    left = search.wave(len(search.predicted))
+    left = search.hopeful()
     stopped = why_stopped(left, out_of_time=race.out_of_time, out_of_measurements=bool(left))
     race.cap += FINALISTS
     if not race.points:
@@ -165,7 +165,9 @@ def _tuned_model(race: Race, seconds: float, stopped: str) -> TunedModel:
 
     search, tuned = race.search, race.tuned
     chosen = search.best()
-    tried = [item for item in dict.fromkeys([search.reference, *search.ratios, *search.refused]) if item in race.points]
+    tried = [
+        item for item in dict.fromkeys([search.reference, *search.belief.waves, *search.refused]) if item in race.points
+    ]
     return TunedModel(
         name=tuned.name,
         export_key=work_key(tuned.state.plan.export),

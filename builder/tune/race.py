@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from builder.cache import Cache
 from builder.errors import ServeError
 from builder.profiling import ProfiledRun
 from builder.progress import Event, Progress
-from builder.records import canonical, read_record, to_json, write_record
 from builder.triton_client import Protocol
-from builder.tune.estimate import Estimate, Ratio, Sample, combine, ratio_of, sample_of
+from builder.tune.belief import Turn
+from builder.tune.estimate import Sample, sample_of
+from builder.tune.kept import Kept, read_wave, write_wave
 from builder.tune.predict import Overhead, Prediction, overhead_of
 from builder.tune.search import Search
 from builder.tune.serving import Measured, Slot, Tuned, measure, merged, served
@@ -26,7 +25,7 @@ from builder.tuning_records import LoadPoint, Objective, Setting
 
 WAVE: Final = 5
 """So many settings are served at a time, and the reference."""
-ROUNDS: Final = 3
+ROUNDS: Final = 4
 LEAST_S: Final = 1.0
 """Of a turn; a measurement is one in each round."""
 MOST_S: Final = 3.0
@@ -41,17 +40,6 @@ SEEN: Final = {"p50": "p50_ms", "p99": "p99_ms"}
 """Terms of an SLO that a measurement of some seconds can show → a load's figure."""
 
 Load = Callable[[Sequence[Slot], Protocol], tuple[Measured | None, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A measurement in the cache: what an interrupted search goes on from."""
-
-    log_ratio: float
-    error: float
-    reference: float
-    point: LoadPoint
-    refused: str = ""
 
 
 @dataclass(slots=True)
@@ -75,6 +63,7 @@ class Race:
     identity: str
     points: dict[Setting, LoadPoint] = field(default_factory=dict)
     references: list[float] = field(default_factory=list)
+    waves: int = 0
     measurements: int = 0
     reference_users: int | None = None
     predictions: Mapping[Setting, Prediction] = field(default_factory=dict)
@@ -83,7 +72,7 @@ class Race:
         """Predictions with what the measurements so far say of the cost of a request; they replace the search's."""
         overhead = overhead_of([(self.runs[item], point) for item, point in self.points.items()], self.tuned.rows)
         self.predictions = self.forecast(overhead)
-        self.search.predicted = {item: self._expected(item) for item in self.predictions}
+        self.search.expect({item: self._expected(item) for item in self.predictions})
 
     def _expected(self, setting: Setting) -> float:
         """The score that is expected."""
@@ -120,31 +109,34 @@ class Race:
     def recall(self) -> int:
         """Take what an earlier search measured; how many measurements that were."""
         count = 0
-        for setting in self.search.predicted:
-            for kept in self._kept(setting):
-                count += 1
-                self.points[setting] = kept.point
-                self.references.append(kept.reference)
-                if kept.refused:
-                    self.search.refuse(setting, kept.refused)
-                elif setting != self.search.reference:
-                    self.search.tell(setting, Ratio(kept.log_ratio, kept.error))
+        while settings := read_wave(self.cache, self.identity, self.waves):
+            self._take([kept for kept in settings if kept.setting in self.search.predicted])
+            count += len(settings)
         return count
 
-    def _kept(self, setting: Setting) -> list[Kept]:
-        found: list[Kept] = []
-        while (file := self._file(setting, len(found))).is_file():
-            found.append(read_record(Kept, file))
-        return found
+    def _keep(self, settings: Sequence[Kept]) -> None:
+        if settings:
+            write_wave(self.cache, self.identity, self.waves, settings)
+            self._take(settings)
 
-    def _file(self, setting: Setting, number: int) -> Path:
-        parts = {"setting": to_json(setting), "of": self.identity, "number": number}
-        return self.cache.root / "tune" / f"{hashlib.sha256(canonical(parts)).hexdigest()[:32]}.json"
-
-    def _keep(self, setting: Setting, kept: Kept) -> None:
-        file = self._file(setting, len(self._kept(setting)))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_record(file, kept)
+    def _take(self, settings: Sequence[Kept]) -> None:
+        """A wave into what is known."""
+        for kept in settings:
+            self.points[kept.setting] = kept.point
+            if kept.refused:
+                self.search.refuse(kept.setting, kept.refused)
+            if kept.setting == self.search.reference:
+                self.reference_users = kept.point.users
+                score = sum(score for _, score, _ in kept.turns) / len(kept.turns)
+                self.references.append(math.exp(score if self.objective.rises else -score))
+        self.search.tell(
+            [
+                Turn(kept.setting, self.waves, number, score, error)
+                for kept in settings
+                for number, score, error in kept.turns
+            ]
+        )
+        self.waves += 1
 
     # On the server
 
@@ -170,7 +162,7 @@ class Race:
         if not others:
             raise error
         if len(others) == 1:
-            self._refuse(others[0], f"the server: {error.message.splitlines()[0]}", None)
+            self._refuse(others[0], f"the server: {error.message.splitlines()[0]}")
             return
         for setting in others:
             if not self.out_of_time:
@@ -188,13 +180,20 @@ class Race:
             asked = list(dict.fromkeys([*(item for item in group if item == reference), *waiting]))
             taken = self._rounds({item: group.index(item) for item in asked}, users, load)
             self.measurements += len(asked)
-            anchors = [sample for item, sample, _ in taken if item == reference]
-            waiting = []
+            waiting, settled = [], []
             for setting in asked:
-                mine = [(sample, measured) for item, sample, measured in taken if item == setting]
-                if not self._settle(setting, mine, anchors, users[setting]):
+                mine = [(number, measured) for number, item, measured in taken if item == setting]
+                if not mine:
+                    continue
+                point = merged([measured.point for _, measured in mine])
+                why = self._why_not(setting, point, [measured for _, measured in mine])
+                if why is None:
                     users[setting] = max(1, users[setting] // 2)
                     waiting.append(setting)
+                else:
+                    settled.append(Kept(setting, self._scores(mine), point, why))
+            self._keep(settled)
+            self._report(settled)
 
     def _first_users(self, setting: Setting) -> int:
         known = self.reference_users if setting == self.search.reference else None
@@ -211,63 +210,56 @@ class Race:
 
     def _rounds(
         self, places: Mapping[Setting, int], users: Mapping[Setting, int], load: Load
-    ) -> list[tuple[Setting, Sample, Measured]]:
+    ) -> list[tuple[int, Setting, Measured]]:
+        """Number of the round, setting, what was measured."""
         rounds = 1 if self.objective.word == "memory" else ROUNDS
-        order = [item for number in range(rounds) for item in (list(places) if number % 2 == 0 else list(places)[::-1])]
-        slots = [Slot((places[item],), users[item], self._seconds(item)) for item in order]
-        found = load(slots, self.objective.protocol)
-        silent = {item for item, measured in zip(order, found, strict=True) if measured is None}
+        order = [
+            (number, item)
+            for number in range(rounds)
+            for item in (list(places) if number % 2 == 0 else list(places)[::-1])
+        ]
+        slots = [Slot((places[item],), users[item], self._seconds(item)) for _, item in order]
+        found = list(zip(order, load(slots, self.objective.protocol), strict=True))
+        silent = {item for (_, item), measured in found if measured is None}
         for setting in silent:
-            self._refuse(setting, "it answered nothing", None)
+            self._refuse(setting, "it answered nothing")
         return [
-            (item, self._sample(measured), measured)
-            for item, measured in zip(order, found, strict=True)
+            (number, item, measured)
+            for (number, item), measured in found
             if measured is not None and item not in silent
         ]
 
-    def _settle(
-        self, setting: Setting, mine: Sequence[tuple[Sample, Measured]], anchors: Sequence[Sample], users: int
-    ) -> bool:
-        """Take what was measured; False where fewer users must be tried."""
-        if not mine:
-            return True
-        point = merged([measured.point for _, measured in mine])
-        is_reference = setting == self.search.reference
-        wrong = next((measured.wrong for _, measured in mine if measured.wrong), "")
-        missed = self._missed(point)
-        if missed and not wrong and users > 1 and not (is_reference and self.reference_users):
-            return False
-        why = wrong or (f"misses the SLO with {users} user{'s' * (users > 1)}: {missed}" if missed else "")
-        if is_reference:
-            self._anchor(point, anchors, users, why)
-        elif why:
-            self._refuse(setting, why, point)
-        else:
-            ratios = [ratio_of(sample, anchors or [self._usual()]) for sample, _ in mine]
-            self._tell(setting, combine(ratios), point)
-        return True
+    def _why_not(self, setting: Setting, point: LoadPoint, taken: Sequence[Measured]) -> str | None:
+        """Why it cannot be chosen, empty where it can; None where fewer users must be tried first."""
+        if wrong := next((measured.wrong for measured in taken if measured.wrong), ""):
+            return wrong
+        missed, users = self._missed(point), point.users
+        settled = setting == self.search.reference and self.reference_users
+        if missed and users > 1 and not settled:
+            return None
+        return f"misses the SLO with {users} user{'s' * (users > 1)}: {missed}" if missed else ""
 
-    def _usual(self) -> Sample:
-        """The reference as it was so far, where it is not measured beside the others."""
-        return Sample(self._score(self.value), 0.0, 0.0)
+    def _scores(self, taken: Sequence[tuple[int, Measured]]) -> tuple[tuple[int, float, float], ...]:
+        samples = [(number, self._sample(measured)) for number, measured in taken]
+        return tuple((number, sample.log_value, sample.error) for number, sample in samples)
 
-    def _anchor(self, point: LoadPoint, anchors: Sequence[Sample], users: int, why: str) -> None:
-        reference = self.search.reference
-        self.reference_users = users
-        score = sum(anchor.log_value for anchor in anchors) / len(anchors)
-        self.references.append(math.exp(score if self.objective.rises else -score))
-        self.points[reference] = point
-        if why:
-            self.search.refuse(reference, why)
-        self._keep(reference, Kept(0.0, 0.0, self.references[-1], point, why))
+    def _report(self, settled: Sequence[Kept]) -> None:
+        for kept in settled:
+            if kept.refused:
+                self._say_refused(kept.setting, kept.refused)
+            elif kept.setting != self.search.reference:
+                ratio = self.search.estimate(kept.setting).ratio
+                text = f"{describe(kept.setting)}: {ratio:.2f} times the default"
+                self.progress(Event("note", f"{self.tuned.name} tune", text))
 
-    def _refuse(self, setting: Setting, why: str, point: LoadPoint | None) -> None:
-        if setting == self.search.reference and point is None:
+    def _refuse(self, setting: Setting, why: str) -> None:
+        """One that could not be measured at all."""
+        if setting == self.search.reference:
             raise ServeError(f"the default setting ({describe(setting)}) cannot be measured: {why}")
         self.search.refuse(setting, why)
-        if point is not None:
-            self.points[setting] = point
-            self._keep(setting, Kept(0.0, 0.0, self.value, point, why))
+        self._say_refused(setting, why)
+
+    def _say_refused(self, setting: Setting, why: str) -> None:
         self.progress(Event("note", f"{self.tuned.name} tune", f"{describe(setting)}: cannot be chosen: {why}"))
 
     def _seconds(self, setting: Setting) -> float:
@@ -284,21 +276,8 @@ class Race:
 
     def _sample(self, measured: Measured) -> Sample:
         if self.objective.word == "latency":
-            sample = sample_of(measured.latencies_ms, measured.at_s)
-            return Sample(-sample.log_value, sample.error, measured.at_s)
+            sample = sample_of(measured.latencies_ms)
+            return Sample(-sample.log_value, sample.error)
         if self.objective.word == "memory":
-            return Sample(-math.log(measured.point.server_bytes or 1), 0.0, measured.at_s)
-        return sample_of(measured.windows, measured.at_s)
-
-    def _score(self, value: float) -> float:
-        """The score of an objective's value."""
-        if value <= 0:
-            return 0.0
-        return math.log(value) if self.objective.rises else -math.log(value)
-
-    def _tell(self, setting: Setting, found: Estimate, point: LoadPoint) -> None:
-        self.search.tell(setting, Ratio(found.log_ratio, found.error))
-        self.points[setting] = point
-        self._keep(setting, Kept(found.log_ratio, found.error, self.references[-1], point))
-        text = f"{describe(setting)}: {found.ratio:.2f} times the default"
-        self.progress(Event("note", f"{self.tuned.name} tune", text))
+            return Sample(-math.log(measured.point.server_bytes or 1), 0.0)
+        return sample_of(measured.windows)

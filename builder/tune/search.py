@@ -1,38 +1,38 @@
 """Which settings to serve next, and when to stop: pure decisions from predictions and what was measured.
 
-Scores are natural logarithms of the objective, higher is better, so differences are ratios. Predictions are corrected
-by what was measured of the most similar settings; what nothing similar was measured of may be better than predicted by
-as much as predictions usually miss.
+Scores are natural logarithms of the objective, higher is better, so differences are ratios.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from builder.tune.estimate import CONFIDENT, Estimate, Ratio, combine
+from builder.tune.belief import UNKNOWN, Belief, Turn, believe, compare
+from builder.tune.estimate import CONFIDENT, Estimate
 from builder.tuning_records import Setting
 
 KINSHIP: Final[tuple[tuple[tuple[str, ...], float], ...]] = (
-    (("target", "instances", "threads", "hint", "dynamic"), 0.04),
+    ((), UNKNOWN),
+    (("target",), 0.20),
+    (("target", "instances"), 0.08),
     (("target", "instances", "threads", "hint"), 0.08),
-    (("target", "instances"), 0.12),
-    (("target",), 0.15),
-    ((), 0.30),
+    (("target", "instances", "threads", "hint", "dynamic"), 0.06),
 )
-"""Settings with these fields in common miss their predictions alike, but for so much (deviation of a logarithm)."""
+"""By so much (deviation of a logarithm) predictions miss alike where settings have these fields in common."""
+ALONE: Final = 0.04
+"""And by so much each differs besides."""
 ENOUGH: Final = math.log(1.01)
 """A setting that may be better by less is not worth a measurement."""
 CLOSE: Final = math.log(1.03)
 """Settings nearer to the best than this are told apart by measuring again."""
 EQUAL: Final = math.log(1.015)
 """Of settings nearer than this the simplest one is chosen."""
-SURE: Final = 0.01
-"""Relative standard error at which a setting is measured well enough."""
+SURE: Final = 0.015
+"""Standard error of a difference that is known well enough."""
 REPEATS: Final = 3
-ALIKE_IN_A_WAVE: Final = 2
 
 
 @dataclass(slots=True)
@@ -42,26 +42,51 @@ class Search:
     predicted: Mapping[Setting, float]
     behaviours: Mapping[Setting, Setting]
     reference: Setting
-    ratios: dict[Setting, list[Ratio]] = field(default_factory=dict)
+    turns: list[Turn[Setting]] = field(default_factory=list)
     refused: dict[Setting, str] = field(default_factory=dict)
+    _belief: Belief[Setting] | None = None
+    _seen: Belief[Setting] | None = None
 
-    def tell(self, setting: Setting, ratio: Ratio) -> None:
-        """A measurement: its score less the reference's at that time."""
-        self.ratios.setdefault(setting, []).append(ratio)
+    def expect(self, predicted: Mapping[Setting, float]) -> None:
+        """Better predictions."""
+        self.predicted, self._belief = predicted, None
+
+    def tell(self, turns: Sequence[Turn[Setting]]) -> None:
+        """What was measured."""
+        self.turns.extend(turns)
+        self._belief = self._seen = None
 
     def refuse(self, setting: Setting, why: str) -> None:
         """It can never be chosen."""
         self.refused[setting] = why
 
+    @property
+    def belief(self) -> Belief[Setting]:
+        """Of every setting, from all that is known."""
+        if self._belief is None:
+            self._belief = believe(self.predicted, self._kin, self.turns)
+        return self._belief
+
+    @property
+    def seen(self) -> Belief[Setting]:
+        """Of what was measured, from measurements alone: what was seen is not explained away."""
+        if self._seen is None:
+            self._seen = compare(self.turns)
+        return self._seen
+
+    def _kin(self, setting: Setting) -> list[tuple[Hashable, float]]:
+        groups: list[tuple[Hashable, float]] = [(_kin(setting, fields), share) for fields, share in KINSHIP]
+        return [*groups, (self.behaviours[setting], ALONE)]
+
     def estimate(self, setting: Setting) -> Estimate:
-        """Of a setting that was measured; the reference is what it is compared with."""
-        found = self.ratios.get(setting, [])
-        return combine(found) if found else Estimate(0.0, 0.0, 0)
+        """Over the reference: of one that was measured; of another what is believed."""
+        pair = {setting, self.reference}
+        return (self.seen if pair <= self.seen.places.keys() else self.belief).ahead(setting, self.reference)
 
     @property
     def measured(self) -> tuple[Setting, ...]:
         """Settings that were served and may be chosen; the reference is one unless it was refused."""
-        tried = dict.fromkeys([self.reference, *self.ratios])
+        tried = dict.fromkeys([self.reference, *self.belief.waves])
         return tuple(setting for setting in tried if setting not in self.refused)
 
     def best(self) -> Setting:
@@ -69,8 +94,13 @@ class Search:
         tried = self.measured
         if not tried:
             return self.reference
-        top = max(self.estimate(setting).log_ratio for setting in tried)
+        top = self.estimate(self.top).log_ratio
         return min((item for item in tried if self.estimate(item).log_ratio >= top - EQUAL), key=self._effort)
+
+    @property
+    def top(self) -> Setting:
+        """The best by its mean alone; the reference where all were refused."""
+        return max(self.measured, key=lambda setting: self.estimate(setting).log_ratio, default=self.reference)
 
     def _effort(self, setting: Setting) -> tuple[object, ...]:
         """Fewer processes and threads, less waiting, larger batches for clients; then the better one."""
@@ -78,49 +108,38 @@ class Search:
         work = setting.instances * (setting.threads or 1)
         return setting.instances, work, delay, sizes, setting.hint or "", -self.estimate(setting).log_ratio
 
-    def expected(self, setting: Setting) -> tuple[float, float]:
-        """Score over the reference's, and its standard deviation, of a setting that was not measured."""
-        ahead = self.predicted[setting] - self.predicted[self.reference]
-        known = [(item, self._residual(item)) for item in self.measured]
-        for fields, deviation in KINSHIP:
-            alike = [residual for item, residual in known if _kin(item, fields) == _kin(setting, fields)]
-            if alike:
-                middle = sum(alike) / len(alike)
-                spread = math.sqrt(sum((one - middle) ** 2 for one in alike) / len(alike))
-                return ahead + middle, math.hypot(deviation, spread)
-        return ahead, KINSHIP[-1][1]
-
-    def _residual(self, setting: Setting) -> float:
-        ahead = self.predicted[setting] - self.predicted[self.reference]
-        return self.estimate(setting).log_ratio - ahead
-
-    def _hope(self, setting: Setting) -> float:
-        middle, deviation = self.expected(setting)
-        return middle + deviation
-
     def untried(self) -> list[Setting]:
-        """Settings that nothing like them was measured of, the most hopeful first."""
-        seen = {self.behaviours[item] for item in (*self.ratios, *self.refused, self.reference)}
+        """Settings that nothing like them was measured of: of each kind the simplest."""
+        seen = {self.behaviours[item] for item in (*self.belief.waves, *self.refused, self.reference)}
         found: dict[Setting, Setting] = {}
         for setting in self.predicted:
             kind = self.behaviours[setting]
             if kind not in seen and (kind not in found or self._effort(setting) < self._effort(found[kind])):
                 found[kind] = setting
-        return sorted(found.values(), key=self._hope, reverse=True)
+        return list(found.values())
 
     def wave(self, size: int) -> list[Setting]:
-        """The next ones to serve; empty when none can beat the best by more than noise."""
-        top = max((self.estimate(item).log_ratio for item in self.measured), default=-math.inf)
-        hopeful = [setting for setting in self.untried() if self._hope(setting) > top + ENOUGH]
-        chosen: list[Setting] = []
-        if len(self.ratios) < size:
-            chosen += {setting.target: setting for setting in reversed(hopeful)}.values()
-        fields = KINSHIP[1][0]
-        for setting in hopeful:
-            alike = sum(_kin(other, fields) == _kin(setting, fields) for other in chosen)
-            if setting not in chosen and alike < ALIKE_IN_A_WAVE:
-                chosen.append(setting)
-        return chosen[:size]
+        """The next ones to serve; empty when none can beat the best by more than noise.
+
+        Each is the most hopeful once those before it are measured too, so a wave does not ask the same thing twice.
+        """
+        belief, left, chosen = self.belief, self.hopeful(), list[Setting]()
+        while len(chosen) < size and left:
+            chosen.append(max(left, key=lambda setting: self._hope(belief, setting)))
+            belief = belief.after(chosen[-1])
+            left = [item for item in left if item != chosen[-1] and self._hope(belief, item) > ENOUGH]
+        return chosen
+
+    def hopeful(self) -> list[Setting]:
+        """Untried settings that may be better than the best by more than noise."""
+        return [setting for setting in self.untried() if self._hope(self.belief, setting) > ENOUGH]
+
+    def _hope(self, belief: Belief[Setting], setting: Setting) -> float:
+        """What it may be better by than the best so far; of all it is, where none may be chosen."""
+        if not self.measured:
+            return UNKNOWN + belief.ahead(setting, self.reference).log_ratio
+        ahead = belief.ahead(setting, self.top)
+        return ahead.log_ratio + CONFIDENT * ahead.error
 
     def finalists(self, size: int) -> list[Setting]:
         """Measured settings that may be the best and are not yet told apart from it well enough."""
@@ -128,21 +147,13 @@ class Search:
         if not tried:
             return []
         top = max(tried, key=lambda setting: self.estimate(setting).log_ratio)
-        best = self.estimate(top)
-        rivals = [
-            setting
-            for setting in tried
-            if best.log_ratio - self.estimate(setting).log_ratio
-            < max(CLOSE, CONFIDENT * math.hypot(best.error, self.estimate(setting).error))
-        ]
+        behind = {setting: self.seen.ahead(top, setting) for setting in tried}
+        rivals = [item for item in tried if behind[item].log_ratio < max(CLOSE, CONFIDENT * behind[item].error)]
+        unsure = max(behind[item].error for item in rivals) > SURE
         # One measurement may have been lucky, even where nothing came near it.
-        open_ones = [
-            setting
-            for setting in rivals
-            if self.estimate(setting).count < 2  # noqa: PLR2004
-            or (self.estimate(setting).error > SURE and self.estimate(setting).count < REPEATS)
-        ]
-        return sorted(open_ones, key=lambda setting: -self.estimate(setting).log_ratio)[:size]
+        least = REPEATS if unsure else 2
+        open_ones = [item for item in rivals if self.belief.waves[item] < least]
+        return sorted(open_ones, key=lambda item: behind[item].log_ratio)[:size]
 
 
 def _kin(setting: Setting, fields: Sequence[str]) -> tuple[object, ...]:

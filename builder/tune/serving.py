@@ -69,7 +69,6 @@ class Measured:
     point: LoadPoint
     windows: tuple[float, ...]
     latencies_ms: tuple[float, ...]
-    at_s: float
     wrong: str = ""
     speeds: tuple[float, ...] = ()
 
@@ -194,7 +193,6 @@ def _measured(taken: Taken, rows: Sequence[int]) -> Measured | None:
         point=_point(result, taken.turn),
         windows=tuple(rows[0] * window.requests_per_s for window in result.windows),
         latencies_ms=tuple(window.p50_ms for window in result.windows if window.p50_ms is not None),
-        at_s=taken.at_s,
         wrong=_wrong(result),
         speeds=tuple(speed * size for speed, size in zip(speeds, rows, strict=True)),
     )

@@ -12,10 +12,11 @@ from builder.cache import Cache
 from builder.errors import ServeError
 from builder.machine import machine_facts
 from builder.progress import Event, Progress
-from builder.tune.estimate import Ratio, Sample, combine, ratio_of
+from builder.tune.belief import Turn, compare
+from builder.tune.estimate import Estimate
 from builder.tune.model import TuneOptions
 from builder.tune.race import ROUNDS, Race
-from builder.tune.serving import Measured, Slot, Variant, measure, served
+from builder.tune.serving import Slot, Variant, measure, served
 from builder.tune.settings import describe
 from builder.tuning_records import Setting, TunedModel
 
@@ -91,46 +92,35 @@ def _within(race: Race, chosen: Setting, cores: int) -> Setting:
         and setting.threads is not None
         and setting.instances * setting.threads <= cores
     ]
-    measured = [setting for setting in fitting if setting in search.ratios]
-    if measured:
-        return max(measured, key=lambda setting: search.estimate(setting).log_ratio)
-    return max(fitting, key=lambda setting: search.expected(setting)[0], default=chosen)
+    measured = [setting for setting in fitting if setting in search.belief.waves]
+    return max(measured or fitting, key=lambda setting: search.estimate(setting).log_ratio, default=chosen)
 
 
 def _measure(
     variants: Sequence[Variant], combinations: Sequence[Combination], options: TuneOptions, cache: Cache
-) -> list[Ratio]:
+) -> list[Estimate]:
     """Each combination over the first one, in turns."""
     wanted = options.wanted
-    order = [place for number in range(ROUNDS) for place in _round(len(combinations), number)]
+    order = [(number, place) for number in range(ROUNDS) for place in _round(len(combinations), number)]
     users = max(wanted.users, len(combinations[0].places))
-    slots = [Slot(combinations[place].places, users, TURN_S) for place in order]
+    slots = [Slot(combinations[place].places, users, TURN_S) for _, place in order]
     with served(variants, cache) as (endpoint, names):
         taken = measure(endpoint, names, variants, slots, wanted.protocol)
-    samples: dict[int, list[Sample]] = {place: [] for place in range(len(combinations))}
-    for place, measured in zip(order, taken, strict=True):
-        if measured is not None and not measured.wrong and all(measured.speeds):
-            samples[place].append(_sample(measured))
-    if not samples[0]:
+    turns = [
+        Turn(place, 0, number, sum(math.log(speed) for speed in measured.speeds) / len(measured.speeds), 0.0)
+        for (number, place), measured in zip(order, taken, strict=True)
+        if measured is not None and not measured.wrong and all(measured.speeds)
+    ]
+    belief = compare(turns)
+    if 0 not in belief.places:
         raise ServeError("together, the settings that are best alone answered nothing")
-    return [_ratio(samples[place], samples[0]) if place else Ratio(0.0, 0.0) for place in range(len(combinations))]
+    silent = Estimate(-math.inf, 0.0, 0)
+    return [belief.ahead(place, 0) if place in belief.places else silent for place in range(len(combinations))]
 
 
 def _round(count: int, number: int) -> list[int]:
     places = list(range(count))
     return places if number % 2 == 0 else places[::-1]
-
-
-def _sample(measured: Measured) -> Sample:
-    logs = [math.log(speed) for speed in measured.speeds]
-    return Sample(sum(logs) / len(logs), 0.0, measured.at_s)
-
-
-def _ratio(samples: Sequence[Sample], reference: Sequence[Sample]) -> Ratio:
-    if not samples:
-        return Ratio(-math.inf, 0.0)
-    found = combine([ratio_of(sample, reference) for sample in samples])
-    return Ratio(found.log_ratio, found.error)
 
 
 def _chosen(model: TunedModel, setting: Setting, said: str) -> TunedModel:

@@ -53,6 +53,21 @@ def test_each_turn_has_its_own_figures(endpoint: Endpoint, tmp_path: Path) -> No
     assert crowd.requests_per_s > alone.requests_per_s
 
 
+def test_turns_there_and_back_keep_their_users(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A B B A: with one user on the way the server has one request at a time, with two never more than two."""
+    subjects = [LoadSubject(name, linear_requests(), LINEAR) for name in ("a", "b")]
+    turns = [Turn((name,), users, 1.0) for users in (1, 2) for name in ("a", "b", "b", "a")]
+    taken = run_turns(endpoint, subjects, turns, LoadOptions(tmp_path), progress=lambda _: None)
+    assert [one.turn for one in taken] == turns
+    for one in taken:
+        assert one.result is not None
+        assert {model.name for model in one.result.model_figures if model.requests} == set(one.turn.models)
+        assert (one.result.failures, one.result.answers.wrong) == (0, 0)
+        # Little's law: requests on the way are their rate times their time.
+        on_the_way = one.result.requests_per_s * one.result.mean_ms / 1e3
+        assert 0 < on_the_way <= 1.05 * one.turn.users
+
+
 def test_wrong_answers_belong_to_the_model_that_gave_them(endpoint: Endpoint, tmp_path: Path) -> None:
     right = linear_requests()
     wrong = tuple(Request(item.inputs, {"y": item.outputs["y"] + 1}, item.rows) for item in right)

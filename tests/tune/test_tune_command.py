@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+import stateful_models
 import tiny_models
 import yaml
 from command_line import run, start
@@ -63,7 +65,14 @@ def test_the_next_build_takes_it(here: Path, tuned: Any) -> None:
     assert model["tuned"] is True
     assert "{backend}:{precision}".format(**model["served"]) == tuned["models"][0]["chosen"]["target"]
     config = (here / "repo" / "m" / "config.pbtxt").read_text(encoding="utf-8")
-    assert f"count: {tuned['models'][0]['chosen']['instances']}\n" in config
+    chosen = tuned["models"][0]["chosen"]
+    assert f"count: {chosen['instances']}\n" in config
+    assert (f"max_batch_size: {chosen['max_batch_size']}\n" in config) == (chosen["max_batch_size"] > 0)
+    assert ("dynamic_batching" in config) == chosen["dynamic"]
+    for size in chosen["preferred"]:
+        assert re.search(rf"preferred_batch_size.*\b{size}\b", config)
+    if chosen["max_queue_delay_us"]:
+        assert f"max_queue_delay_microseconds: {chosen['max_queue_delay_us']}\n" in config
     page = run("report", "repo", "-o", "page.md", cwd=here)
     assert page.code == 0
     assert "1 of 1 tuned" in (here / "page.md").read_text(encoding="utf-8")
@@ -135,9 +144,40 @@ def test_several_models_get_their_shares(tmp_path: Path, runtime: object) -> Non
     assert read_tuning(tmp_path / "models.tuning.yaml").words.keys() == {"one", "two"}
 
 
+def test_what_cannot_be_tuned_is_said_and_the_file_stays_away(tmp_path: Path, runtime: object) -> None:
+    tiny_models.linear(tmp_path / "one.onnx", seed=1)
+    tiny_models.linear(tmp_path / "two.onnx", seed=2)
+    stateful_models.gru(tmp_path / "gru.onnx")
+    models = [
+        {
+            "name": "steps",
+            "source": {"path": "gru.onnx"},
+            "targets": ["onnxruntime:fp32"],
+            "sequence": {"states": [{"input": "h", "output": "k"}]},
+        },
+        {
+            "name": "twofold",
+            "sources": {1: {"path": "one.onnx"}, 2: {"path": "two.onnx"}},
+            "targets": ["onnxruntime:fp32"],
+        },
+    ]
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
+    ran = run("tune", "models.yaml", "--budget", "20s", "--json", cwd=tmp_path, cache=tmp_path / "cache")
+    assert ran.code == 0, ran.err
+    assert ran.document["models"] == []
+    said = {finding["check"]: finding for finding in ran.document["findings"] if finding["check"].startswith("tune.")}
+    assert {name: (item["severity"], item["model"]) for name, item in said.items()} == {
+        "tune.sequence": ("warning", "steps"),
+        "tune.versions": ("warning", "twofold"),
+    }
+    assert "loadtest" in said["tune.sequence"]["remedy"]
+    assert not (tmp_path / "models.tuning.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--budget", "0"), "is no duration"),
         (("--budget", "0s"), "is no duration"),
         (("--slo", "rps=5"), "tune cannot hold rps"),
         (("--slo", "soon"), "is no term of an SLO"),
