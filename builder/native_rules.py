@@ -196,7 +196,7 @@ def _sequence(config: Json) -> Iterator[str]:
 
 def _controls(name: str, batching: Json) -> Iterator[str]:
     seen: set[str] = set()
-    for io, control in _control_parts(batching):
+    for io, control in control_parts(batching):
         kind = control.get("kind", "CONTROL_SEQUENCE_START")
         if not io.get("name"):
             yield f"sequence batching control tensor must have a name for {name}"
@@ -220,7 +220,7 @@ def _controls(name: str, batching: Json) -> Iterator[str]:
             yield f"sequence batching control '{given[0]}' must have exactly 2 entries for {kind} for {name}"
 
 
-def _control_parts(batching: Json) -> Iterator[tuple[Json, Json]]:
+def control_parts(batching: Json) -> Iterator[tuple[Json, Json]]:
     """(input, control) pairs of `control_input`."""
     for io in batching.get("control_input", ()):
         for control in io.get("control", ()):
@@ -426,7 +426,7 @@ def _ort_batch_inputs(config: Json, ports: Json) -> Iterator[str]:
 
 def _ort_controls(config: Json, ports: Json) -> Iterator[str]:
     head = f"unable to load model '{config.get('name', '')}', sequence control "
-    for io, control in _control_parts(config.get("sequence_batching", {})):
+    for io, control in control_parts(config.get("sequence_batching", {})):
         name, port = io.get("name", ""), find_port(ports, "input", io.get("name", ""))
         if port is None:
             yield f"configuration specified sequence control '{name}', but model does not provide that input"
@@ -455,13 +455,13 @@ def _ort_tensor(  # noqa: PLR0911 - one line a rule
     port = find_port(ports, side, name)
     if port is None:
         known = ports.get("initializers") if optional else ()
-        return None if optional and (known is None or name in known) else _unexpected(ports, side, name)
+        return None if optional and (known is None or name in known) else unexpected_port(ports, side, name)
     problem = _ort_dtype(io, port, side, model, release)
     if problem:
         return problem
     if port["shape"] is None:
         return None
-    shape, dims = list(port["shape"]), _wire_dims(io)
+    shape, dims = list(port["shape"]), wire_dims(io)
     if side == "input" and io.get("allow_ragged_batch"):
         if optional or shape != [-1]:
             return (
@@ -507,7 +507,7 @@ def _ort_dims(  # noqa: PLR0913
     pairs = zip(shape, full, strict=False)
     if len(shape) == len(full) and all(ours == theirs or (ours == -1 and not exact) for ours, theirs in pairs):
         return None
-    return _mismatch(model, name, shape, full, batch)
+    return dims_mismatch(model, name, shape, full, batch)
 
 
 # OpenVINO
@@ -539,12 +539,12 @@ def _openvino(config: Json, ports: Json) -> Iterator[str]:
             name, wanted = io.get("name", ""), io.get("data_type", "TYPE_INVALID")
             port = find_port(ports, side, name)
             if port is None:
-                yield _unexpected(ports, side, name)
+                yield unexpected_port(ports, side, name)
             elif wanted.removeprefix("TYPE_") not in OPENVINO_TYPES:
                 yield f"unsupported datatype {wanted} for {side} '{name}' for model '{config.get('name', '')}'"
             elif port["shape"] is not None:
                 shape = _openvino_shape(config, ports, side, list(port["shape"]))
-                problem = _openvino_dims(config, name, shape, _wire_dims(io), exact=side == "output")
+                problem = _openvino_dims(config, name, shape, wire_dims(io), exact=side == "output")
                 if problem:
                     yield problem
 
@@ -576,7 +576,7 @@ def _openvino_dims(config: Json, name: str, shape: list[int], dims: list[int], *
         ours in (-1, theirs) or (loose and (axis == 0 or theirs == -1))
         for axis, (ours, theirs) in enumerate(zip(shape, full, strict=True))
     )
-    return None if matches else _mismatch(model, name, shape, full, batch)
+    return None if matches else dims_mismatch(model, name, shape, full, batch)
 
 
 # PyTorch
@@ -621,7 +621,7 @@ def _pytorch(config: Json, ports: Json) -> Iterator[str]:
         for io in config.get(side, ()):
             name, wanted = io.get("name", ""), io.get("data_type", "TYPE_INVALID")
             if wanted == "TYPE_STRING":
-                if len(_wire_dims(io)) + (batch_size(config) > 0) > 1:
+                if len(wire_dims(io)) + (batch_size(config) > 0) > 1:
                     head = f"Triton only supports 1 dimensional List of String as {side} for "
                     yield f"{head}'{name}' for model '{model}'"
             elif wanted.removeprefix("TYPE_") not in PYTORCH_TYPES:
@@ -735,12 +735,12 @@ def _input_count(config: Json, ports: Json, expected: int) -> Iterator[str]:
         )
 
 
-def _unexpected(ports: Json, side: str, name: str) -> str:
+def unexpected_port(ports: Json, side: str, name: str) -> str:
     allowed = ", ".join(sorted(port["name"] for port in ports.get(f"{side}s", ())))
     return f"unexpected inference {side} '{name}', allowed {side}s are: {allowed}"
 
 
-def _mismatch(model: str, name: str, shape: list[int], full: list[int], batch: int) -> str:
+def dims_mismatch(model: str, name: str, shape: list[int], full: list[int], batch: int) -> str:
     how = (
         "an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, making complete "
         if batch > 0
@@ -764,7 +764,7 @@ def sizes(values: Any) -> list[int]:  # noqa: ANN401 - int64 in JSON is a string
     return [int(value) for value in values or ()]
 
 
-def _wire_dims(io: Json) -> list[int]:
+def wire_dims(io: Json) -> list[int]:
     """What is compared with the model: the reshape where there is one, else the dims."""
     return sizes(io["reshape"].get("shape")) if "reshape" in io else sizes(io.get("dims"))
 

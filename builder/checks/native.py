@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from builder.errors import SpecError
+from builder.errors import BuildError, SpecError
 from builder.findings import Finding
+from builder.frameworks.tensorrt.plan_file import cannot_read, plan_name, read_plan
 from builder.native_rules import is_torchscript, refusals
 from builder.native_warnings import warnings
+from builder.plan_rules import plan_refusals, plan_warnings
 from builder.ports import Ports, inspect_ports, ports_json
 from builder.release_rules import file_problems
 from builder.releases import get_release
-from builder.scan import ModelDir, backend_of, line_of, model_file, scan_repository, served_versions
+from builder.scan import ModelDir, backend_of, joined, line_of, model_file, scan_repository, served_versions
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext
@@ -39,12 +41,8 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
         if backend not in READABLE or (backend == "pytorch" and not is_torchscript(model.config or {})):
             yield from _judge(model, backend, {}, context)
             if backend == "tensorrt" and context.auto_complete:
-                message = (
-                    "not compared with its plan: names, types and dims of inputs and outputs, the batch axis and "
-                    "max_batch_size, and the profiles; only TensorRT, on the plan's own GPU, reads a plan"
-                )
-                remedy = "serve it on a machine with that GPU: build-repo serve REPO --engine docker"
-                yield Finding("info", "native.tensorrt", message, remedy, model=model.name, file=model.config_file)
+                for version in served_versions(model) or (0,):
+                    yield from _plan(model, version)
             continue
         for version in served_versions(model):
             yield from _version(model, backend, version, context)
@@ -109,6 +107,39 @@ def _version(model: ModelDir, backend: str, version: int, context: CheckContext)
         for severity, rule, message, remedy, _ in file_problems(path.name, ports.ir_version, ports.opset, release):
             yield Finding(severity, f"release.{rule}", message, remedy, model=model.name, file=relative)
     yield from _judge(model, backend, _with_doubt(ports, model.config or {}), context)
+
+
+def _plan(model: ModelDir, version: int) -> Iterator[Finding]:
+    """A TensorRT plan is compared only where TensorRT and a GPU are; elsewhere a finding says what was left out."""
+    config = {"name": model.name, **(model.config or {})}
+    relative = f"{model.name}/{version}/{plan_name(config)}"
+    reason, path = cannot_read(), joined(model.path / str(version), plan_name(config))
+    if not reason and not path.is_file():
+        return
+    plan: Json = {}
+    try:
+        plan = plan if reason else read_plan(path)
+    except BuildError as error:
+        reason = error.message
+    if reason:
+        message = (
+            "not compared with its plan: names, types and dims of inputs and outputs, the batch axis and "
+            f"max_batch_size, and the profiles; {reason}"
+        )
+        remedy = (
+            "validate it in the target's image on a machine with that GPU, or serve it there: build-repo serve REPO"
+        )
+        yield Finding("info", "native.tensorrt", message, remedy, model=model.name, file=model.config_file)
+        return
+    refused = plan_refusals(config, plan, auto_complete=True)
+    remedy = f"change config.pbtxt to what {relative} says, or build the model again"
+    for message in refused:
+        line = _line(model, message)
+        yield Finding("error", "native.tensorrt", message, remedy, model=model.name, file=model.config_file, line=line)
+    for message in () if refused else plan_warnings(config, plan, auto_complete=True):
+        yield Finding(
+            "warning", "native.tensorrt", message, "see the message", model=model.name, file=model.config_file
+        )
 
 
 def _judge(model: ModelDir, backend: str, ports: Json, context: CheckContext) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from builder.frameworks.tensorrt.device_memory import (
     installed,
     open_device,
 )
+from builder.frameworks.tensorrt.plan_file import read_plan
 from builder.machine import gpu, has_nvidia_gpu
 
 gpu_only = pytest.mark.skipif(gpu() is None, reason="this machine has no NVIDIA GPU")
@@ -140,3 +141,14 @@ def test_tensorrt_inside_onnxruntime_answers_like_the_model(tmp_path: Path) -> N
     )
     assert "TensorrtExecutionProvider" in session.compute
     session.close()
+
+
+@pytest.mark.gpu
+@engines
+def test_a_plan_says_what_it_takes(tmp_path: Path) -> None:
+    linear(tmp_path / "model.onnx")
+    opened(tmp_path, LINEAR).close()
+    record = read_plan(next((tmp_path / "out").glob("*.plan")))
+    assert record["inputs"] == [{"name": "x", "dtype": "float32", "shape": [-1, 4], "values": False}]
+    assert [port["name"] for port in record["outputs"]] == ["y"]
+    assert record["profiles"][0]["x"][0] == [1, 4]
