@@ -289,7 +289,7 @@ def _target_record(state: ModelState, target: TargetState) -> TargetRecord:
         convert_key=work_key(plan.convert),
         size_bytes=target.converted.size_bytes if target.converted else None,
         numbers=numbers or None,
-        findings=tuple(_portable_finding(finding) for finding in target.findings),
+        findings=tuple(portable_finding(finding) for finding in target.findings),
         works=works,
         prepare=target.prepared and _without_clock(target.prepared),
         gates=to_json(served_gates(state, target.target)),
@@ -305,7 +305,7 @@ def _without_clock(prepared: PrepareReport) -> PrepareReport:
     return replace(prepared, transforms=tuple(transforms))
 
 
-def _portable_finding(finding: Finding) -> Finding:
+def portable_finding(finding: Finding) -> Finding:
     """Without the log and replay command, which only mean something on the machine of the build."""
     return replace(finding, remedy=finding.remedy.split("log: ", 1)[0].rstrip("; "))
 

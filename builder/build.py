@@ -12,6 +12,7 @@ from builder.assemble import (
     Staged,
     make_manifest,
     model_record,
+    portable_finding,
     possible_folders,
     timings_of,
 )
@@ -195,7 +196,10 @@ def _finish(run: Building, tuning: Mapping[str, TunedModel]) -> bool:
         {**run.kept.models, **{state.spec.name: _record(run, state) for state in run.states}},
         {**run.kept.ensembles, **ensembles},
         RunRecord(
-            run.options.command, dict(sorted({**run.kept.timings, **timings}.items())), dict(sorted(tuning.items()))
+            run.options.command,
+            dict(sorted({**run.kept.timings, **timings}.items())),
+            dict(sorted(tuning.items())),
+            tuple(dict.fromkeys((*run.kept.findings, *map(portable_finding, run.findings)))),
         ),
     )
     if run.manifest is not None and _same(run, manifest):

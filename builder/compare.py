@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from builder import defaults
+from builder.deviations import CLASSES, count_deviations, summed
 from builder.findings import Finding
 from builder.measurement import OutputError, TaskMetric
 from builder.spec import AccuracySpec
@@ -112,6 +113,7 @@ class _Tally:
     new_nonfinite: int = 0
     rows: int = 0
     agreeing: int = 0
+    deviations: NDArray[np.int64] | None = None
 
 
 def output_scales(signature: Signature, expected: Sequence[Arrays]) -> dict[str, float]:
@@ -126,22 +128,30 @@ def compare_outputs(
     got: Sequence[Arrays],
     *,
     scales: Mapping[str, float] | None = None,
+    counted: bool = False,
 ) -> tuple[OutputError, ...]:
     """Compare answers with the source's, request by request; the worst counts.
 
-    `scales` (of `output_scales`) judges a part of the requests by the magnitudes of all of them.
+    `scales` (of `output_scales`) judges a part of the requests by the magnitudes of all of them. `counted` asks for
+    `deviations` too, which costs about as much as the rest.
     """
     if len(expected) != len(got):
         msg = f"{len(got)} answers for {len(expected)} requests"
         raise ValueError(msg)
     known = scales if scales is not None else output_scales(signature, expected)
-    return tuple(_compare_output(tensor, expected, got, known.get(tensor.name, 0.0)) for tensor in signature.outputs)
+    return tuple(
+        _compare_output(tensor, expected, got, known.get(tensor.name, 0.0), counted=counted)
+        for tensor in signature.outputs
+    )
 
 
-def _compare_output(tensor: Tensor, expected: Sequence[Arrays], got: Sequence[Arrays], scale: float) -> OutputError:
+def _compare_output(
+    tensor: Tensor, expected: Sequence[Arrays], got: Sequence[Arrays], scale: float, *, counted: bool
+) -> OutputError:
     import numpy as np
 
-    tally = _Tally()
+    classes = counted and scale > 0.0 and BY_NUMPY[tensor.dtype].is_float
+    tally = _Tally(deviations=np.zeros(CLASSES, np.int64) if classes else None)
     for index, (sources, answers) in enumerate(zip(expected, got, strict=True)):
         source = np.asarray(sources[tensor.name])
         served = np.asarray(answers[tensor.name]) if tensor.name in answers else None
@@ -165,6 +175,7 @@ def _compare_output(tensor: Tensor, expected: Sequence[Arrays], got: Sequence[Ar
         elements=tally.elements,
         new_nonfinite=tally.new_nonfinite,
         top1_agreement=tally.agreeing / tally.rows if tally.rows else None,
+        deviations=() if tally.deviations is None else tuple(tally.deviations.tolist()),
     )
 
 
@@ -221,7 +232,10 @@ def _tally_floats(tally: _Tally, source: Array, served: Array, scale: float) -> 
             tally.mismatches += int(np.count_nonzero(finite_right & np.isinf(left) & ~_saturated(left, right)))
             left[~both] = right[~both] = 0.0
         with np.errstate(over="ignore"):
-            tally.max_absolute = max(tally.max_absolute, float(np.max(np.abs(right - left), initial=0.0)))
+            absolute = np.abs(right - left)
+        tally.max_absolute = max(tally.max_absolute, float(np.max(absolute, initial=0.0)))
+        if tally.deviations is not None:
+            tally.deviations += count_deviations(absolute[both], scale)
         peak = max(peak, float(np.max(np.abs(left), initial=0.0)), float(np.max(np.abs(right), initial=0.0)))
         if units != (1.0, 1.0):  # the squares of the largest float64 overflow
             left /= units[0]  # noqa: PLW2901
@@ -279,6 +293,7 @@ def _worst(errors: tuple[OutputError, ...]) -> OutputError:
         new_nonfinite=sum(error.new_nonfinite for error in errors),
         top1_agreement=min(shares) if shares else None,
         problem=next((error.problem for error in errors if error.problem), ""),
+        deviations=summed(error.deviations for error in errors),
     )
 
 

@@ -21,6 +21,7 @@ class Kept:
     timings: Mapping[str, dict[str, TargetTimings]] = field(default_factory=dict)
     needed: tuple[tuple[str, str], ...] = ()
     tuning: Mapping[str, TunedModel] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def folders(self) -> frozenset[str]:
@@ -50,7 +51,9 @@ def find_kept(manifest: Manifest | None, plan: Plan, members: Members, *, prune:
     reasons |= {name: name for name in ensembles}
     pairs = {reasons[folder]: why for folder, why in needed.items() if folder in reasons} if prune else {}
     tuning = {name: value for name, value in manifest.run.tuning.items() if name in models}
-    return Kept(models, ensembles, timings, tuple(sorted(pairs.items())), tuning)
+    stays = {*models, *ensembles, *reasons}
+    findings = tuple(finding for finding in manifest.run.findings if finding.model in stays)
+    return Kept(models, ensembles, timings, tuple(sorted(pairs.items())), tuning, findings)
 
 
 def _needed(plan: Plan, members: Members) -> Iterator[tuple[str, str]]:

@@ -174,11 +174,15 @@ class TargetTimings:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What differs from build to build of the same spec; `tuning` is what it took from a tuning file, by model."""
+    """What differs from build to build of the same spec; `tuning` is what it took from a tuning file, by model.
+
+    `findings` are those of the build that no single target has: of a model, an ensemble, or (no `model`) of all.
+    """
 
     command: str
     timings: dict[str, dict[str, TargetTimings]]
     tuning: dict[str, TunedModel] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

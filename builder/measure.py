@@ -117,7 +117,8 @@ def accuracy_of(
     parts: list[tuple[OutputError, ...]] = []
     for group in _groups(requests):
         answers = [run(request.inputs) for request in group]
-        parts.append(compare_outputs(signature, [request.outputs for request in group], answers, scales=scales))
+        expected = [request.outputs for request in group]
+        parts.append(compare_outputs(signature, expected, answers, scales=scales, counted=True))
         if labelled:
             kept += answers
     # An answer of the wrong form is reported by the comparison; a metric on it would mean nothing.

@@ -237,7 +237,8 @@ class OutputError:
     (dimensionless). `cosine`: smallest cosine similarity of a request, 1.0 where both are all zero. `mismatches`:
     unequal elements of integer, bool and string outputs. `new_nonfinite`: NaN or Inf where the source has none.
     `top1_agreement`: share of rows whose largest element sits at the source's place (rank ≥ 2 floats only).
-    `problem`: a shape or dtype that differs, in words; then the numbers mean nothing.
+    `problem`: a shape or dtype that differs, in words; then the numbers mean nothing. `deviations`: how many finite
+    elements fall into each class of `builder.deviations`; empty where that was not asked for.
     """
 
     name: str
@@ -249,6 +250,7 @@ class OutputError:
     new_nonfinite: int = 0
     top1_agreement: float | None = None
     problem: str = ""
+    deviations: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -378,7 +378,7 @@ class DefaultsSpec(Part):
 
     targets: tuple[str, ...] = Field(defaults.TARGETS, strict=False)
     serve: str = defaults.SERVE
-    objective: ObjectiveWord = defaults.OBJECTIVE
+    objective: ObjectiveWord | None = None
     accuracy: AccuracySpec = AccuracySpec()
     optimize: Literal["auto", "none"] = defaults.OPTIMIZE
     quantization: QuantizationSpec = QuantizationSpec()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
+import tiny_models
 
+from builder.cli.tune import objective_word
+from builder.errors import SpecError
 from builder.measurement import BatchProof, Latency, Measurement
 from builder.objectives import MEANS, UNITS, Objective, cost_of, shown, value_of
+from builder.spec import RepoSpec
+from builder.spec_file import load_spec
 
 
 def measured(*pairs: tuple[int, float], memory: int = 300_000_000) -> Measurement:
@@ -36,3 +42,39 @@ def test_less_cost_is_better_and_what_is_not_measured_is_last(objective: Objecti
     assert cost_of(good, objective) < cost_of(bad, objective) < cost_of(None, objective) == math.inf
     assert cost_of(measured(memory=0), objective) == math.inf
     assert value_of(None, objective) is None
+
+
+def spec_of(*words: str | None, default: str | None = None) -> RepoSpec:
+    models = [
+        {"name": f"m{index}", "source": {"path": "m.onnx"}, "objective": word} for index, word in enumerate(words)
+    ]
+    return RepoSpec.model_validate({"models": models, "defaults": {"objective": default}})
+
+
+@pytest.mark.parametrize(
+    ("words", "only", "expected"),
+    [
+        ((None,), None, "throughput"),
+        (("memory",), None, "memory"),
+        (("latency", "latency"), None, "latency"),
+        (("latency", "memory"), "m1", "memory"),
+    ],
+)
+def test_tune_looks_for_what_the_spec_says(words: tuple[str | None, ...], only: str | None, expected: str) -> None:
+    assert objective_word(spec_of(*words), only) == expected
+
+
+def test_one_search_has_one_objective() -> None:
+    with pytest.raises(SpecError, match="m0: latency, m1: throughput") as caught:
+        objective_word(spec_of("latency", None), None)
+    assert "--model m0" in caught.value.remedy
+    assert "--objective" in caught.value.remedy
+
+
+def test_the_defaults_word_reaches_the_models_and_none_stays_none(tmp_path: Path) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    for said, expected in (("memory", "memory"), (None, None)):
+        text = "models:\n  - {name: m, source: {path: m.onnx}}\n"
+        file = tmp_path / "models.yaml"
+        file.write_text(text + (f"defaults: {{objective: {said}}}\n" if said else ""), encoding="utf-8")
+        assert load_spec(file).models[0].objective == expected

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from builder.loadtest.slo import SloTerm
     from builder.spec import RepoSpec
     from builder.tune import TuneOptions, TuneResult
-    from builder.tuning_records import Tried, TunedModel
+    from builder.tuning_records import ObjectiveWord, Tried, TunedModel
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -45,7 +45,10 @@ class Wire(StrEnum):
 def tune(
     models: Models,
     budget: str = typer.Option(defaults.TUNE_BUDGET, help="For each model, once its targets are built."),
-    objective: Goal = typer.Option(Goal.throughput, help="Most rows a second, least latency, or least memory."),
+    objective: Goal = typer.Option(
+        None,
+        help="Most rows a second, least latency, or least memory; the spec's word, else throughput, when left out.",
+    ),
     slo: str = typer.Option("", help="What must hold, for example p99=50ms."),
     output: Path = typer.Option(None, "-o", "--output", help="The tuning file; beside the spec when left out."),
     model: str = typer.Option(None, "--model", help="One model of the spec; all when left out."),
@@ -69,7 +72,7 @@ def tune(
             models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=None
         )
         options = TuneOptions(
-            objective=objective.value,
+            objective=objective.value if objective else objective_word(spec, model),
             budget_s=parse_duration(budget),
             slo=limits_of(_checked(parse_slo(slo))),
             users=users,
@@ -86,6 +89,23 @@ def tune(
         print_findings(result.findings)
         _print(result, file)
     raise typer.Exit(result.exit_code)
+
+
+def objective_word(spec: RepoSpec, only: str | None) -> ObjectiveWord:
+    """What the spec says that `best` means; throughput where it says nothing.
+
+    Raises:
+        SpecError: its models say different things, and one search looks for one.
+    """
+    said = {model.name: model.objective or "throughput" for model in spec.models if only in (None, model.name)}
+    words = set(said.values())
+    if len(words) > 1:
+        listed = ", ".join(f"{name}: {word}" for name, word in said.items())
+        raise SpecError(
+            f"one search has one objective, and the spec has {listed}",
+            remedy=f"tune them one by one with --model {next(iter(said))}, or all for one with --objective",
+        )
+    return words.pop() if words else "throughput"
 
 
 def _checked(terms: tuple[SloTerm, ...]) -> tuple[SloTerm, ...]:

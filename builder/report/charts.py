@@ -149,6 +149,12 @@ def shaped(field: str, names: Sequence[str]) -> Spec:
     return {"field": field, "type": "nominal", "scale": {"domain": list(names), "range": shapes}, "legend": None}
 
 
+def points(rows: Iterable[Row], x: Spec, y: Spec, names: Sequence[str]) -> Spec:
+    """A filled mark for each row's `target`."""
+    mark = {"type": "point", "filled": True, "size": 90, "opacity": 1}
+    return layer(mark, rows, x=x, y=y, color=coloured("target", names), shape=shaped("target", names))
+
+
 def keys(names: Sequence[str], shown: Iterable[str]) -> tuple[Key, ...]:
     """The legend of those names that are shown, coloured and shaped as all of them are; none for a single one."""
     used = set(shown)

@@ -79,9 +79,16 @@ def _by_tuning(tuning: TunedModel, chosen: TargetFacts, standing: Standing) -> s
     tried = f"{words.count(len(tuning.tried), 'setting')} of {tuning.space:,} served and measured"
     told = f"Tuned for {tuning.objective.word} with {words.load(tuning.objective)}: {tried}; {tuning.stopped}."
     if standing.tuned:
-        return told
+        return f"{_setting(tuning)} {told}"
     reason = "the spec names it" if standing.serve not in MEASURED else "the other one did not stand"
     return f"{told} It chose {tuning.chosen.target}, but {chosen.target} is served: {reason}."
+
+
+def _setting(tuning: TunedModel) -> str:
+    """What a person asks first: backend, precision, batch, delay, instances, threads."""
+    if tuning.chosen == tuning.default:
+        return f"Setting: {words.setting(tuning.chosen)}, which is the default."
+    return f"Setting: {words.setting(tuning.chosen)}; by default: {words.setting(tuning.default)}."
 
 
 def _in_process(chosen: TargetFacts, standing: Standing) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ def read_facts(repository: Path) -> RepositoryFacts:
             remedy="a report is of a repository that build-repo made; build-repo validate judges any other",
         )
     models = tuple(_model(repository, record, manifest) for record in manifest.models.values())
-    ensembles = tuple(_ensemble(repository, record) for record in manifest.ensembles.values())
+    ensembles = tuple(_ensemble(repository, record, manifest) for record in manifest.ensembles.values())
     known = set(manifest.served_folders())
     others = tuple(sorted(set(_folders(repository)) - known))
     return RepositoryFacts(
@@ -63,6 +63,7 @@ def read_facts(repository: Path) -> RepositoryFacts:
         models=models,
         ensembles=ensembles,
         others=others,
+        findings=_ranked(_said_of(manifest, names=None)),
         provenance=provenance(str(repository), manifest, models),
     )
 
@@ -109,7 +110,15 @@ def _model(repository: Path, record: ModelRecord, manifest: Manifest) -> ModelFa
         tuning=tuning,
         versions=versions,
         notes=tuple(dict.fromkeys((*record.notes, *(note for item in targets for note in item.notes)))),
-        findings=tuple(_findings(record.name, targets, versions, folders, doubt=_doubt(tuning, targets, stale=stale))),
+        findings=_ranked(
+            [
+                *(finding for target in targets for finding in target.findings),
+                *(finding for version in versions for target in version.targets for finding in target.findings),
+                *_said_of(manifest, {record.name, *(item.folder for item in record.served)}),
+                *_changed(folders),
+                *_doubted(record.name, _doubt(tuning, targets, stale=stale)),
+            ]
+        ),
     )
 
 
@@ -144,22 +153,26 @@ def _version(name: str, record: VersionRecord, chosen: str | None, manifest: Man
     )
 
 
-def _findings(
-    name: str,
-    targets: Iterable[TargetFacts],
-    versions: Iterable[VersionFacts],
-    folders: Iterable[FolderFacts],
-    *,
-    doubt: str,
-) -> Iterator[Finding]:
-    """Those of the build, and what is not as the build left it; errors first."""
-    found = [finding for target in targets for finding in target.findings]
-    found += [finding for version in versions for target in version.targets for finding in target.findings]
-    found += _changed(folders)
+def _said_of(manifest: Manifest, names: Collection[str] | None) -> Iterator[Finding]:
+    """What the build found that no single target has: of a model or its folders, or, without names, of none."""
+    known = {*manifest.models, *manifest.ensembles, *manifest.served_folders()}
+    for finding in manifest.run.findings:
+        if finding.model in names if names is not None else finding.model not in known:
+            yield finding
+
+
+def _doubted(name: str, doubt: str) -> Iterator[Finding]:
     if doubt:
-        found.append(Finding("warning", "report.tuning", doubt, "build-repo tune, then build again", name))
+        yield Finding("warning", "report.tuning", doubt, "build-repo tune, then build again", name)
+
+
+def _ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors first; what was said of a target is not said again of its model."""
+    every = list(dict.fromkeys(findings))
+    of_targets = {(finding.check, finding.message) for finding in every if finding.target}
+    kept = [finding for finding in every if finding.target or (finding.check, finding.message) not in of_targets]
     ranks = ("error", "warning", "info")
-    yield from sorted(dict.fromkeys(found), key=lambda finding: ranks.index(finding.severity))
+    return tuple(sorted(kept, key=lambda finding: ranks.index(finding.severity)))
 
 
 def _changed(folders: Iterable[FolderFacts]) -> list[Finding]:
@@ -201,7 +214,7 @@ def _live(verdict: Any) -> str:  # noqa: ANN401 - the manifest's JSON
     return f"every answer right, over {asked}{left}"
 
 
-def _ensemble(repository: Path, record: EnsembleRecord) -> EnsembleFacts:
+def _ensemble(repository: Path, record: EnsembleRecord, manifest: Manifest) -> EnsembleFacts:
     folders = tuple(_folder(repository, item, record.live) for item in record.served)
     chain = " → ".join(step.member for step in record.steps)
     proof = f"unproven: {record.unproven}" if record.unproven else "its answers are held against its members' sources"
@@ -216,7 +229,7 @@ def _ensemble(repository: Path, record: EnsembleRecord) -> EnsembleFacts:
         steps=tuple(map(_step, record.steps)),
         folders=folders,
         notes=record.notes,
-        findings=tuple(_changed(folders)),
+        findings=_ranked([*_said_of(manifest, {record.name}), *_changed(folders)]),
     )
 
 

@@ -180,12 +180,16 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryFacts:
-    """The whole report. `others` are model folders that the manifest does not know: nothing is said of them."""
+    """The whole report. `others` are model folders that the manifest does not know: nothing is said of them.
+
+    `findings` are those of the build that belong to no model.
+    """
 
     repository: str
     headline: str
     models: tuple[ModelFacts, ...]
     ensembles: tuple[EnsembleFacts, ...]
     others: tuple[str, ...]
+    findings: tuple[Finding, ...]
     provenance: Provenance
     format: int = 1

@@ -21,7 +21,7 @@ QUIET = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 VIEWS = [(width, scheme) for width in (400, 1400) for scheme in ("light", "dark")]
-TUNED = ("load", "merged", "settings", "speed-accuracy", "errors", "precision")
+TUNED = ("load", "merged", "settings", "speed-accuracy", "deviations", "precision")
 LEAST_TEXT_PX = 11
 PHONE = 400
 
@@ -130,7 +130,12 @@ def contrast(one: list[int], other: list[int]) -> float:
 def test_every_plot_is_there_and_drawn(page: Any) -> None:
     plots = page.evaluate(PLOTS)
     assert [key for name, key, *_ in plots if name == "classifier"] == list(TUNED)
-    assert [key for name, key, *_ in plots if name == "lossy"] == ["speed-accuracy", "batches", "errors", "precision"]
+    assert [key for name, key, *_ in plots if name == "lossy"] == [
+        "speed-accuracy",
+        "batches",
+        "deviations",
+        "precision",
+    ]
     for name, key, marks, width, height, label, tips in plots:
         assert marks >= (4 if name == "classifier" else 2), (name, key, marks)
         assert width > 280 and height > 100, (name, key)

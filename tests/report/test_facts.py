@@ -12,12 +12,15 @@ from command_line import build
 from tuned import CHOSEN, DEFAULT, OBJECTIVE, tuned_model, with_tuning
 
 from builder.errors import SpecError
+from builder.findings import Finding
 from builder.manifest import read_manifest, write_manifest
 from builder.records import from_json
 from builder.report import read_facts, render
 from builder.report.page import render_page
+from builder.report.plots import measured_plots
 from builder.report.provenance import tune_command
 from builder.report.records import ModelFacts, RepositoryFacts, TargetFacts
+from builder.report.words import percent
 
 
 def model(facts: RepositoryFacts, name: str) -> ModelFacts:
@@ -134,12 +137,65 @@ def test_a_choice_by_measurement_names_what_was_measured(
     assert units[objective] in found.headline
 
 
+def test_what_the_build_found_of_a_model_and_of_all_is_there(repository: Path) -> None:
+    """A model's: what is expected of a deferred target. Of all: nothing here, so one is written into the manifest."""
+    manifest = read_manifest(repository)
+    assert manifest is not None
+    (prior,) = [finding for finding in manifest.run.findings if finding.check == "serve.prior"]
+    assert str(repository) not in str(manifest.run.findings)
+    everywhere = Finding("warning", "repository.release", "built for two releases", "build them again")
+    ensembles = Finding("info", "ensemble.unproven", "nobody knows", model="pipeline")
+    found = (*manifest.run.findings, everywhere, ensembles)
+    write_manifest(repository, replace(manifest, run=replace(manifest.run, findings=found)))
+    facts = read_facts(repository)
+    assert prior in model(facts, "lossy").findings
+    assert facts.findings == (everywhere,)
+    assert ensembles in facts.ensembles[0].findings
+    for item in facts.models:
+        said = [(finding.check, finding.message) for finding in item.findings]
+        assert len(said) == len(set(said)), f"{item.name}: said twice"
+    for suffix in (".html", ".md"):
+        text = render(facts, suffix)
+        assert text.count("built for two releases") == 1
+        assert "Findings of the whole build" in text
+        assert "is served until then" in text
+
+
+def test_the_distribution_of_errors_is_that_of_the_measurement(facts: RepositoryFacts) -> None:
+    found = model(facts, "classifier")
+    plot = next(plot for plot in measured_plots(found) if plot.key == "deviations")
+    columns = plot.numbers.head[1:]
+    assert columns == tuple(item.target for item in found.targets)
+    classes = [row for row in plot.numbers.rows if all(re.fullmatch(r"[\d,]+", cell) for cell in row[1:])]
+    for place, name in enumerate(columns, 1):
+        elements = target(facts, "classifier", name).outputs[0].elements
+        assert sum(int(row[place].replace(",", "")) for row in classes) == elements
+        assert f"{elements:,} numbers" in plot.says
+    worst = [row for row in plot.numbers.rows if row[0] == "largest error"]
+    assert worst[0][1:] == tuple(percent(item.error) for item in found.targets)
+    assert "onnxruntime:fp32" in plot.says
+
+
+def test_a_tuned_model_is_compared_on_the_live_server(tuned: RepositoryFacts, facts: RepositoryFacts) -> None:
+    plots = {plot.key: plot for plot in measured_plots(model(tuned, "classifier"))}
+    speed = plots["speed-accuracy"]
+    assert speed.says == "Nothing is faster on the live server than openvino:int8, which is served."
+    assert speed.reads.endswith("The search did not serve openvino:fp16.")
+    assert [row[1] for row in speed.numbers.rows] == ["655 rows/s", "1,010 rows/s", "1,320 rows/s"]
+    (untuned,) = [plot for plot in measured_plots(model(facts, "classifier")) if plot.key == "speed-accuracy"]
+    assert untuned.numbers.head[1] == "one request"
+    assert len(untuned.numbers.rows) == 4
+
+
 def test_a_tuned_model_is_held_against_its_default(tuned: RepositoryFacts) -> None:
     found = model(tuned, "classifier")
     assert found.served == "openvino:int8"
     assert found.headline.startswith(
         "Served as openvino:int8: 1,320 rows/s with 8 users over gRPC, p99 \u2264 50 ms, "
         "3.2\u00d7 the throughput of the default setting (412 rows/s), top-1 "
+    )
+    assert found.why.startswith(
+        "Setting: openvino:int8, no batching, 2 instances, 1 thread each; by default: onnxruntime:fp32, batches up to 8"
     )
     assert "8 settings of 148 served and measured; no other setting can beat it" in found.why
     values = {card.name: (card.value, card.more) for card in found.cards}
@@ -311,7 +367,7 @@ def test_a_page_of_too_many_models_says_what_it_leaves_out(tuned: RepositoryFact
     for article in articles:
         name = re.search(r"<h2[^>]*>([^<]+)", article)[1]
         body = article.partition("</article>")[0]
-        assert ("<details" in body) == (name not in names), name
+        assert ("<details id=" in body) == (name not in names), name
         assert ("Targets side by side" in body) == (name != "pipeline")
     assert len(part) < len(whole)
 
