@@ -30,7 +30,7 @@ SHAPES: Final = (
 )
 """Outlines that Vega and the legend of the page draw alike."""
 TICKS: Final = 5
-SHARE: Final = "format(100 * datum.value, '.2~g') + ' %'"
+SHARE: Final = "format(100 * datum.value, '.3~g') + ' %'"
 """Labels of an axis of shares, whose format is `%`."""
 STEPS: Final = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 """Places of ticks within a power of ten, the densest first."""

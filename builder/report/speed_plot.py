@@ -69,7 +69,7 @@ def speed_plot(targets: Sequence[TargetFacts], names: Sequence[str], tuning: Tun
     return Plot(
         "speed-accuracy",
         "Speed against accuracy",
-        _trade(found, speeds, "on the live server" if tuning else "alone in process", rises=rises),
+        _trade(found, speeds, "on the live server" if tuning else "in process", rises=rises),
         f"{better}{unseen}",
         chart(layers),
         Table(

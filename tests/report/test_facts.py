@@ -161,6 +161,17 @@ def test_what_the_build_found_of_a_model_and_of_all_is_there(repository: Path) -
         assert "is served until then" in text
 
 
+def test_what_was_found_of_a_model_stays_with_it(built: Path, repository: Path) -> None:
+    """A later build that names another model only."""
+    text = "models:\n  - {name: doubles, source: {path: doubles.onnx}, targets: [onnxruntime:fp32]}\n"
+    (built / "doubles.yaml").write_text(text, encoding="utf-8")
+    ran = build("doubles.yaml", "-o", repository, cwd=built, check="offline")
+    assert ran.code == 0, ran.err
+    facts = read_facts(repository)
+    assert [finding.check for finding in model(facts, "lossy").findings].count("serve.prior") == 1
+    assert model(facts, "doubles").findings == (), "the target that failed is gone, and so is what was said of it"
+
+
 def test_the_distribution_of_errors_is_that_of_the_measurement(facts: RepositoryFacts) -> None:
     found = model(facts, "classifier")
     plot = next(plot for plot in measured_plots(found) if plot.key == "deviations")
