@@ -133,7 +133,7 @@ def compare_outputs(
     """Compare answers with the source's, request by request; the worst counts.
 
     `scales` (of `output_scales`) judges a part of the requests by the magnitudes of all of them. `counted` asks for
-    `deviations` too, which costs about as much as the rest.
+    `deviations` too, which costs more than the rest.
     """
     if len(expected) != len(got):
         msg = f"{len(got)} answers for {len(expected)} requests"

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-EDGES: Final = tuple(float(10 ** (step / 2)) for step in range(-16, 1))
+DECADES: Final = 8
+EDGES: Final = tuple(float(10 ** (step / 2)) for step in range(-2 * DECADES, 1))
 """Half powers of ten from 1e-8 to 1, of |served - source| over the largest |source| of the output."""
 CLASSES: Final = len(EDGES) + 2
 """Equal; below the first edge; from each edge to the next; from the last edge on."""
@@ -21,7 +22,9 @@ def count_deviations(absolute: NDArray[np.float64], scale: float) -> NDArray[np.
     import numpy as np
 
     unequal = absolute[absolute > 0.0] / scale
-    counts = np.bincount(np.searchsorted(EDGES, unequal, side="right") + 1, minlength=CLASSES)
+    # What searchsorted would say, several times faster: the edges are even in the logarithm.
+    steps = np.clip(np.floor(2 * np.log10(unequal)) + 2 * DECADES, -1, 2 * DECADES).astype(np.int64)
+    counts = np.bincount(steps + 2, minlength=CLASSES)
     counts[0] = absolute.size - unequal.size
     return counts
 
