@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+CORE_COUNT = 2
+"""Instances of an onnxruntime model on a CPU where the configuration names none (core: model_config_utils.cc)."""
+
 
 def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
     """Limits, options and counts of every model that has a configuration."""
@@ -30,6 +33,8 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
                 severity, f"release.{rule}", message, remedy, model=model.name, file=model.config_file, line=line
             )
         yield from _instances(model, context)
+        if backend_of(model) == "onnxruntime":
+            yield from _threads(model, context)
 
 
 def _instances(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
@@ -47,6 +52,34 @@ def _instances(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
             model=model.name,
             file=model.config_file,
             line=line_of(model, "count"),
+        )
+
+
+def _threads(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
+    """Instances of onnxruntime that have threads for all cores each, which spin while they wait.
+
+    Seen on two cores (benchmarks/tune_baselines.py): 17 rows a second of a ResNet-50 from two of them, 24 from one.
+    """
+    config = model.config or {}
+    groups, own = config.get("instance_group", ()), config.get("parameters", {}).get("intra_op_thread_count", {})
+    if str(own.get("string_value", "0")) not in {"", "0"}:
+        return
+    count = sum(_on_cpu(group, context.gpus) for group in groups)
+    if not groups and not context.gpus:
+        count = CORE_COUNT
+    if count > 1:
+        given = "" if groups else ", as Triton does where there is no instance_group"
+        yield Finding(
+            "warning" if groups else "info",
+            "release.threads",
+            f"{count} instances run on the CPU{given}, and each has threads for all of its cores: they take turns",
+            (
+                "write instance_group [{ count: 1 kind: KIND_CPU }], or share the cores out: "
+                f'parameters {{ key: "intra_op_thread_count" value: {{ string_value: "CORES DIVIDED BY {count}" }} }}'
+            ),
+            model=model.name,
+            file=model.config_file,
+            line=line_of(model, "instance_group") if groups else None,
         )
 
 

@@ -133,6 +133,28 @@ def test_more_instances_than_cores(tmp_path: Path) -> None:
     assert not found(tmp_path, "26.07", "release.instances", cores=4, gpus=1)
 
 
+@pytest.mark.parametrize(
+    ("words", "severity", "count"),
+    [
+        ("", "info", 2),
+        ("instance_group [ { kind: KIND_CPU count: 3 } ]", "warning", 3),
+        ("instance_group [ { kind: KIND_CPU count: 1 } ]", "", 0),
+        ('parameters { key: "intra_op_thread_count" value: { string_value: "1" } }', "", 0),
+        ('parameters { key: "intra_op_thread_count" value: { string_value: "0" } }', "info", 2),
+    ],
+)
+def test_instances_of_onnxruntime_that_each_take_all_cores(
+    words: str, severity: str, count: int, tmp_path: Path
+) -> None:
+    put_onnx(tmp_path, f"{ONNX}{words}\n")
+    findings = found(tmp_path, "26.07", "release.threads")
+    assert [item.severity for item in findings] == ([severity] if severity else [])
+    for finding in findings:
+        assert f"{count} instances run on the CPU" in finding.message
+        assert f"CORES DIVIDED BY {count}" in finding.remedy
+    assert not found(tmp_path, "26.07", "release.threads", gpus=1) or "KIND_CPU" in words
+
+
 @pytest.mark.parametrize("name", ["model.saved_model", "model.tflite", "model.pdmodel"])
 def test_formats_that_only_openvino_reads_are_no_fault(tmp_path: Path, name: str) -> None:
     config = 'backend: "openvino"\ninput { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }\n'
@@ -150,7 +172,7 @@ def test_formats_that_only_openvino_reads_are_no_fault(tmp_path: Path, name: str
 
 
 def test_a_folder_of_any_name_holds_model_onnx(tmp_path: Path) -> None:
-    put_onnx(tmp_path, 'default_model_filename: "net"\n' + ONNX)
+    put_onnx(tmp_path, 'default_model_filename: "net"\n' + ONNX + "instance_group { kind: KIND_CPU count: 1 }\n")
     version = tmp_path / "m" / "1"
     (version / "net").mkdir()
     (version / "model.onnx").rename(version / "net" / "model.onnx")
