@@ -45,6 +45,8 @@ _ORT_TENSORRT_OPTIONS = (
 )
 ORT_TENSORRT_OPTIONS = frozenset(_ORT_TENSORRT_OPTIONS.split())
 PYTORCH_NUMBERS = ("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT")
+LONGEST_NUMBER = 1000
+"""Digits that are read: Python makes no integer of more than 4,300."""
 NO_TENSORS = {
     "sequence": "ONNX_TYPE_SEQUENCE", "map": "ONNX_TYPE_MAP", "optional": "ONNX_TYPE_UNKNOWN",
     "sparse": "ONNX_TYPE_SPARSETENSOR",
@@ -353,10 +355,10 @@ def _ort_options(config: Json, gpus: int) -> Iterator[str]:
     for key, item in config.get("parameters", {}).items():
         value = str(item.get("string_value", ""))
         yield from _number_or_flag(key, value, ORT_NUMBERS, ORT_FLAGS)
-        if key == "execution_mode" and _is_number(value) and _number(value) not in (0, 1):
+        if key == "execution_mode" and _is_number(value) and leading_number(value) not in (0, 1):
             yield (
                 "Invalid configuration value provided. Expected values for  execution_mode are 0 or 1 but got "
-                f"{_number(value)} ."
+                f"{leading_number(value)} ."
             )
     accelerators = config.get("optimization", {}).get("execution_accelerators", {})
     groups = config.get("instance_group") or [{}]
@@ -392,10 +394,10 @@ def _is_number(value: str) -> bool:
     return text[:1].isdecimal() or (text[:1] in ("+", "-") and text[1:2].isdecimal())
 
 
-def _number(value: str) -> int:
+def leading_number(value: str) -> int:
     text = value.strip(" \t\n\v\f\r")
     end = 1
-    while end < len(text) and text[end].isdecimal():
+    while end < min(len(text), LONGEST_NUMBER) and text[end].isdecimal():
         end += 1
     return int(text[:end])
 

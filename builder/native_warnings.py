@@ -18,6 +18,7 @@ from builder.native_rules import (
     batch_size,
     find_port,
     is_torchscript,
+    leading_number,
     pytorch_places,
     sizes,
 )
@@ -166,7 +167,7 @@ def _profile_warnings(config: Json) -> Iterator[str]:
             key = f"trt_profile_{word}_shapes"
             for shape in str(item.get("parameters", {}).get(key, "")).split(","):
                 edge = shape.rpartition(":")[2].partition("x")[0]
-                outside = [size for size in batches if edge.isdecimal() and wrong(size, int(edge))]
+                outside = [size for size in batches if edge.isdecimal() and wrong(size, leading_number(edge))]
                 if largest > 0 and outside:
                     yield (
                         f"{key} {shape} has no profile for batches of {', '.join(map(str, outside))}: TensorRT builds "
@@ -183,7 +184,7 @@ def _stream_warnings(config: Json) -> Iterator[str]:
     goal = hint in ("throughput", "cumulative_throughput")
     if count <= 1 or said.get("TARGET_DEVICE", "cpu") not in ("", "cpu") or (not streams and goal):
         return
-    if streams.isdecimal() and int(streams) < count:
+    if streams.isdecimal() and leading_number(streams) < count:
         few = f"NUM_STREAMS {streams} lets {streams} of {count} instances run at a time, the others wait"
     elif not streams:
         few = f"{count} instances share one compiled network, and without NUM_STREAMS it runs one request at a time"

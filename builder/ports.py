@@ -11,6 +11,7 @@ import pickletools
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +21,16 @@ from builder.tensors import BY_ONNX, BY_OPENVINO, Dim, Signature, Tensor
 
 Json = dict[str, Any]
 
+_DIM: Final = re.compile(r"-?[0-9]{1,19}")
 _SMALL_BYTES: Final = 1024
 """Larger constants are no shapes; shape inference does without them."""
+_ORT_DOMAINS: Final = (
+    "", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training", "com.microsoft",
+    "com.microsoft.nchwc", "com.microsoft.experimental", "com.microsoft.dml", "com.ms.internal.nhwc",
+    "org.pytorch.aten",
+)  # fmt: skip
+_GRAPHS: Final = (5, 10)
+"""ONNX's numbers of attributes that hold a graph, or several."""
 _INFERENCE_LIMIT_BYTES: Final = 64 * 2**20
 _OTHER_OPENVINO: Final = {"f64": "float64", "bf16": "bfloat16", "string": "string"}
 
@@ -35,6 +44,7 @@ class Ports:
     overridden by a request. `missing_data` names external files that are absent or lie outside the folder. `arguments`
     are name and type of forward's arguments, all that a TorchScript file tells; None for other files, or where an old
     one does not even tell that. `ir_version` is the format's, ONNX's or OpenVINO's, `opset` of ONNX's own operators.
+    `foreign` are the operators (`domain:Kind`) that ONNX Runtime has only from a library of the user's.
     """
 
     signature: Signature
@@ -46,6 +56,7 @@ class Ports:
     is_torchscript: bool = False
     ir_version: int = 0
     opset: int = 0
+    foreign: tuple[str, ...] = ()
 
 
 def read_ports(path: Path) -> Signature:
@@ -107,6 +118,8 @@ def _onnx(path: Path) -> Ports:
         raise _damaged(path, f"Load model from {path.name} failed:Protobuf parsing failed.")
     constants = {tensor.name for tensor in graph.initializer}
     missing = _missing_data(path.parent, graph)
+    functions = {(item.domain, item.name) for item in model.functions}
+    foreign = tuple(sorted({f"{domain}:{kind}" for domain, kind in _foreign(graph) if (domain, kind) not in functions}))
     names = [value.name for value in graph.input if value.name not in constants]
     overridable = [value.name for value in graph.input if value.name in constants]
     outputs = {value.name: value for value in _inferred(model).graph.output}
@@ -127,7 +140,18 @@ def _onnx(path: Path) -> Ports:
         missing_data=missing,
         ir_version=model.ir_version,
         opset=max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0),
+        foreign=foreign,
     )
+
+
+def _foreign(graph: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - onnx.GraphProto
+    """Domain and kind of every operator outside ONNX Runtime's own sets, in subgraphs too."""
+    for node in graph.node:
+        if node.domain not in _ORT_DOMAINS:
+            yield node.domain, node.op_type
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.type in _GRAPHS else ():
+                yield from _foreign(inner)
 
 
 def _inferred(model: Any) -> Any:  # noqa: ANN401 - onnx.ModelProto
@@ -201,29 +225,33 @@ def _openvino(path: Path) -> Ports:
     inputs, outputs = [], []
     for key, layer in layers.items():
         if layer.get("type") == "Parameter":
-            inputs.append(_openvino_tensor(layer.find("output/port")))
+            inputs.append(_openvino_tensor(path, layer.find("output/port")))
         elif layer.get("type") == "Result":
             source, port = sources.get(key, (None, None))
             found = layers[source].find(f"output/port[@id='{port}']") if source in layers else None
-            outputs.append(_openvino_tensor(found))
+            outputs.append(_openvino_tensor(path, found))
     weights = path.with_suffix(".bin")
     missing = () if weights.is_file() or net.find("layers/layer[@type='Const']") is None else (weights.name,)
     version = net.get("version") or ""
     return Ports(
         Signature(tuple(inputs), tuple(outputs)),
         missing_data=missing,
-        ir_version=int(version) if version.isdecimal() else 0,
+        ir_version=int(version) if _DIM.fullmatch(version) else 0,
     )
 
 
-def _openvino_tensor(port: Any) -> Tensor:  # noqa: ANN401 - an XML element
+def _openvino_tensor(path: Path, port: Any) -> Tensor:  # noqa: ANN401 - an XML element
     if port is None:
         return Tensor("", "undeclared", ())
     names = (port.get("names") or "").replace("\\,", "\0").split(",")
     name = min(text.replace("\0", ",") for text in names)
     word = (port.get("precision") or "").lower().replace("fp", "f")
     row = BY_OPENVINO.get({"bool": "boolean"}.get(word, word))
-    sizes = [int(dim.text or -1) for dim in port.iterfind("dim")]
+    written = [(dim.text or "-1").strip() for dim in port.iterfind("dim")]
+    wrong = next((text for text in written if not _DIM.fullmatch(text)), None)
+    if wrong is not None:
+        raise _damaged(path, f"{path.name}: the dim {wrong[:20]!r} of {name!r} is no size")
+    sizes = [int(text) for text in written]
     dims = tuple(size if size >= 0 else f"{name}_{axis}" for axis, size in enumerate(sizes))
     return Tensor(name, row.numpy if row else _OTHER_OPENVINO.get(word, word), dims)
 

@@ -102,6 +102,13 @@ def _version(model: ModelDir, backend: str, version: int, context: CheckContext)
         message = f"{path.name} needs {name!r}, which is not there or lies outside its folder"
         remedy = f"put it beside {relative}"
         yield Finding("error", f"native.{backend}.file", message, remedy, model=model.name, file=relative)
+    if backend == "onnxruntime" and ports.foreign and not _operations(model.config or {}):
+        message = f"Load model from {path.name} failed: {', '.join(ports.foreign[:3])} is not a registered function/op"
+        remedy = (
+            "put the library of these operators beside the model and name it: model_operations "
+            '{ op_library_filename: "LIBRARY.so" }'
+        )
+        yield Finding("error", f"native.{backend}.file", message, remedy, model=model.name, file=relative)
     if backend == "onnxruntime":
         release = get_release(context.release)
         for severity, rule, message, remedy, _ in file_problems(path.name, ports.ir_version, ports.opset, release):
@@ -140,6 +147,11 @@ def _plan(model: ModelDir, version: int) -> Iterator[Finding]:
         yield Finding(
             "warning", "native.tensorrt", message, "see the message", model=model.name, file=model.config_file
         )
+
+
+def _operations(config: Json) -> bool:
+    """Whether a library of the user's own operators is loaded first."""
+    return bool(config.get("model_operations", {}).get("op_library_filename"))
 
 
 def _judge(model: ModelDir, backend: str, ports: Json, context: CheckContext) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ STUB: Final = "triton_python_backend_stub"
 ACTIVATE: Final = "bin/activate"
 _LIBRARY: Final = re.compile(r"(?:^|/)lib/python(3\.\d+)/")
 _COMPILED: Final = re.compile(r"\.cpython-3(\d+)[a-z]*-[\w-]*linux-\w+\.so$")
+_SHELL: Final = re.compile(r"""^#|[\s;&|()<>"'`$\\]""")
+"""What bash does not take for a part of a word: it starts the model's process, and nothing is quoted."""
 MEMBERS_READ: Final = 4000
 """Of a packed environment: enough to meet its `lib/python3.X`, and read in a moment."""
 
@@ -30,6 +32,8 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
     """What the python backend refuses, and code for another Python than the release's."""
     python = get_release(context.release).python
     for model in scan_repository(repository):
+        if backend_of(model) == "python":
+            yield from _shell(model)
         if model.config is None or backend_of(model) != "python":
             continue
         parameters = {
@@ -47,6 +51,21 @@ def _found(  # noqa: PLR0913, PLR0917 - the parts of a finding
 ) -> Finding:
     where: dict[str, Any] = {"model": model.name, "file": model.config_file, "line": line_of(model, word)}
     return Finding(severity, f"python.{rule}", message, remedy, **where)
+
+
+def _shell(model: ModelDir) -> Iterator[Finding]:
+    for what, name in (
+        ("the folder", model.name),
+        ("the file", (model.config or {}).get("default_model_filename", "")),
+    ):
+        found = _SHELL.search(name)
+        if found:
+            message = (
+                f"the python backend starts a model by a shell command, in which {found[0]!r} of {what} {name!r} is no "
+                "part of a name: the model's process never starts, and the server waits for it for ever"
+            )
+            remedy = "rename it: letters, digits, '_', '-' and '.'"
+            yield Finding("error", "python.name", message, remedy, model=model.name)
 
 
 def _flags(model: ModelDir, parameters: dict[str, str]) -> Iterator[Finding]:

@@ -56,10 +56,8 @@ def whole_number(config: Json, key: str, default: int = 0) -> int:
     text = parameter(config, key)
     if not text:
         return default
-    try:
-        return int(text)
-    except ValueError:
-        raise refusal(f"model parameter '{key}': failed to convert '{text}' to integral number") from None
+    # What is no number at all was refused by the rules.
+    return int(native_rules.leading_number(text))
 
 
 def flag(config: Json, key: str, *, default: bool) -> bool:

@@ -120,6 +120,26 @@ def test_any_model_file(tmp_path: Path, seed: random.Random, backend: str, file:
         judge_all(tmp_path)
 
 
+@pytest.mark.parametrize("dim", ["-9nan", "4abc", "9" * 5000, "²", "1.5"])
+def test_a_dim_that_is_no_size_is_a_finding(tmp_path: Path, dim: str) -> None:
+    path = put(tmp_path, "openvino", "model.xml")
+    path.write_text(IR.replace("<dim>4</dim>", f"<dim>{dim}</dim>", 1), encoding="utf-8")
+    judge_all(tmp_path)
+    found = [item.message for item in validate_repository(tmp_path, "26.07") if item.severity == "error"]
+    assert any("is no size" in message for message in found), found
+
+
+@pytest.mark.parametrize("key", ["intra_op_thread_count", "execution_mode", "NUM_STREAMS", "INFERENCE_NUM_THREADS"])
+def test_a_number_of_any_length_is_read(tmp_path: Path, key: str) -> None:
+    """Python refuses to make an integer of more than 4,300 digits."""
+    for backend, file in KINDS[:2]:
+        config = put(tmp_path, backend, file).parents[1] / "config.pbtxt"
+        value = f'parameters {{ key: "{key}" value {{ string_value: "{"9" * 5000}" }} }}\n'
+        config.write_text(config.read_text(encoding="utf-8") + value, encoding="utf-8")
+    judge_all(tmp_path)
+    assert validate_repository(tmp_path, "26.07"), "such a parameter is never right"
+
+
 BLOCKED = f"""
 import sys
 class Blocked:

@@ -14,6 +14,10 @@ HANGS = ("python_missing", "python_case", "python_beside", "named_missing", "no_
 """The Python backend's process ends early for want of a file, and this server then waits for ever."""
 
 
+def shell(folder: str) -> dict[str, str | bytes]:
+    return {f"{folder}/config.pbtxt": PLAIN, f"{folder}/1/model.py": MODEL_PY}
+
+
 def cases() -> list[Case]:
     named = 'default_model_filename: "main.py"\n'
     no_backend = PLAIN.replace('backend: "python"', "")
@@ -37,6 +41,18 @@ def cases() -> list[Case]:
         real("no_backend_first_only",
              {"@M/config.pbtxt": no_backend, "@M/1/model.py": MODEL_PY, "@M/2/readme": "x"}),
         real("no_backend_ten", {"@M/config.pbtxt": no_backend, "@M/10/model.py": MODEL_PY, "@M/9/readme": "x"}),
+        Case("files_shell_space", shell("@M net"), "alone"),
+        Case("files_shell_parentheses", shell("@M(1)"), "alone"),
+        Case("files_shell_ampersand", shell("@M&net"), "alone"),
+        Case("files_shell_semicolon", shell("@M;net"), "alone"),
+        Case("files_shell_quote", shell("@M'net"), "alone"),
+        Case("files_shell_space_in_file", {"@M/config.pbtxt": named.replace("main", "my main") + PLAIN,
+                                           "@M/1/my main.py": MODEL_PY}, "alone"),
+        Case("files_shell_hash_inside", shell("@M#net"), "real"),
+        Case("files_shell_brackets", shell("@M[1]"), "real"),
+        Case("files_shell_braces", shell("@M{1}"), "real"),
+        Case("files_shell_star", shell("@M*"), "real"),
+        Case("files_shell_marks", shell("@M,=+@%net"), "real"),
         real("no_config", {"@M/1/model.py": MODEL_PY}),
         real("no_config_no_file", {"@M/1/readme": "x"}),
         real("no_config_odd", {"@M/1/model.h5": "x"}),

@@ -21,6 +21,17 @@ def model(shape: Shape = ("batch", 3), out: Shape = ("batch", 3), kind: int = Te
     return made.SerializeToString()
 
 
+def operator(domain: str, kind: str = "Double", *, function: bool = False) -> bytes:
+    """x → an operator of another domain → y."""
+    made = onnx.load_model_from_string(model())
+    made.graph.node[0].domain, made.graph.node[0].op_type = domain, kind
+    made.opset_import.append(helper.make_opsetid(domain, 1))
+    if function:
+        body = [helper.make_node("Add", ["a", "a"], ["b"])]
+        made.functions.append(helper.make_function(domain, kind, ["a"], ["b"], body, made.opset_import[:1]))
+    return bytes(made.SerializeToString())
+
+
 def cases() -> list[Case]:
     found = [real(name, text, model()) for name, text in TABLE.items()]
     found += [real(f"fixed_{name}", text, FIXED) for name, text in UNBATCHED.items()]
@@ -32,6 +43,10 @@ def cases() -> list[Case]:
         real("no_config_vector", None, model(("n",), ("n",))),
         real("no_config_int64", None, model(kind=TensorProto.INT64)),
         real("no_config_string", None, model(kind=TensorProto.STRING)),
+        real("foreign_operator", HEAD + IO, operator("my.operators")),
+        real("foreign_operator_no_config", None, operator("my.operators")),
+        real("runtimes_own_operator", HEAD + IO, operator("com.microsoft", "Gelu")),
+        real("local_function", HEAD + IO, operator("my.operators", function=True)),
         real("garbage", HEAD + IO, b"no protobuf at all"),
         real("truncated", HEAD + IO, model()[:40]),
         real("empty_file", HEAD + IO, b""),
