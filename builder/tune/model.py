@@ -19,7 +19,7 @@ from builder.progress import Event, Progress
 from builder.records import canonical, to_json
 from builder.tune.predict import behaviour, predict
 from builder.tune.profiles import can_batch, profiles
-from builder.tune.race import OVERHEAD_S, ROUNDS, WAVE, Race
+from builder.tune.race import BETWEEN_S, OVERHEAD_S, ROUNDS, WAVE, Race
 from builder.tune.search import Search, why_stopped
 from builder.tune.serving import Slot, Tuned, measure, requests_for, served
 from builder.tune.space import Candidate, Load, default_setting, space
@@ -34,6 +34,9 @@ FINALISTS: Final = 3
 CURVES: Final = 4
 """Measurements that are left for the curves of the report."""
 CURVE_S: Final = 1.5
+LEAST_CURVE_S: Final = 0.5
+SEARCH_SHARE: Final = 0.8
+"""Of the time: the rest is for the curves."""
 
 Answer = Callable[[TunedModel], None]
 """Called with the best answer so far, after every wave."""
@@ -83,7 +86,7 @@ def tune_model(  # noqa: PLR0913, PLR0917 - what a search is about
         raise
     result = told(stopped)
     answer(result)
-    result = _with_curves(result, race)
+    result = _with_curves(result, race, begun + options.budget_s)
     answer(result)
     return result, race
 
@@ -110,7 +113,7 @@ def prepare_race(  # noqa: PLR0913, PLR0917 - what a search is about
         search=Search({}, {item: behaviour(item, load) for item in settings}, default_setting(state.spec, found[0])),
         cache=cache,
         progress=progress,
-        deadline=begun + options.budget_s,
+        deadline=begun + SEARCH_SHARE * options.budget_s,
         cap=max(LEAST_MEASUREMENTS, int(SHARE * len(settings)) - CURVES),
         forecast=lambda overhead: {item: predict(item, runs[item], load, cores, overhead) for item in settings},
         runs=runs,
@@ -218,15 +221,17 @@ def _notes(race: Race, chosen: Setting) -> list[str]:
     return notes
 
 
-def _with_curves(result: TunedModel, race: Race) -> TunedModel:
+def _with_curves(result: TunedModel, race: Race, deadline: float) -> TunedModel:
     """Throughput against latency of the default and the chosen setting, as far as there is time."""
     if race.objective.word == "memory" or result.chosen == result.default:
         return result
     settings = (result.default, result.chosen)
     variants = [(race.tuned, setting) for setting in settings]
-    slots = [Slot((place,), count, CURVE_S) for count in _users(race.objective.users) for place in (0, 1)]
-    if time.monotonic() + len(slots) * 2 * CURVE_S + OVERHEAD_S > race.deadline:
-        return replace(result, notes=(*result.notes, "no time was left for the curves"))
+    turns = [(place, count) for count in _users(race.objective.users) for place in (0, 1)]
+    seconds = min(CURVE_S, (deadline - time.monotonic() - OVERHEAD_S) / len(turns) - BETWEEN_S)
+    if seconds < LEAST_CURVE_S:
+        return replace(result, notes=(*result.notes, "no time was left for the curves: a larger --budget has some"))
+    slots = [Slot((place,), count, seconds) for place, count in turns]
     label = f"{result.name} throughput against latency"
     race.progress(Event("start", label))
     begun = time.monotonic()
