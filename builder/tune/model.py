@@ -31,7 +31,7 @@ SHARE: Final = 0.15
 LEAST_MEASUREMENTS: Final = 10
 LATENCY_USERS: Final = 1
 FINALISTS: Final = 3
-CURVES: Final = 4
+CURVES: Final = 3
 """Measurements that are left for the curves of the report."""
 CURVE_S: Final = 1.5
 LEAST_CURVE_S: Final = 0.5
@@ -139,7 +139,7 @@ def _search(race: Race, so_far: Callable[[], None]) -> str:
     if not race.points:
         race.run_wave([])
     while (again := search.finalists(FINALISTS)) and race.room > 0:
-        race.run_wave(again[: race.room])
+        race.run_wave([*again, search.reference][: race.room])
         so_far()
     return stopped
 
@@ -242,7 +242,7 @@ def _with_curves(result: TunedModel, race: Race, deadline: float) -> TunedModel:
         tuple(one.point for slot, one in zip(slots, taken, strict=True) if slot.places == (place,) and one is not None)
         for place in (0, 1)
     )
-    # A turn is a third of a measurement.
+    # A turn is a part of a measurement.
     spent = result.measurements + math.ceil(len(slots) / ROUNDS)
     return replace(result, default_curve=default, chosen_curve=chosen, measurements=spent)
 

@@ -1,4 +1,4 @@
-"""One model's search: settings served in waves beside the reference, measured in turns with it, until it is decided."""
+"""One model's search: settings served in waves beside an anchor, measured in turns with it, until it is decided."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from builder.tune.settings import describe
 from builder.tuning_records import LoadPoint, Objective, Setting
 
 WAVE: Final = 5
-"""So many settings are served at a time, and the reference."""
+"""So many settings are served at a time, and the anchor."""
 ROUNDS: Final = 4
-LEAST_S: Final = 1.0
-"""Of a turn; a measurement is one in each round."""
+LEAST_ROUNDS: Final = 2
+LEAST_S: Final = 1.2
+"""Of a turn; a measurement is one in each round of a wave."""
 MOST_S: Final = 3.0
 ENOUGH_REQUESTS: Final = 60
 """In a turn, where the time allows."""
@@ -65,7 +66,6 @@ class Race:
     references: list[float] = field(default_factory=list)
     waves: int = 0
     measurements: int = 0
-    reference_users: int | None = None
     predictions: Mapping[Setting, Prediction] = field(default_factory=dict)
 
     def foresee(self) -> None:
@@ -86,12 +86,23 @@ class Race:
 
     @property
     def room(self) -> int:
-        """Settings that a wave may have beside the reference: what is left of the time and of the measurements."""
+        """Settings that a wave may have beside the anchor: what is left of the time and of the measurements."""
         return min(self._room_in_time(), self.cap - self.measurements - 1)
 
     def _room_in_time(self) -> int:
-        each_s = ROUNDS * (self._seconds(self.search.reference) + BETWEEN_S)
-        return int((self.deadline - time.monotonic() - OVERHEAD_S) / each_s) - 1
+        return int(self._turns_left() / self.rounds) - 1
+
+    @property
+    def rounds(self) -> int:
+        """Of a wave: fewer where little time is left."""
+        if self.objective.word == "memory":
+            return 1
+        return min(ROUNDS, max(LEAST_ROUNDS, int(self._turns_left() / (WAVE + 1))))
+
+    def _turns_left(self) -> float:
+        """Turns that the time is left for."""
+        left_s = self.deadline - time.monotonic() - OVERHEAD_S
+        return left_s / (self._seconds(self.search.reference) + BETWEEN_S)
 
     @property
     def out_of_time(self) -> bool:
@@ -126,7 +137,6 @@ class Race:
             if kept.refused:
                 self.search.refuse(kept.setting, kept.refused)
             if kept.setting == self.search.reference:
-                self.reference_users = kept.point.users
                 score = sum(score for _, score, _ in kept.turns) / len(kept.turns)
                 self.references.append(math.exp(score if self.objective.rises else -score))
         self.search.tell(
@@ -140,12 +150,17 @@ class Race:
 
     # On the server
 
+    @property
+    def anchor(self) -> Setting:
+        """What a wave is measured beside: the default at first, then the best so far, which so is measured again."""
+        return self.search.top if self.search.reference in self.points else self.search.reference
+
     def run_wave(self, settings: Sequence[Setting]) -> None:
-        """Serve them beside the reference; a setting that does not load is refused, the others go on."""
-        reference = self.search.reference
-        every = [reference, *(setting for setting in settings if setting != reference)]
+        """Serve them beside the anchor; a setting that does not load is refused, the others go on."""
+        every = list(dict.fromkeys([self.anchor, *settings]))
         for group in [[one] for one in every] if self.objective.word == "memory" else [every]:
-            self._say(group)
+            tried = "; ".join(map(describe, group[1:] or group))
+            self.progress(Event("note", f"{self.tuned.name} tune", f"serving {tried}"))
             try:
                 variants = [(self.tuned, setting) for setting in group]
                 with served(variants, self.cache) as (endpoint, names):
@@ -153,31 +168,27 @@ class Race:
             except ServeError as error:
                 self._blame(group, error)
 
-    def _say(self, group: Sequence[Setting]) -> None:
-        tried = [setting for setting in group if setting != self.search.reference] or group
-        self.progress(Event("note", f"{self.tuned.name} tune", f"serving {'; '.join(map(describe, tried))}"))
-
     def _blame(self, group: Sequence[Setting], error: ServeError) -> None:
-        others = [setting for setting in group if setting != self.search.reference]
-        if not others:
+        """One of several did not load: each alone beside the anchor says which."""
+        if group == [self.search.reference]:
             raise error
-        if len(others) == 1:
-            self._refuse(others[0], f"the server: {error.message.splitlines()[0]}")
+        if len(group) <= 2:  # noqa: PLR2004 - the anchor was served before
+            self._refuse(group[-1], f"the server: {error.message.splitlines()[0]}")
             return
-        for setting in others:
+        for setting in group[1:]:
             if not self.out_of_time:
                 self.run_wave([setting])
 
     def _measure_group(self, group: Sequence[Setting], load: Load) -> None:
         """Round after round in turns, there and back, so that drift hits all alike; fewer users where an SLO asks."""
         reference = self.search.reference
-        if self.objective.slo and self.reference_users is None and list(group) != [reference]:
+        if self.objective.slo and reference not in self.points and list(group) != [reference]:
             # What the others are compared with must hold the SLO itself, as far as it can.
             self._measure_group([reference], load)
         users = {setting: self._first_users(setting) for setting in group}
         waiting = list(group)
         while waiting and not (self.out_of_time and self.measurements):
-            asked = list(dict.fromkeys([*(item for item in group if item == reference), *waiting]))
+            asked = list(dict.fromkeys([group[0], *waiting]))
             taken = self._rounds({item: group.index(item) for item in asked}, users, load)
             self.measurements += len(asked)
             waiting, settled = [], []
@@ -196,8 +207,7 @@ class Race:
             self._report(settled)
 
     def _first_users(self, setting: Setting) -> int:
-        known = self.reference_users if setting == self.search.reference else None
-        return known or self._hopeful_users(setting)
+        return self.points[setting].users if setting in self.points else self._hopeful_users(setting)
 
     def _hopeful_users(self, setting: Setting) -> int:
         """With an SLO: the most users whose latency is not already expected to miss it."""
@@ -212,10 +222,9 @@ class Race:
         self, places: Mapping[Setting, int], users: Mapping[Setting, int], load: Load
     ) -> list[tuple[int, Setting, Measured]]:
         """Number of the round, setting, what was measured."""
-        rounds = 1 if self.objective.word == "memory" else ROUNDS
         order = [
             (number, item)
-            for number in range(rounds)
+            for number in range(self.rounds)
             for item in (list(places) if number % 2 == 0 else list(places)[::-1])
         ]
         slots = [Slot((places[item],), users[item], self._seconds(item)) for _, item in order]
@@ -234,8 +243,7 @@ class Race:
         if wrong := next((measured.wrong for measured in taken if measured.wrong), ""):
             return wrong
         missed, users = self._missed(point), point.users
-        settled = setting == self.search.reference and self.reference_users
-        if missed and users > 1 and not settled:
+        if missed and users > 1 and setting not in self.points:
             return None
         return f"misses the SLO with {users} user{'s' * (users > 1)}: {missed}" if missed else ""
 

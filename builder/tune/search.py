@@ -17,6 +17,8 @@ from builder.tuning_records import Setting
 KINSHIP: Final[tuple[tuple[tuple[str, ...], float], ...]] = (
     ((), UNKNOWN),
     (("target",), 0.20),
+    (("threads", "hint"), 0.12),
+    (("instances", "threads", "hint"), 0.06),
     (("target", "instances"), 0.08),
     (("target", "instances", "threads", "hint"), 0.08),
     (("target", "instances", "threads", "hint", "dynamic"), 0.06),
@@ -28,7 +30,7 @@ ENOUGH: Final = math.log(1.01)
 """A setting that may be better by less is not worth a measurement."""
 CLOSE: Final = math.log(1.03)
 """Settings nearer to the best than this are told apart by measuring again."""
-EQUAL: Final = math.log(1.015)
+EQUAL: Final = math.log(1.01)
 """Of settings nearer than this the simplest one is chosen."""
 SURE: Final = 0.015
 """Standard error of a difference that is known well enough."""

@@ -134,7 +134,7 @@ class Machine:
 
     def measure(self, settings: list[Setting]) -> None:
         """As loads on two cores were seen: the default, with threads that spin, is the least steady."""
-        every = [self.search.reference, *settings]
+        every = list(dict.fromkeys([self.search.top if self.waves else self.search.reference, *settings]))
         self.measurements += len(every)
         drift = self.chance.gauss(0, 0.04)
         rounds = [drift + self.chance.gauss(0, 0.04) for _ in range(ROUNDS)]
@@ -151,7 +151,7 @@ class Machine:
         while (wave := self.search.wave(WAVE)) and self.measurements + 1 < cap - FINALISTS:
             self.measure(wave[: cap - FINALISTS - self.measurements - 1])
         while (again := self.search.finalists(FINALISTS)) and self.measurements + 1 < cap:
-            self.measure(again[: cap - self.measurements - 1])
+            self.measure([*again, self.search.reference][: cap - self.measurements - 1])
         best = max(self.truth.values())
         return math.exp(self.truth[self.search.best()] - best), (self.measurements + CURVES) / len(self.truth)
 
@@ -162,11 +162,11 @@ def _threads(setting: Setting) -> int:
 
 def test_the_search_finds_nearly_the_best_with_few_measurements(tmp_path: Path) -> None:
     spec = model_spec(tmp_path)
-    found = [Machine(spec, seed).run() for seed in range(120)]
+    found = [Machine(spec, seed).run() for seed in range(60)]
     shares = sorted(share for share, _ in found)
     assert statistics.median(shares) >= 0.98
-    assert shares[len(shares) // 10] >= 0.92, "nine times in ten"
-    assert shares[0] >= 0.70
+    assert shares[len(shares) // 10] >= 0.95, "nine times in ten"
+    assert shares[0] >= 0.80
     assert max(spent for _, spent in found) <= SHARE
 
 
