@@ -32,6 +32,9 @@ PLATFORMS: Final = {
     "libtorch": "pytorch", "torch_aoti": "pytorch", "ensemble": "ensemble", "tensorflow_savedmodel": "tensorflow",
     "tensorflow_graphdef": "tensorflow",
 }  # fmt: skip
+RENAME: Final = "rename it: letters, digits, '_', '-' and '.'"
+_SHELL: Final = re.compile(r"""^#|[\s;&|()<>"'`$\\]""")
+"""What bash does not take for a part of a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,15 @@ class ModelDir:
 def scan_repository(repository: Path) -> tuple[ModelDir, ...]:
     """Every folder of the root: the server takes each for a model."""
     return tuple(_scan(folder) for folder in sorted(repository.iterdir()) if folder.is_dir())
+
+
+def broken_in_shell(model: ModelDir) -> str:
+    """What of its names breaks the shell command by which Triton's python backend starts a model; nothing is quoted."""
+    names = {"the folder": model.name, "the file": str((model.config or {}).get("default_model_filename", ""))}
+    for what, name in names.items():
+        if found := _SHELL.search(name):
+            return f"{found[0]!r} of {what} {name!r} is no part of a name"
+    return ""
 
 
 def backend_of(model: ModelDir) -> str:

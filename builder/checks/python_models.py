@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from builder.findings import Finding, Severity
 from builder.releases import get_release
-from builder.scan import ModelDir, backend_of, line_of, scan_repository
+from builder.scan import RENAME, ModelDir, backend_of, broken_in_shell, line_of, scan_repository
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext
@@ -22,8 +22,6 @@ STUB: Final = "triton_python_backend_stub"
 ACTIVATE: Final = "bin/activate"
 _LIBRARY: Final = re.compile(r"(?:^|/)lib/python(3\.\d+)/")
 _COMPILED: Final = re.compile(r"\.cpython-3(\d+)[a-z]*-[\w-]*linux-\w+\.so$")
-_SHELL: Final = re.compile(r"""^#|[\s;&|()<>"'`$\\]""")
-"""What bash does not take for a part of a word: it starts the model's process, and nothing is quoted."""
 MEMBERS_READ: Final = 4000
 """Of a packed environment: enough to meet its `lib/python3.X`, and read in a moment."""
 
@@ -54,18 +52,12 @@ def _found(  # noqa: PLR0913, PLR0917 - the parts of a finding
 
 
 def _shell(model: ModelDir) -> Iterator[Finding]:
-    for what, name in (
-        ("the folder", model.name),
-        ("the file", (model.config or {}).get("default_model_filename", "")),
-    ):
-        found = _SHELL.search(name)
-        if found:
-            message = (
-                f"the python backend starts a model by a shell command, in which {found[0]!r} of {what} {name!r} is no "
-                "part of a name: the model's process never starts, and the server waits for it for ever"
-            )
-            remedy = "rename it: letters, digits, '_', '-' and '.'"
-            yield Finding("error", "python.name", message, remedy, model=model.name)
+    if broken := broken_in_shell(model):
+        message = (
+            f"the python backend starts a model by a shell command, in which {broken}: the model's process never "
+            "starts, and the server waits for it for ever"
+        )
+        yield Finding("error", "python.name", message, RENAME, model=model.name)
 
 
 def _flags(model: ModelDir, parameters: dict[str, str]) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from typing import Final
 from builder import runtime as runtimes
 from builder.errors import MachineError, ServeError
 from builder.runtime import Runtime
+from builder.scan import RENAME, backend_of, broken_in_shell, scan_repository
 from builder.servers import WAIT_LONGER, Endpoint, ServeOptions, watchdog
 from builder.servers.backend_folder import BACKENDS, assemble_backends
 from builder.servers.live_copy import live_copy
@@ -74,6 +75,7 @@ def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
         ServeError: a model did not load, with Triton's reason, or the server ended or did not get ready in time.
     """
     repository = models_folder(repository, options)
+    _refuse_names(repository)
     runtime = runtimes.require(options.release)
     runtimes.check_stub(runtime)
     started, ports = _start_ready(repository, runtime, options)
@@ -86,6 +88,14 @@ def serve(repository: Path, options: ServeOptions) -> Iterator[Endpoint]:
         )
     finally:
         _stop(started)
+
+
+def _refuse_names(repository: Path) -> None:
+    """Every backend of this server is a python one: the server would wait for such a model for ever."""
+    for model in scan_repository(repository):
+        if backend_of(model) != "ensemble" and (broken := broken_in_shell(model)):
+            msg = f"the embedded server starts each model by a shell command, in which {broken}"
+            raise ServeError(msg, remedy=RENAME)
 
 
 def lacking(release: str) -> dict[str, str]:

@@ -163,6 +163,15 @@ def test_dims_that_differ_are_refused_in_the_native_words(tmp_path: Path, option
         pass
 
 
+def test_a_name_that_no_shell_takes_is_refused_before_the_start(tmp_path: Path, options: ServeOptions) -> None:
+    """The server would wait for such a model's process for ever."""
+    write_onnx(tmp_path, "a b", doubling(), doubling_config("onnxruntime"))
+    reason = "' ' of the folder 'a b' is no part of a name"
+    with pytest.raises(ServeError, match=reason) as caught, serve(tmp_path, options):
+        pass
+    assert "rename it" in caught.value.remedy
+
+
 def test_an_empty_repository_and_none(tmp_path: Path, options: ServeOptions) -> None:
     with pytest.raises(ServeError, match="holds no models"), serve(tmp_path, options):
         pass
