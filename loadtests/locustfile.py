@@ -74,7 +74,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--limit", action="append", default=[], metavar="p99=MS", help="What --load-shape step must hold")
     add("--result", default="", metavar="FOLDER", help="The raw log of the measured time, for build-repo")
     add("--request-timeout-s", type=float, default=30.0)
-    add("--header", action="append", default=[], metavar="NAME:VALUE")
+    # A secret often: it is not shown on Locust's page, and a file keeps it out of the list of processes.
+    hidden: dict[str, Any] = {"include_in_web_ui": False}
+    add("--header", action="append", default=[], metavar="NAME:VALUE", help="Sent with every request", **hidden)
+    add("--header-file", default="", metavar="FILE", help="The same, one in each line", **hidden)
     add("--ca-file", default="")
 
 
@@ -213,7 +216,7 @@ class TritonUser(User):
     def warm(self, target: Target) -> None:
         """Open the connection; the first users ask every model once."""
         if self.number >= WARMED:
-            self.client.is_server_live()
+            self.client.is_server_live(**target.arguments)
             return
         for part in self.environment.parts:
             first = self.environment.requests[part.key][0]

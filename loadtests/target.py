@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+
+def _header(text: str) -> tuple[str, str]:
+    """`Name: value`; in small letters, which HTTP does not tell apart and gRPC asks for."""
+    name, colon, value = text.partition(":")
+    if not colon:
+        msg = f"--header {name!r} is not NAME:VALUE"
+        raise ValueError(msg)
+    return name.strip().lower(), value.strip()
 
 
 class Target:
@@ -17,7 +27,8 @@ class Target:
         self.module = import_module(f"tritonclient.{protocol}")
         self.timeout_s: float = options.request_timeout_s
         self.ca_file: str = options.ca_file
-        self.arguments: dict[str, Any] = {"headers": dict(header.split(":", 1) for header in options.header)}
+        lines = Path(options.header_file).read_text(encoding="utf-8").splitlines() if options.header_file else []
+        self.arguments: dict[str, Any] = {"headers": dict(_header(text) for text in (*options.header, *lines))}
         if protocol == "grpc":
             self.arguments["client_timeout"] = self.timeout_s
 

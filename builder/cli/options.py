@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -59,19 +60,23 @@ def release_of(repository: Path) -> str:
     return manifest.triton if manifest else defaults.RELEASE
 
 
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
 def parse_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
-    """`Name: value` texts.
+    """`Name: value` texts; names in small letters, which HTTP does not tell apart and gRPC asks for.
 
     Raises:
-        SpecError: a text has no colon.
+        SpecError: a text has no colon, or the name is none.
     """
     pairs = []
     for text in headers:
         name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            remedy = "for example --header 'Authorization: Bearer …'"
-            raise SpecError(f"--header {text!r} is not NAME: VALUE", remedy=remedy)
-        pairs.append((name.strip(), value.strip()))
+        if not colon or not HEADER_NAME.fullmatch(name.strip()) or not value.isascii():
+            # The text may hold a secret.
+            remedy = "for example --header 'Authorization: Bearer …'; names have letters, digits, '-', '_' and '.'"
+            raise SpecError(f"--header {name.strip()!r} is not NAME: VALUE in ASCII", remedy=remedy)
+        pairs.append((name.strip().lower(), value.strip()))
     return tuple(pairs)
 
 

@@ -63,8 +63,11 @@ def _shared(endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOpti
     command += ["--rate", f"{options.rate:g}"] if options.rate is not None else []
     command += ["--replay", str(options.replay.absolute())] if options.replay else []
     command += ["--ca-file", endpoint.ca_file] if endpoint.ca_file else []
-    for name, value in endpoint.headers:
-        command += ["--header", f"{name}:{value}"]
+    if endpoint.headers:
+        file = scratch / "headers"
+        file.touch(mode=0o600)
+        file.write_text("".join(f"{name}:{value}\n" for name, value in endpoint.headers), encoding="utf-8")
+        command += ["--header-file", str(file)]
     for name, limit in options.limits:
         command += ["--limit", f"{name}={limit:g}"]
     for turn in options.turns:

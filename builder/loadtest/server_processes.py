@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -101,16 +102,33 @@ def allowed_cores(pids: Iterable[int]) -> float | None:
 
 
 def _quota(pid: int) -> float:
+    """Of both versions of control groups: the lowest limit from the process's own group up to the root."""
     lowest = float(os.cpu_count() or 1)
     with contextlib.suppress(OSError, ValueError):
-        path = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").strip().rpartition("::")[2]
-        folder = CGROUPS / path.lstrip("/")
-        for place in (folder, *folder.parents):
-            file = place / "cpu.max"
-            if file.is_file():
-                quota, period = file.read_text(encoding="ascii").split()
-                lowest = lowest if quota == "max" else min(lowest, int(quota) / int(period))
+        for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                lowest = min(lowest, *_limits(CGROUPS, path, _limit_of_version_2))
+            elif "cpu" in controllers.split(","):
+                lowest = min(lowest, *_limits(CGROUPS / "cpu", path, _limit_of_version_1))
     return lowest
+
+
+def _limits(root: Path, path: str, limit: Callable[[Path], float]) -> list[float]:
+    folder = root / path.lstrip("/")
+    return [limit(place) for place in (folder, *folder.parents) if place.is_relative_to(root)]
+
+
+def _limit_of_version_2(group: Path) -> float:
+    file = group / "cpu.max"
+    quota, period = file.read_text(encoding="ascii").split() if file.is_file() else ("max", "1")
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def _limit_of_version_1(group: Path) -> float:
+    file = group / "cpu.cfs_quota_us"
+    quota = int(file.read_text(encoding="ascii")) if file.is_file() else -1
+    return quota / int((group / "cpu.cfs_period_us").read_text(encoding="ascii")) if quota > 0 else math.inf
 
 
 def machine_times() -> tuple[float, float]:

@@ -87,8 +87,11 @@ def test_command_lines(tmp_path: Path) -> None:
     assert "--expect-workers" in master
     assert all("--worker" in worker for worker in workers)
     joined = " ".join(master)
-    for words in ("--host grpc://h:2", "--rate 50", "--mix m@2=1", "--header a:b", "--limit p99=5", "-u 50 "):
+    for words in ("--host grpc://h:2", "--rate 50", "--mix m@2=1", "--header-file", "--limit p99=5", "-u 50 "):
         assert words in joined
+    assert "a:b" not in joined, "who lists the processes sees no secret"
+    assert (tmp_path / "headers").read_text(encoding="utf-8") == "a:b\n"
+    assert (tmp_path / "headers").stat().st_mode & 0o077 == 0
     assert users_of(LoadOptions(tmp_path, rate=5000.0, workers=2)) == 128
     assert users_of(LoadOptions(tmp_path, users=1, workers=2)) == 2
 

@@ -6,6 +6,7 @@ import csv
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import psutil
@@ -36,6 +38,7 @@ from builder.runtime import Runtime
 from builder.samples import Request
 from builder.servers import Endpoint, ServeOptions
 from builder.servers.embedded import serve
+from builder.servers.remote import RemoteOptions, connect
 from builder.tensors import Signature, Tensor
 
 STATES = (
@@ -233,6 +236,54 @@ def test_the_locustfile_alone_ends_on_sigterm(endpoint: Endpoint, tmp_path: Path
     output, _ = process.communicate(timeout=40)
     assert process.returncode == 0, output
     assert "linear" in output
+
+
+RESTRICTED = "health,metadata,inference,statistics,model-config,model-repository,shared-memory:token=secret-1"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_headers_reach_a_server_that_asks_for_them(
+    protocol: Literal["grpc", "http"], workers: int, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Every call of every user carries them: more than eight users, of whom the later ones only say hello."""
+    write_linear(tmp_path / "repository")
+    # Over HTTP the server is asked without any whether its models are ready, as it starts.
+    open_ones = RESTRICTED.replace("health,", "").replace("model-repository,", "")
+    restricted = ("--grpc-restricted-protocol", RESTRICTED, "--http-restricted-api", open_ones)
+    options = ServeOptions(release=runtime.record.release, arguments=restricted)
+    names = {"http": "Token", "grpc": "Triton-GRPC-Protocol-Token"}
+    headers = tuple((name, "secret-1") for name in names.values())
+    with serve(tmp_path / "repository", options) as own:
+        url = f"{protocol}://{getattr(own, protocol)}"
+        load = LoadOptions(tmp_path / "report", users=12, duration_s=2, workers=workers, protocol=protocol)
+        with connect((url,), RemoteOptions(headers=headers)) as endpoint:
+            result = run_load_test(endpoint, [LoadSubject("linear", linear_requests())], load, progress=print)
+            assert (result.failures, result.requests > 12) == (0, True)
+        # Without them it is refused: the server does ask.
+        bare = replace(endpoint, headers=())
+        with pytest.raises(ServeError):
+            run_load_test(bare, [LoadSubject("linear", linear_requests())], load, progress=print)
+
+
+def test_master_and_workers_of_their_own_processes_share_the_rate(endpoint: Endpoint, tmp_path: Path) -> None:
+    """As the guide says for several machines: workers know nothing but where the master is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = str(free.getsockname()[1])
+    locust = [sys.executable, "-m", "locust", "-f", str(resource("loadtests") / "locustfile.py")]
+    master = [*locust, "--master", "--expect-workers", "2", "--master-bind-port", number, "--headless"]
+    master += ["-u", "4", "-r", "4", "-t", "4s", "--rate", "40", "--mix", "linear", "--csv", str(tmp_path / "all")]
+    master += ["--host", f"grpc://{endpoint.grpc}"]
+    worker = [*locust, "--worker", "--master-host", "127.0.0.1", "--master-port", number]
+    log = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    processes = [subprocess.Popen(command, **log) for command in (master, worker, worker)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    with (tmp_path / "all_stats.csv").open(encoding="utf-8") as file:
+        (total,) = [row for row in csv.DictReader(file) if row["Name"] == "Aggregated"]
+    assert int(total["Failure Count"]) == 0
+    assert int(total["Request Count"]) == pytest.approx(160, abs=24), outputs
 
 
 def test_wrong_options_are_refused(tmp_path: Path) -> None:

@@ -22,8 +22,10 @@ from image_registry import registry
 from triton_models import ask, doubling, doubling_config, wait_until, write_onnx, write_openvino
 
 from builder.errors import MachineError, ServeError
+from builder.loadtest import LoadOptions, LoadSubject, run_load_test
 from builder.loadtest.server_processes import server_pids
 from builder.log import get_logger
+from builder.samples import Request
 from builder.servers import ServeOptions, docker_pull, server_module
 from builder.servers.docker import _run, serve
 from builder.servers.docker_engine import connect, gpu_problem
@@ -150,6 +152,21 @@ def test_the_death_of_one_models_process_is_noticed(repository: Path, options: S
         os.kill(stub.pid, signal.SIGKILL)
         with pytest.raises(ServeError, match="the process of model open died"):
             wait_until(lambda: bool(endpoint.alive()), limit_s=5)
+
+
+def test_a_container_that_is_starved_of_cpu_is_the_load_tests_finding(
+    repository: Path, options: ServeOptions, tmp_path: Path
+) -> None:
+    """As an orchestrator limits it, while it runs."""
+    requests = tuple(Request({"x": np.full((1, 4), value, np.float32)}, {}, 1) for value in range(8))
+    with serve(repository, options) as endpoint:
+        (name,) = containers()
+        docker("update", "--cpu-period", "100000", "--cpu-quota", "20000", name)
+        load = LoadOptions(tmp_path / "report", users=4, duration_s=3)
+        result = run_load_test(endpoint, [LoadSubject("double", requests)], load, progress=print)
+    assert result.machine.server_allowed == pytest.approx(0.2)
+    said = {finding.check: finding.message for finding in result.diagnosis}
+    assert "the server is starved of CPU: it may use 0.20 of" in said["limit.cpu_starved"]
 
 
 def test_every_address_of_the_machine_when_asked(repository: Path, options: ServeOptions) -> None:
