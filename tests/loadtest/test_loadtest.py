@@ -273,7 +273,7 @@ def test_master_and_workers_of_their_own_processes_share_the_rate(endpoint: Endp
         number = str(free.getsockname()[1])
     locust = [sys.executable, "-m", "locust", "-f", str(resource("loadtests") / "locustfile.py")]
     master = [*locust, "--master", "--expect-workers", "2", "--master-bind-port", number, "--headless"]
-    master += ["-u", "4", "-r", "4", "-t", "4s", "--rate", "40", "--mix", "linear", "--csv", str(tmp_path / "all")]
+    master += ["-u", "4", "-r", "4", "-t", "10s", "--rate", "40", "--mix", "linear", "--csv", str(tmp_path / "all")]
     master += ["--host", f"grpc://{endpoint.grpc}"]
     worker = [*locust, "--worker", "--master-host", "127.0.0.1", "--master-port", number]
     log = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -283,7 +283,8 @@ def test_master_and_workers_of_their_own_processes_share_the_rate(endpoint: Endp
     with (tmp_path / "all_stats.csv").open(encoding="utf-8") as file:
         (total,) = [row for row in csv.DictReader(file) if row["Name"] == "Aggregated"]
     assert int(total["Failure Count"]) == 0
-    assert int(total["Request Count"]) == pytest.approx(160, abs=24), outputs
+    # Shared, 40 a second; each would send all of them were they not told of each other. The start takes its time too.
+    assert 160 <= int(total["Request Count"]) <= 420, outputs
 
 
 def test_wrong_options_are_refused(tmp_path: Path) -> None:
