@@ -81,7 +81,10 @@ def side_by_side(
         turns += own
         points |= last
         say(f"launch {launch + 1} of {launches}: {_means(own)}")
-    return _over_reference(race, turns), points
+    found = _over_reference(race, turns)
+    seen = {setting: len({turn.wave for turn in turns if turn.item == setting}) for setting in found}
+    # What answered wrongly in one of the launches cannot be chosen.
+    return {setting: value for setting, value in found.items() if seen[setting] == launches}, points
 
 
 def sweep(race: Race, settings: Sequence[Setting], *, seconds: float, group: int = 12) -> dict[Setting, float]:
@@ -97,15 +100,16 @@ def sweep(race: Race, settings: Sequence[Setting], *, seconds: float, group: int
 def _launched(
     race: Race, settings: Sequence[Setting], wave: int, rounds: int, seconds: float
 ) -> tuple[list[Turn[Setting]], dict[Setting, LoadPoint]]:
-    """Turns of one launch of the server, the reference among them."""
+    """Turns of one launch of the server, the reference among them; none of a setting whose answers were wrong."""
     group = list(dict.fromkeys([race.search.reference, *settings]))
     order = [(number, place) for number in range(rounds) for place in _round(len(group), number)]
     variants = [(race.tuned, setting) for setting in group]
     with served(variants, race.cache) as (endpoint, names):
         taken = measure(endpoint, names, variants, [Slot((place,), USERS, seconds) for _, place in order], "grpc")
     turns, points = [], {}
+    wrong = {place for (_, place), one in zip(order, taken, strict=True) if one is None or one.wrong}
     for (number, place), one in zip(order, taken, strict=True):
-        if one is not None:
+        if one is not None and place not in wrong:
             sample = sample_of(one.windows)
             turns.append(Turn(group[place], wave, number, sample.log_value, sample.error))
             points[group[place]] = one.point
