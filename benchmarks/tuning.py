@@ -21,7 +21,7 @@ from builder.tune.belief import Turn, compare
 from builder.tune.estimate import sample_of
 from builder.tune.model import prepare_race, tune_model
 from builder.tune.race import Race
-from builder.tune.serving import Slot, measure, served
+from builder.tune.serving import Slot, measure, served, there_and_back
 from builder.tune.settings import describe
 from builder.tuning_records import LoadPoint, Setting, TunedModel
 
@@ -102,7 +102,7 @@ def _launched(
 ) -> tuple[list[Turn[Setting]], dict[Setting, LoadPoint]]:
     """Turns of one launch of the server, the reference among them; none of a setting whose answers were wrong."""
     group = list(dict.fromkeys([race.search.reference, *settings]))
-    order = [(number, place) for number in range(rounds) for place in _round(len(group), number)]
+    order = there_and_back(range(len(group)), rounds)
     variants = [(race.tuned, setting) for setting in group]
     with served(variants, race.cache) as (endpoint, names):
         taken = measure(endpoint, names, variants, [Slot((place,), USERS, seconds) for _, place in order], "grpc")
@@ -126,11 +126,6 @@ def _means(turns: Sequence[Turn[Setting]]) -> str:
     for turn in turns:
         scores.setdefault(turn.item, []).append(turn.score)
     return ", ".join(f"{math.exp(statistics.mean(mine)):.0f}" for mine in scores.values()) + " rows/s"
-
-
-def _round(count: int, number: int) -> list[int]:
-    places = list(range(count))
-    return places if number % 2 == 0 else places[::-1]
 
 
 @contextmanager

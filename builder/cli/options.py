@@ -64,7 +64,7 @@ HEADER_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def parse_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
-    """`Name: value` texts; names in small letters, which HTTP does not tell apart and gRPC asks for.
+    """`Name: value` texts; a remote endpoint writes the names small.
 
     Raises:
         SpecError: a text has no colon, or the name is none.
@@ -76,7 +76,7 @@ def parse_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
             # The text may hold a secret.
             remedy = "for example --header 'Authorization: Bearer …'; names have letters, digits, '-', '_' and '.'"
             raise SpecError(f"--header {name.strip()!r} is not NAME: VALUE in ASCII", remedy=remedy)
-        pairs.append((name.strip().lower(), value.strip()))
+        pairs.append((name.strip(), value.strip()))
     return tuple(pairs)
 
 

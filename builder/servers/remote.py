@@ -69,6 +69,7 @@ def parse_urls(urls: Sequence[str], options: RemoteOptions) -> Endpoint:
         grpc=addresses.get("grpc"),
         metrics=None,
         tls=secure.pop(),
+        # HTTP does not tell capitals apart, and gRPC refuses them.
         headers=tuple((name.lower(), value) for name, value in options.headers),
         ca_file=options.ca_file,
     )

@@ -89,7 +89,10 @@ def believe(predicted: Mapping[Item, float], kin: Kin[Item], turns: Sequence[Tur
     turns = [turn for turn in turns if turn.item in places]
     prior = np.array([predicted[item] for item in places])
     covariances = _prior([kin(item) for item in places])
-    waves = {item: len({turn.wave for turn in turns if turn.item == item}) for item in {turn.item for turn in turns}}
+    # In the order of the turns, not a set's: what is told apart by nothing else must not change from run to run.
+    waves = {
+        item: len({turn.wave for turn in turns if turn.item == item}) for item in dict.fromkeys(t.item for t in turns)
+    }
     if not turns:
         return Belief(places, prior, covariances, waves)
     of = np.array([places[turn.item] for turn in turns])

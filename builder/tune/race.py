@@ -19,7 +19,7 @@ from builder.tune.estimate import Sample, sample_of
 from builder.tune.kept import Kept, read_wave, write_wave
 from builder.tune.predict import Overhead, Prediction, overhead_of
 from builder.tune.search import Search
-from builder.tune.serving import Measured, Slot, Tuned, measure, merged, served
+from builder.tune.serving import Measured, Slot, Tuned, measure, merged, served, there_and_back
 from builder.tune.settings import describe
 from builder.tuning_records import LoadPoint, Objective, Setting
 
@@ -222,11 +222,7 @@ class Race:
         self, places: Mapping[Setting, int], users: Mapping[Setting, int], load: Load
     ) -> list[tuple[int, Setting, Measured]]:
         """Number of the round, setting, what was measured."""
-        order = [
-            (number, item)
-            for number in range(self.rounds)
-            for item in (list(places) if number % 2 == 0 else list(places)[::-1])
-        ]
+        order = there_and_back(list(places), self.rounds)
         slots = [Slot((places[item],), users[item], self._seconds(item)) for _, item in order]
         found = list(zip(order, load(slots, self.objective.protocol), strict=True))
         silent = {item for (_, item), measured in found if measured is None}

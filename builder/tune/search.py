@@ -66,7 +66,7 @@ class Search:
     def belief(self) -> Belief[Setting]:
         """Of every setting, from all that is known."""
         if self._belief is None:
-            self._belief = believe(self.predicted, self._kin, self.turns)
+            self._belief = believe(self.predicted, self._groups, self.turns)
         return self._belief
 
     @property
@@ -76,7 +76,7 @@ class Search:
             self._seen = compare(self.turns)
         return self._seen
 
-    def _kin(self, setting: Setting) -> list[tuple[Hashable, float]]:
+    def _groups(self, setting: Setting) -> list[tuple[Hashable, float]]:
         groups: list[tuple[Hashable, float]] = [(_kin(setting, fields), share) for fields, share in KINSHIP]
         return [*groups, (self.behaviours[setting], ALONE)]
 
@@ -127,21 +127,24 @@ class Search:
         """
         belief, left, chosen = self.belief, self.hopeful(), list[Setting]()
         while len(chosen) < size and left:
-            chosen.append(max(left, key=lambda setting: self._hope(belief, setting)))
+            hopes = self._hopes(belief, left)
+            chosen.append(max(left, key=hopes.__getitem__))
             belief = belief.after(chosen[-1])
-            left = [item for item in left if item != chosen[-1] and self._hope(belief, item) > ENOUGH]
+            hopes = self._hopes(belief, [item for item in left if item != chosen[-1]])
+            left = [item for item, hope in hopes.items() if hope > ENOUGH]
         return chosen
 
     def hopeful(self) -> list[Setting]:
         """Untried settings that may be better than the best by more than noise."""
-        return [setting for setting in self.untried() if self._hope(self.belief, setting) > ENOUGH]
+        return [setting for setting, hope in self._hopes(self.belief, self.untried()).items() if hope > ENOUGH]
 
-    def _hope(self, belief: Belief[Setting], setting: Setting) -> float:
-        """What it may be better by than the best so far; of all it is, where none may be chosen."""
+    def _hopes(self, belief: Belief[Setting], settings: Sequence[Setting]) -> dict[Setting, float]:
+        """What each may be better by than the best so far; of all it is, where none may be chosen."""
         if not self.measured:
-            return UNKNOWN + belief.ahead(setting, self.reference).log_ratio
-        ahead = belief.ahead(setting, self.top)
-        return ahead.log_ratio + CONFIDENT * ahead.error
+            return {item: UNKNOWN + belief.ahead(item, self.reference).log_ratio for item in settings}
+        top = self.top
+        ahead = {item: belief.ahead(item, top) for item in settings}
+        return {item: one.log_ratio + CONFIDENT * one.error for item, one in ahead.items()}
 
     def finalists(self, size: int) -> list[Setting]:
         """Measured settings that may be the best and are not yet told apart from it well enough."""

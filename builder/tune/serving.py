@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from builder.cache import Cache, session
 from builder.compare import Gates
@@ -156,6 +157,14 @@ class Slot:
     places: tuple[int, ...]
     users: int
     seconds: float
+
+
+Placed = TypeVar("Placed")
+
+
+def there_and_back(items: Sequence[Placed], rounds: int) -> list[tuple[int, Placed]]:
+    """Number of the round and item: every second round goes backwards, so that a steady drift hits all alike."""
+    return [(number, item) for number in range(rounds) for item in (items if number % 2 == 0 else items[::-1])]
 
 
 def measure(

@@ -16,7 +16,7 @@ from builder.tune.belief import Turn, compare
 from builder.tune.estimate import Estimate
 from builder.tune.model import TuneOptions
 from builder.tune.race import ROUNDS, Race
-from builder.tune.serving import Slot, Variant, measure, served
+from builder.tune.serving import Slot, Variant, measure, served, there_and_back
 from builder.tune.settings import describe
 from builder.tuning_records import Setting, TunedModel
 
@@ -101,7 +101,7 @@ def _measure(
 ) -> list[Estimate]:
     """Each combination over the first one, in turns."""
     wanted = options.wanted
-    order = [(number, place) for number in range(ROUNDS) for place in _round(len(combinations), number)]
+    order = there_and_back(range(len(combinations)), ROUNDS)
     users = max(wanted.users, len(combinations[0].places))
     slots = [Slot(combinations[place].places, users, TURN_S) for _, place in order]
     with served(variants, cache) as (endpoint, names):
@@ -116,11 +116,6 @@ def _measure(
         raise ServeError("together, the settings that are best alone answered nothing")
     silent = Estimate(-math.inf, 0.0, 0)
     return [belief.ahead(place, 0) if place in belief.places else silent for place in range(len(combinations))]
-
-
-def _round(count: int, number: int) -> list[int]:
-    places = list(range(count))
-    return places if number % 2 == 0 else places[::-1]
 
 
 def _chosen(model: TunedModel, setting: Setting, said: str) -> TunedModel:
