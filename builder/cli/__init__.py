@@ -8,14 +8,13 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Any, Final, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from builder.cli import interrupts
 from builder.cli.failures import Interrupted, end, failure_document
 from builder.errors import EXIT_INTERRUPTED
 
@@ -86,7 +85,7 @@ def options() -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns its exit code. A traceback is only printed for a bug (70)."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts.install()
     try:
         result = app(arguments, standalone_mode=False, prog_name="build-repo")
     except BrokenPipeError:
@@ -105,11 +104,6 @@ def _wants_json(arguments: list[str]) -> bool:
     """`--json`, or `--format json` of `validate`."""
     pairs = itertools.pairwise(arguments)
     return "--json" in arguments or "--format=json" in arguments or ("--format", "json") in pairs
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    """SIGTERM ends a command as Ctrl-C does: everything is cleaned up."""
-    raise KeyboardInterrupt
 
 
 def entrypoint() -> NoReturn:
