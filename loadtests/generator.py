@@ -16,6 +16,7 @@ import gevent.event
 import gevent.queue
 import numpy as np
 from clock import Alarm
+from expected import Checker
 from gevent.greenlet import Greenlet
 from payloads import PreparedRequest
 from request_log import ANSWERED, FAILED, UNANSWERED, UNSENT
@@ -49,6 +50,18 @@ class Flight:
     phase: int
 
 
+@dataclass(frozen=True)
+class Landing:
+    """What became of a request; `seconds` count from its planned arrival."""
+
+    seconds: float
+    error: Exception | None
+
+
+class WrongAnswer(Exception):  # noqa: N818 - the word that Locust's page shows
+    """The server answered, and not what it should."""
+
+
 class Generator:
     """The phases as the conductor names them; `send` takes what is told back to it."""
 
@@ -59,7 +72,7 @@ class Generator:
         self.flights: dict[int, Flight] = {}
         self.log = array("d")
         self.failures: Counter[str] = Counter()
-        self.answers = Answers()
+        self.answers: Answers | Checker = Answers()
         self.phase: dict[str, Any] = {"number": -1, "kind": "closed", "seconds": 0.0, "shape": "constant", "active": 0}
         self.started = self.cpu = 0.0
         self.sending = self.over = False
@@ -146,17 +159,18 @@ class Generator:
         self.flights[number] = flight
         return flight
 
-    def land(self, number: int, flight: Flight, error: Exception | None, answer: Any) -> float:  # noqa: ANN401
-        """It ended; the seconds that it took, counted from its planned arrival."""
+    def land(self, number: int, flight: Flight, error: Exception | None, answer: Any) -> Landing:  # noqa: ANN401
+        """It ended: with an answer, which may be seen to be wrong, or with an error."""
         now = time.perf_counter()
         if self.flights.get(number) is flight:
             del self.flights[number]
+            if error is None:
+                text = self.answers.offer(self.models[flight.model], flight.request, flight.phase, answer)
+                error = WrongAnswer(text) if text else None
             self._note(flight, now, FAILED if error else ANSWERED)
             if error is not None:
                 self.failures[str(error).strip() or type(error).__name__] += 1
-            else:
-                self.answers.offer(self.models[flight.model], flight, answer)
-        return now - flight.arrival.due
+        return Landing(now - flight.arrival.due, error)
 
     def _note(self, flight: Flight, ended: float, outcome: float) -> None:
         start, arrival = self.started, flight.arrival
@@ -206,23 +220,25 @@ class Answers:
         self.random = random.Random(0)  # noqa: S311 - a sample, no secret
         self.outputs: Mapping[str, list[str]] = {}
 
-    def offer(self, model: str, flight: Flight, answer: Any) -> None:  # noqa: ANN401
+    def offer(self, model: str, request: PreparedRequest, phase: int, answer: Any) -> str:  # noqa: ANN401
+        """Keep it, or not; nothing is known to be wrong yet."""
         names = self.outputs.get(model)
         if not names:
-            return
+            return ""
         self.seen += 1
         room = len(self.kept) < ANSWERS_KEPT and self.size < ANSWERS_BYTES
         place = len(self.kept) if room else self.random.randrange(self.seen)
         if not room and place >= len(self.kept):
-            return
+            return ""
         arrays = {name: array for name in names if (array := answer.as_numpy(name)) is not None}
         self.size += sum(array.nbytes for array in arrays.values())
-        entry = (model, flight.request, flight.phase, arrays)
+        entry = (model, request, phase, arrays)
         if place < len(self.kept):
             self.size -= sum(array.nbytes for array in self.kept[place][3].values())
             self.kept[place] = entry
         else:
             self.kept.append(entry)
+        return ""
 
     def write(self, file: Path) -> None:
         """`MODEL`, the piece's place in the samples, and `INDEX/OUTPUT`."""

@@ -4,9 +4,9 @@
     locust -f loadtests/locustfile.py --headless -u 8 -r 8 -t 30s --host http://127.0.0.1:8000 --mix classifier
 
 Requests are the samples of --payload or of a --repository that build-repo made, else they are made from the server's
-metadata. With --rate or --replay arrivals are planned beforehand and a response time counts from the planned arrival,
-so a server that falls behind cannot hide it; users are then connections. It runs distributed by Locust's own --master
-and --worker.
+metadata. Where the right answers are known, a wrong one counts as a failure. With --rate or --replay arrivals are
+planned beforehand and a response time counts from the planned arrival, so a server that falls behind cannot hide it;
+users are then connections. It runs distributed by Locust's own --master and --worker.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import gevent
 import locust.stats
 from conductor import Conductor
+from expected import Checker
 from generator import Generator
 from locust import User, constant, events, task
 from locust.env import Environment
@@ -35,7 +36,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from mix import Part, Turns, parse_part
 from payloads import PreparedRequest, made_up, request_inputs, sequence_arguments, served, size_of, turned
 from schedule import SHAPES, read_trace
-from stored import read_payload, stored_requests
+from stored import bounds_of, read_payload, stored_answers, stored_requests
 from target import Target
 
 SEQUENCE_IDS = itertools.count(1 + secrets.randbelow(1 << 30))
@@ -74,6 +75,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--limit", action="append", default=[], metavar="p99=MS", help="What --load-shape step must hold")
     add("--result", default="", metavar="FOLDER", help="The raw log of the measured time, for build-repo")
     add("--request-timeout-s", type=float, default=30.0)
+    add(
+        "--compare-per-s",
+        type=float,
+        default=10.0,
+        help="Answers of a process compared with the expected ones; 0: none",
+    )
+    add(
+        "--max-relative-error", type=float, default=None, help="Of an answer; default: the repository's gate, else 0.01"
+    )
     # A secret often: it is not shown on Locust's page, and a file keeps it out of the list of processes.
     hidden: dict[str, Any] = {"include_in_web_ui": False}
     add("--header", action="append", default=[], metavar="NAME:VALUE", help="Sent with every request", **hidden)
@@ -154,7 +164,7 @@ def prepare(environment: Environment) -> None:
             Part(name, 0, 1.0) for name in target.ready_models(client)
         ]
         environment.models = list(dict.fromkeys(part.model for part in parts))
-        outputs = {}
+        outputs, expected = {}, {}
         environment.parts, environment.requests = parts, {}
         for part in parts:
             model = served(target, client, part.model)
@@ -164,10 +174,16 @@ def prepare(environment: Environment) -> None:
             else:
                 environment.requests[part.key] = stored_requests(model, arrays, part.rows)
                 outputs[part.model] = model.outputs
+                bounds = bounds_of(part.model, options.repository, options.max_relative_error)
+                if right := stored_answers(model, arrays, bounds):
+                    expected[part.model] = right
     environment.generator = Generator(
         environment.models, trace, options.request_timeout_s, environment.runner.send_message
     )
-    environment.generator.answers.outputs = outputs if options.result else {}
+    if options.result:
+        environment.generator.answers.outputs = outputs
+    else:
+        environment.generator.answers = Checker(expected, options.compare_per_s)
 
 
 @events.spawning_complete.add_listener
@@ -254,13 +270,13 @@ class TritonUser(User):
             answer = self.client.infer(model, inputs, **arguments)
         except Exception as problem:
             error = problem
-        seconds = generator.land(self.number, flight, error, answer)
+        landing = generator.land(self.number, flight, error, answer)
         self.environment.events.request.fire(
             request_type=self.environment.triton.protocol,
             name=model,
-            response_time=seconds * 1000,
+            response_time=landing.seconds * 1000,
             response_length=0,
-            exception=error,
+            exception=landing.error,
             context={},
         )
         self.failed = self.failed + 1 if error else 0
@@ -294,8 +310,12 @@ def quitting(environment: Environment, **_: object) -> None:
     options, folder = environment.parsed_options, Path(environment.parsed_options.result)
     if environment.generator is not None:
         environment.generator.finish(LAST_ANSWERS_S)
+        answers = environment.generator.answers
         if options.result:
-            environment.generator.answers.write(folder / f"answers-{os.getpid()}.npz")
+            answers.write(folder / f"answers-{os.getpid()}.npz")
+        elif answers.expected:
+            text = "%d answers were compared with the expected ones, %d are wrong"
+            logging.getLogger("loadtest").info(text, answers.compared, answers.wrong)
     if options.csv_prefix and not isinstance(environment.runner, WorkerRunner):
         gevent.sleep(locust.stats.CSV_STATS_INTERVAL_SEC + 0.1)
     if options.result and environment.conductor is not None:

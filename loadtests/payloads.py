@@ -43,6 +43,7 @@ class Served:
     model: str
     inputs: Sequence[Mapping[str, Any]]
     outputs: tuple[str, ...]
+    output_types: tuple[str, ...]
     limit: int
     stateful: bool
 
@@ -54,7 +55,8 @@ def served(target: Target, client: Any, model: str) -> Served:  # noqa: ANN401
     config = config.get("config", config)
     limit, stateful = int(config.get("max_batch_size", 0)), config.get("sequence_batching") is not None
     outputs = tuple(port["name"] for port in ports["outputs"])
-    return Served(model, ports["inputs"], outputs, min(limit, 1) if stateful else limit, stateful)
+    types = tuple(port["datatype"] for port in ports["outputs"])
+    return Served(model, ports["inputs"], outputs, types, min(limit, 1) if stateful else limit, stateful)
 
 
 def request_inputs(module: ModuleType, request: PreparedRequest) -> list[Any]:

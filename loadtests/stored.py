@@ -4,6 +4,7 @@ An `.npz` holds either arrays named like the inputs (one request), or `INDEX/INP
 (rows of each, 0: no batch axis) and, for a model with states, `sequence` (the sequence that each is a step of, in
 order). Strings are unicode, or all their bytes with `lengths/NAME` beside them; bfloat16 is its bits as uint16.
 Requests of more rows than the model's max_batch_size are cut.
+The right answers, where they are known, are `expected/OUTPUT` beside the one request, or `expected/INDEX/OUTPUT`.
 A model with a sequence batcher is sent sequences; where the payload knows none, each request is one of a single step.
 """
 
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from expected import Bounds, Expected, expected_answers
 from payloads import Port, PreparedRequest, Served, flagged, wire
 
 MANIFEST = "build-repo.json"
 SAMPLES = "reference.npz"
 LENGTHS = "lengths/"
+EXPECTED = "expected/"
 
 Arrays = dict[str, np.ndarray]
 Group = tuple[int, Arrays, int | None]
@@ -32,12 +35,44 @@ def stored_requests(model: Served, arrays: Arrays, rows: int = 0) -> list[Prepar
     Raises:
         ValueError: the arrays are not the model's inputs.
     """
-    names = {port["name"] for port in model.inputs}
-    groups = [(-1, arrays, None)] if names <= set(arrays) else grouped(arrays, names)
+    groups = groups_of(model, arrays)
     if rows and model.limit:
         return [resized(group, rows, model) for group in groups]
     requests = [piece for group in groups for piece in cut(group, model)]
     return flagged(requests, arrays.get("sequence")) if model.stateful else requests
+
+
+def groups_of(model: Served, arrays: Arrays) -> list[Group]:
+    """The stored requests in order.
+
+    Raises:
+        ValueError: the arrays are not the model's inputs.
+    """
+    names = {port["name"] for port in model.inputs}
+    return [(0, arrays, None)] if names <= set(arrays) else grouped(arrays, names)
+
+
+def stored_answers(model: Served, arrays: Arrays, bounds: Bounds) -> Expected | None:
+    """The right answers that lie beside the requests; None where there are none.
+
+    Raises:
+        ValueError: they are those of another model.
+    """
+    answers: dict[int, Arrays] = {}
+    for key in arrays:
+        if key.startswith(EXPECTED):
+            index, slash, name = key.removeprefix(EXPECTED).partition("/")
+            numbered = bool(slash) and index.isdigit()
+            place, output = (int(index), name) if numbered else (0, key.removeprefix(EXPECTED))
+            answers.setdefault(place, {})[output] = arrays[key]
+    if not answers:
+        return None
+    first = model.inputs[0]["name"]
+    rows = {
+        index: (len(group[first]) if model.limit else 0) if known is None else known
+        for index, group, known in groups_of(model, arrays)
+    }
+    return expected_answers(model, answers, rows, bounds)
 
 
 def read_payload(model: str, payloads: Sequence[str], repository: str) -> Arrays | None:
@@ -52,17 +87,35 @@ def read_payload(model: str, payloads: Sequence[str], repository: str) -> Arrays
 
 def _of_repository(repository: Path, model: str) -> Arrays | None:
     """The samples lie by the place of each input in the manifest's signature."""
-    file = repository / model / SAMPLES
-    if not (repository / MANIFEST).is_file() or not file.is_file():
+    file, record = repository / model / SAMPLES, _record(repository, model)
+    if record is None or not file.is_file():
+        return None
+    sides = {"in": "inputs", "out": "outputs"}
+    names = {side: [tensor["name"] for tensor in record["signature"][word]] for side, word in sides.items()}
+    with np.load(file, allow_pickle=False) as found:
+        known = {stored: _renamed(stored, names) for stored in found.files}
+        return unpacked({key: found[stored] for stored, key in known.items() if key})
+
+
+def _record(repository: Path, model: str) -> dict[str, Any] | None:
+    """What the manifest says of the model or ensemble that is served from this folder."""
+    if not (repository / MANIFEST).is_file():
         return None
     manifest = json.loads((repository / MANIFEST).read_text(encoding="utf-8"))
-    for record in [*manifest["models"].values(), *manifest.get("ensembles", {}).values()]:
-        if model in {item["folder"] for item in record["served"]}:
-            names = [tensor["name"] for tensor in record["signature"]["inputs"]]
-            with np.load(file, allow_pickle=False) as found:
-                known = {stored: _renamed(stored, names) for stored in found.files}
-                return unpacked({key: found[stored] for stored, key in known.items() if key})
-    return None
+    records: list[dict[str, Any]] = [*manifest["models"].values(), *manifest.get("ensembles", {}).values()]
+    return next((item for item in records if model in {served["folder"] for served in item["served"]}), None)
+
+
+def bounds_of(model: str, repository: str, max_relative_error: float | None) -> Bounds:
+    """What the build asked of the answers of this folder, or the user's word."""
+    record = _record(Path(repository), model) if repository else None
+    gates: dict[str, Any] = {}
+    if record is not None:
+        target = next(served.get("target") for served in record["served"] if served["folder"] == model)
+        own = [item["gates"] for item in record.get("targets", []) if item["target"] == target]
+        gates = (own and own[0]) or record["gates"]
+    known = {name: gates[name] for name in ("max_relative_error", "max_mismatch_share") if name in gates}
+    return Bounds(**known | ({} if max_relative_error is None else {"max_relative_error": max_relative_error}))
 
 
 def unpacked(arrays: Mapping[str, np.ndarray]) -> Arrays:
@@ -77,12 +130,12 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> Arrays:
     return found
 
 
-def _renamed(key: str, names: Sequence[str]) -> str:
-    """`INDEX.in.PLACE` as `INDEX/NAME`; empty for what is not sent."""
+def _renamed(key: str, names: Mapping[str, Sequence[str]]) -> str:
+    """`INDEX.in.PLACE` as `INDEX/NAME`, `INDEX.out.PLACE` as `expected/INDEX/NAME`; empty for what is neither."""
     prefix = LENGTHS if key.startswith(LENGTHS) else ""
     index, side, place = [*key.removeprefix(prefix).split("."), "", ""][:3]
-    if side == "in":
-        return f"{prefix}{index}/{names[int(place)]}"
+    if side in names:
+        return f"{prefix}{EXPECTED if side == 'out' else ''}{index}/{names[side][int(place)]}"
     return key if key in ("rows", "sequence") else ""
 
 

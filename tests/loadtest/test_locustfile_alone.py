@@ -1,0 +1,139 @@
+"""The Locust file alone, as a user starts it, with a real server: a wrong answer is a failure in Locust's own count."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import build
+from served_models import LINEAR, ROW, WEIGHTS, linear_requests, write_linear, write_model
+from small_graphs import write_graph
+
+from builder.resources import resource
+from builder.runtime import Runtime
+from builder.servers import Endpoint, ServeOptions
+from builder.servers.embedded import serve
+from builder.tensors import Signature, Tensor
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+
+NAMES = Signature(
+    (Tensor("s", "string", ("batch", 2)), Tensor("b", "bfloat16", ("batch", 2))),
+    (Tensor("t", "string", ("batch", 2)), Tensor("c", "float32", ("batch", 2))),
+)
+
+
+@pytest.fixture(scope="module")
+def endpoint(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    from onnx import helper
+
+    repository = tmp_path_factory.mktemp("alone") / "repository"
+    write_linear(repository)
+    axes = helper.make_node("Constant", [], ["axes"], value_ints=[0])
+    mates = [axes, helper.make_node("ReduceSum", ["x", "axes"], ["s"], keepdims=1)]
+    ports = Signature((Tensor("x", "float32", ("batch", ROW)),), (Tensor("y", "float32", ("batch", ROW)),))
+    write_model(repository, "mates", ports, [*mates, helper.make_node("Add", ["x", "s"], ["y"])], max_batch_size=8,
+                config="dynamic_batching {}\n")  # fmt: skip
+    nodes = [helper.make_node("Identity", ["s"], ["t"]), helper.make_node("Cast", ["b"], ["c"], to=1)]
+    write_model(repository, "names", NAMES, nodes, max_batch_size=4)
+    with serve(repository, ServeOptions(release=runtime.record.release, auto_complete=False)) as served:
+        yield served
+
+
+def locust(endpoint: Endpoint, folder: Path, *words: str, users: int = 2) -> tuple[int, dict[str, Any], str]:
+    """Exit code, Locust's own figures of all models and its words."""
+    command = [sys.executable, "-m", "locust", "-f", str(resource("loadtests") / "locustfile.py"), "--headless"]
+    command += ["-u", str(users), "-r", "8", "--host", f"grpc://{endpoint.grpc}", "--measure-s", "3"]
+    run = subprocess.run(
+        [*command, "--csv", str(folder / "all"), *words], check=False, capture_output=True, text=True, timeout=90
+    )
+    with (folder / "all_stats.csv").open(encoding="utf-8") as file:
+        (total,) = [row for row in csv.DictReader(file) if row["Name"] == "Aggregated"]
+    return run.returncode, total, run.stdout + run.stderr
+
+
+def payload(folder: Path, requests: Any, *, wrong: int | None = None) -> Path:
+    members: dict[str, Any] = {"rows": np.asarray([item.rows for item in requests])}
+    for index, item in enumerate(requests):
+        y = item.outputs["y"] + (0.5 if index == wrong else 0.0)
+        members |= {f"{index}/x": item.inputs["x"], f"expected/{index}/y": y.astype(np.float32)}
+    np.savez(folder / "payload.npz", **members)
+    return folder / "payload.npz"
+
+
+def test_right_answers_are_no_failures(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Whole requests, and pieces of three rows made of them."""
+    file = str(payload(tmp_path, linear_requests()))
+    words = ("--payload", file, "--mix", "linear", "--mix", "linear@3", "--compare-per-s", "1000")
+    code, total, text = locust(endpoint, tmp_path, *words)
+    assert (code, total["Failure Count"]) == (0, "0"), text
+    (line,) = [line for line in text.splitlines() if "answers were compared" in line]
+    assert int(line.split(": ")[-1].split()[0]) > 100, line
+    assert "0 are wrong" in line
+
+
+def test_a_wrong_answer_is_a_failure(endpoint: Endpoint, tmp_path: Path) -> None:
+    file = str(payload(tmp_path, linear_requests(), wrong=2))
+    code, total, text = locust(endpoint, tmp_path, "--payload", file, "--mix", "linear", "--compare-per-s", "1000")
+    assert code == 1
+    requests, failures = int(total["Request Count"]), int(total["Failure Count"])
+    assert 0.05 * requests < failures < 0.4 * requests, text  # one of six
+    assert "wrong answer: y is too far off" in text
+    assert "model linear, request 2: y is too far off" in text
+    _, total, _ = locust(endpoint, tmp_path, "--payload", file, "--mix", "linear", "--compare-per-s", "0")
+    assert total["Failure Count"] == "0"
+    _, total, _ = locust(endpoint, tmp_path, "--payload", file, "--mix", "linear", "--max-relative-error", "0.9")
+    assert total["Failure Count"] == "0"
+
+
+def test_answers_that_are_wrong_only_when_requests_are_merged(endpoint: Endpoint, tmp_path: Path) -> None:
+    x = np.ones((1, ROW), np.float32)
+    np.savez(tmp_path / "one.npz", **{"x": x, "expected/y": 2 * x})
+    words = ("--payload", str(tmp_path / "one.npz"), "--mix", "mates", "--compare-per-s", "1000")
+    code, total, text = locust(endpoint, tmp_path, *words, users=1)
+    assert (code, total["Failure Count"]) == (0, "0"), text
+    code, total, text = locust(endpoint, tmp_path, *words, users=8)
+    assert code == 1, text
+    assert int(total["Failure Count"]) > 0
+
+
+def test_strings_and_bfloat16(endpoint: Endpoint, tmp_path: Path) -> None:
+    texts, bits = np.asarray([["a", "ü"]]), np.asarray([[0x3F80, 0x4000]], np.uint16)
+    right = {"s": texts, "b": bits, "expected/t": texts, "expected/c": np.asarray([[1, 2]], np.float32)}
+    np.savez(tmp_path / "names.npz", **right)
+    words = ("--payload", str(tmp_path / "names.npz"), "--mix", "names")
+    code, _, text = locust(endpoint, tmp_path, *words)
+    assert code == 0, text
+    assert " 0 are wrong" in text
+    np.savez(tmp_path / "names.npz", **right | {"expected/t": np.asarray([["a", "u"]])})
+    code, _, text = locust(endpoint, tmp_path, *words)
+    assert code == 1
+    assert "t is not as expected: 50.0% of its elements differ" in text
+
+
+def test_an_output_that_the_model_does_not_have(endpoint: Endpoint, tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", **{"x": np.ones((1, ROW), np.float32), "expected/z": np.ones((1, 4), np.float32)})
+    code, _, text = locust(endpoint, tmp_path, "--payload", str(tmp_path / "one.npz"), "--mix", "linear")
+    assert code == 3
+    assert "expected answers ['z']; the outputs of model linear are ['y']" in text
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_repository_knows_the_answers(endpoint: Endpoint, tmp_path: Path, same: bool) -> None:
+    """Where the server's model has other weights than the one that was built, each answer is wrong."""
+    from onnx import helper
+
+    weights = WEIGHTS if same else WEIGHTS + 1
+    write_graph(tmp_path / "linear.onnx", LINEAR, [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weights})
+    ran = build("linear.onnx", "-o", "repository", "--targets", "onnxruntime:fp32", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    code, total, text = locust(endpoint, tmp_path, "--repository", str(tmp_path / "repository"), "--mix", "linear")
+    assert code == (0 if same else 1), text
+    assert (int(total["Failure Count"]) > 0) is not same
+    assert (" 0 are wrong" in text) is same
