@@ -18,7 +18,7 @@ FULL: Final = 0.9
 OTHERS: Final = 0.2
 """Share of the machine that other programs may take unnoticed."""
 IN_LINE: Final = 0.25
-"""Of the time that a request is computed for, what the server may stand in line for a core."""
+"""Of the time that a request is computed for, what the server may stand in line for a core, or be held back."""
 WANTS: Final = 0.5
 """Of the runs at the same time, the cores that a model of computing wants at least."""
 QUEUED: Final = 0.5
@@ -70,6 +70,11 @@ class Evidence:
         if waiting is None or used is None or not self.answered_per_s:
             return 0.0
         return 1000 * used * waiting / max(1 - waiting, 1e-3) / self.answered_per_s
+
+    @property
+    def held_back_ms(self) -> float:
+        """Of each request, how long a limit held the server's threads back, added up."""
+        return 1000 * self.machine.server_held_back / self.answered_per_s if self.answered_per_s else 0.0
 
     @property
     def wanted_cores(self) -> float:
@@ -124,6 +129,12 @@ def cpu_taken(evidence: Evidence) -> Finding | None:
         text = f"the server is starved of CPU: it may use {allowed:.2f} of {machine.cores} cores and uses them all"
         return _warning("limit.cpu_starved", text, "raise the container's or the affinity's limit of the server's CPUs")
     model = evidence.slowest
+    if model and evidence.held_back_ms >= IN_LINE * model.compute_ms:
+        text = (
+            f"the server is starved of CPU in bursts: it uses {machine.server_cores:.2f} of the {allowed:.2f} cores "
+            f"that it may, but that limit held its threads back for {evidence.held_back_ms:.1f} ms of each request"
+        )
+        return _warning("limit.cpu_starved", text, "raise the container's CPU limit, or give the model fewer threads")
     in_line = evidence.in_line_ms >= IN_LINE * model.compute_ms if model else False
     if not in_line or evidence.busy < FULL or evidence.other_cores < OTHERS * machine.cores:
         return None

@@ -130,7 +130,7 @@ class MachineFigures:
     """Cores in use over the measured time. `server_…` is None where the server is not ours and not on this machine.
 
     `server_waiting` is the share of its wanted CPU time that it stood in line for; `steal_cores` went to other
-    machines of the host.
+    machines of the host. `server_held_back` cores are those it wanted when a limit of its control group held it back.
     """
 
     cores: int
@@ -140,6 +140,7 @@ class MachineFigures:
     server_cores: float | None = None
     server_allowed: float | None = None
     server_waiting: float | None = None
+    server_held_back: float = 0.0
     server_bytes: tuple[int, int] | None = None
 
 

@@ -224,6 +224,7 @@ def _machine(course: Course, generator_cores: float) -> MachineFigures:
 def _with_server(machine: MachineFigures, before: Reading, after: Reading, course: Course) -> MachineFigures:
     elapsed = max(1e-9, after.at_s - before.at_s)
     used = max(0.0, after.server.cpu_s - before.server.cpu_s)
+    taken = [late - before.held_back_s.get(group, late) for group, late in after.held_back_s.items()]
     waiting = None
     if before.server.waited_s is not None and after.server.waited_s is not None:
         stood = max(0.0, after.server.waited_s - before.server.waited_s)
@@ -233,6 +234,7 @@ def _with_server(machine: MachineFigures, before: Reading, after: Reading, cours
         server_cores=used / elapsed,
         server_allowed=course.sampler.allowed,
         server_waiting=waiting,
+        server_held_back=max([0.0, *taken]) / elapsed,
         server_bytes=(before.server.resident_bytes, after.server.resident_bytes),
     )
 

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import ServeError
+from builder.loadtest.control_groups import held_back_s
 from builder.loadtest.server_processes import Usage, allowed_cores, machine_times, server_pids, usage_of
 from builder.servers import Endpoint
 from builder.triton_client import Client, Protocol, Statistics, difference, open_client
@@ -34,6 +36,7 @@ class Reading:
     steal_s: float
     pending: float | None
     gpu: float | None
+    held_back_s: Mapping[Path, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -67,7 +70,10 @@ class Sampler:
         generators = tuple(usage_of([pid], family=False) for pid in self.generators)
         busy, steal = machine_times()
         self.readings.append(
-            Reading(time.monotonic(), models, usage_of(self.pids), generators, busy, steal, pending, gpu)
+            Reading(
+                *(time.monotonic(), models, usage_of(self.pids), generators, busy, steal, pending, gpu),
+                held_back_s=held_back_s(self.pids),
+            )
         )
 
     def between(self, phase: int) -> tuple[Reading, Reading] | None:

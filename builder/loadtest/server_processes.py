@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from builder.loadtest.control_groups import cpu_limit
 from builder.servers import Endpoint
+from builder.servers.docker_engine import publishing_pids
 
 SERVER_NAME: Final = "tritonserver"
-CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Usage:
 
 
 def server_pids(endpoint: Endpoint) -> tuple[int, ...]:
-    """The process of the container, or the tritonserver of this machine that listens there; none where neither is."""
+    """The tritonserver of this machine that listens there, in a container or not; none where it runs elsewhere."""
     import psutil
 
     if endpoint.pid is not None:
@@ -39,7 +39,20 @@ def server_pids(endpoint: Endpoint) -> tuple[int, ...]:
             port = getattr(connection.laddr, "port", None)
             if connection.status == psutil.CONN_LISTEN and port in ports and connection.pid:
                 found.add(connection.pid)
-    return tuple(sorted(pid for pid in found if _is_server(pid)))
+    servers = {pid for pid in found if _is_server(pid)}
+    # Of a container with a published port the engine's own proxy listens, or nobody.
+    return tuple(sorted(servers or (_servers_below(publishing_pids(ports)) if ports else ())))
+
+
+def _servers_below(pids: Iterable[int]) -> set[int]:
+    import psutil
+
+    found: set[int] = set()
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+            found |= {member for member in family if _is_server(member)}
+    return found
 
 
 def _is_server(pid: int) -> bool:
@@ -97,38 +110,8 @@ def allowed_cores(pids: Iterable[int]) -> float | None:
     limits: list[float] = []
     for pid in pids:
         with contextlib.suppress(OSError):
-            limits.append(min(float(len(os.sched_getaffinity(pid))), _quota(pid)))
+            limits.append(min(float(len(os.sched_getaffinity(pid))), cpu_limit(pid)))
     return min(limits, default=None)
-
-
-def _quota(pid: int) -> float:
-    """Of both versions of control groups: the lowest limit from the process's own group up to the root."""
-    lowest = float(os.cpu_count() or 1)
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                lowest = min(lowest, *_limits(CGROUPS, path, _limit_of_version_2))
-            elif "cpu" in controllers.split(","):
-                lowest = min(lowest, *_limits(CGROUPS / "cpu", path, _limit_of_version_1))
-    return lowest
-
-
-def _limits(root: Path, path: str, limit: Callable[[Path], float]) -> list[float]:
-    folder = root / path.lstrip("/")
-    return [limit(place) for place in (folder, *folder.parents) if place.is_relative_to(root)]
-
-
-def _limit_of_version_2(group: Path) -> float:
-    file = group / "cpu.max"
-    quota, period = file.read_text(encoding="ascii").split() if file.is_file() else ("max", "1")
-    return math.inf if quota == "max" else int(quota) / int(period)
-
-
-def _limit_of_version_1(group: Path) -> float:
-    file = group / "cpu.cfs_quota_us"
-    quota = int(file.read_text(encoding="ascii")) if file.is_file() else -1
-    return quota / int((group / "cpu.cfs_period_us").read_text(encoding="ascii")) if quota > 0 else math.inf
 
 
 def machine_times() -> tuple[float, float]:

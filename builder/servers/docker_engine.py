@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from builder.errors import MachineError
 
 TIMEOUT_S: Final = 120
+ASKED_IN_PASSING_S: Final = 5
 LOCAL: Final = ("unix://", "http+unix://", "npipe://")
 DEFAULT_SOCKET: Final = "/var/run/docker.sock"
 GPU_DEVICES: Final = ("/dev/nvidiactl", "/dev/dxg")
@@ -21,7 +22,7 @@ Client = Any
 
 
 @contextlib.contextmanager
-def connect() -> Iterator[Client]:
+def connect(timeout_s: int = TIMEOUT_S) -> Iterator[Client]:
     """A client of the engine on this machine: that of `DOCKER_HOST`, else that of Docker's current context.
 
     Raises:
@@ -41,7 +42,7 @@ def connect() -> Iterator[Client]:
         raise MachineError(msg, remedy=f"unset DOCKER_HOST, or docker context use default, {INSTEAD}")
     settings = {**os.environ, **({"DOCKER_HOST": host} if host else {})}
     try:
-        client = docker.from_env(timeout=TIMEOUT_S, environment=settings)
+        client = docker.from_env(timeout=timeout_s, environment=settings)
     except DockerException as error:
         raise _unreachable(host, error) from error
     try:
@@ -87,6 +88,18 @@ def engine_version() -> str:
     """
     with connect() as client:
         return str(client.version()["Version"])
+
+
+def publishing_pids(ports: Collection[int]) -> tuple[int, ...]:
+    """The first processes of the containers that publish one of these ports of the host; none without an engine."""
+    with contextlib.suppress(MachineError), connect(timeout_s=ASKED_IN_PASSING_S) as client:
+        found = [
+            container["Id"]
+            for container in client.api.containers()
+            if any(port.get("PublicPort") in ports for port in container.get("Ports") or [])
+        ]
+        return tuple(int(client.api.inspect_container(name)["State"]["Pid"]) for name in found)
+    return ()
 
 
 def gpu_problem(client: Client) -> str:

@@ -99,6 +99,7 @@ def test_computing_uses_the_cpu_up() -> None:
     [
         ({"busy_cores": 4.0, "server_cores": 0.8, "server_waiting": 0.6}, "other programs take 2.7 of 4 cores"),
         ({"server_allowed": 1.5, "server_cores": 1.45}, "may use 1.50 of 4 cores"),
+        ({"server_allowed": 1.5, "server_cores": 0.6, "server_held_back": 0.4}, "held its threads back for 2.0 ms"),
     ],
 )
 def test_a_server_starved_of_cpu(changes: dict[str, Any], words: str) -> None:
@@ -110,6 +111,7 @@ def test_a_server_starved_of_cpu(changes: dict[str, Any], words: str) -> None:
 def test_others_that_do_not_hinder_are_no_starvation() -> None:
     assert "limit.cpu_starved" not in found(with_machine(busy_cores=4.0, server_cores=0.8, server_waiting=0.05))
     assert "limit.cpu_starved" not in found(with_machine(server_allowed=1.5, server_cores=0.3))
+    assert "limit.cpu_starved" not in found(with_machine(server_allowed=1.5, server_cores=0.3, server_held_back=0.1))
 
 
 def test_a_model_that_waits_for_something_else() -> None:

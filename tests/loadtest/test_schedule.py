@@ -18,7 +18,7 @@ from builder.resources import resource
 from builder.samples import Request, save_requests
 from builder.tensors import Signature, Tensor
 
-NAMES = ("schedule", "search", "mix", "stored", "payloads", "target", "request_log")
+NAMES = ("schedule", "search", "mix", "stored", "payloads", "target", "request_log", "expected")
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_the_mix(parts: dict[str, ModuleType]) -> None:
 def test_stored_requests(parts: dict[str, ModuleType], tmp_path: Path) -> None:
     """Cut to what the server takes, or made of as many rows as the mix asks for; strings of any bytes."""
     payloads, stored = parts["payloads"], parts["stored"]
-    served = payloads.Served("m", [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}], ("y",), 4, False)
+    served = payloads.Served("m", [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}], ("y",), ("FP32",), 4, False)
     rows = np.arange(12, dtype=np.float32).reshape(6, 2)
     cut = stored.stored_requests(served, {"0/x": rows, "rows": np.asarray([6])})
     assert [(item.rows, item.source, item.first_row) for item in cut] == [(4, 0, 0), (2, 0, 4)]
@@ -174,15 +174,50 @@ def test_the_samples_of_a_repository(parts: dict[str, ModuleType], tmp_path: Pat
     request = Request({"s": texts, "v": np.asarray(2.5, np.float32)}, {"t": texts})
     (tmp_path / "model").mkdir()
     save_requests(tmp_path / "model" / "reference.npz", signature, (request,))
-    record = {"served": [{"folder": "model"}], "signature": {"inputs": [{"name": "s"}, {"name": "v"}]}}
+    record = {
+        "served": [{"folder": "model", "target": "int8"}],
+        "signature": {"inputs": [{"name": "s"}, {"name": "v"}], "outputs": [{"name": "t"}]},
+        "targets": [{"target": "fp32", "gates": {}}, {"target": "int8", "gates": {"max_mismatch_share": 0.5}}],
+        "gates": {},
+    }
     (tmp_path / "build-repo.json").write_text(json.dumps({"models": {"model": record}}), encoding="utf-8")
     arrays = parts["stored"].read_payload("model", [], str(tmp_path))
     inputs = [{"name": "s", "datatype": "BYTES", "shape": [-1]}, {"name": "v", "datatype": "FP32", "shape": [1]}]
-    served = parts["payloads"].Served("model", inputs, ("t",), 0, False)
+    served = parts["payloads"].Served("model", inputs, ("t",), ("BYTES",), 0, False)
     (only,) = parts["stored"].stored_requests(served, arrays)
     assert only.tensors[0].array.tolist() == ["Käse".encode(), b"\xff\x00"]
     assert only.tensors[1].array.tolist() == [2.5]
     assert parts["stored"].read_payload("other", [], str(tmp_path)) is None
+    bounds = parts["stored"].bounds_of("model", str(tmp_path), None)
+    assert (bounds.max_relative_error, bounds.max_mismatch_share) == (0.01, 0.5)
+    right = parts["stored"].stored_answers(served, arrays, bounds)
+    assert right.of(only)["t"].tolist() == ["Käse".encode(), b"\xff\x00"]
+
+
+def test_what_is_right_and_what_is_not(parts: dict[str, ModuleType]) -> None:
+    """Half precision of both kinds, pieces of requests, and each way to be wrong."""
+    expected, payloads = parts["expected"], parts["payloads"]
+    served = payloads.Served("m", [], ("y", "z"), ("BF16", "FP16"), 4, False)
+    bits = np.asarray([[0x3F80], [0xC000], [0x7F80]], np.uint16)
+    known = expected.expected_answers(served, {0: {"y": bits}}, {0: 3}, expected.Bounds())
+    assert known.scales == {"y": 2.0}
+    piece = payloads.PreparedRequest((), 4, source=0, first_row=1)
+    assert known.of(piece)["y"].ravel().tolist() == [-2.0, np.inf, 1.0, -2.0]
+    assert known.of(payloads.PreparedRequest((), 1, source=1)) is None
+    with pytest.raises(ValueError, match=r"expected answers \['x'\]; the outputs of model m are \['y', 'z'\]"):
+        expected.expected_answers(served, {0: {"x": bits}}, {0: 3}, expected.Bounds())
+    right, bounds = np.asarray([1.0, 2.0, np.nan], np.float16), expected.Bounds(0.01, 0.4)
+
+    def said(got: Any, expected_array: Any = right) -> str:
+        return " ".join(expected.difference(expected_array, got, 2.0, bounds))
+
+    assert said(np.asarray([[1.0], [2.015], [5.0]])).strip() == ""
+    assert said(np.asarray([1.0, 2.1, 5.0])) == "is too far off 0.05 of its scale, allowed 0.01"
+    assert said(np.asarray([1.0, np.nan, 5.0])) == "has NaN or infinity 1 of 3 elements"
+    assert said(np.ones((3, 2))) == "has a wrong shape got [3, 2], expected [3]"
+    assert said(None).startswith("is missing")
+    assert said(np.asarray([1, 2, 9]), np.asarray([1, 2, 3])).strip() == ""
+    assert said(np.asarray([1, 0, 9]), np.asarray([1, 2, 3])) == "is not as expected 66.7% of its elements differ"
 
 
 def test_an_input_of_another_rank_is_named_with_both_shapes(parts: dict[str, ModuleType]) -> None:

@@ -19,7 +19,19 @@ import pytest
 from command_line import ROOT, assert_refused, environment, run, start
 from docker_images import containers, docker, shared_memory
 from image_registry import registry
-from triton_models import ask, doubling, doubling_config, wait_until, write_onnx, write_openvino
+from onnx import helper
+from small_graphs import signature, write_graph
+from triton_models import (
+    ask,
+    config,
+    doubling,
+    doubling_config,
+    port,
+    wait_until,
+    write_config,
+    write_onnx,
+    write_openvino,
+)
 
 from builder.errors import MachineError, ServeError
 from builder.loadtest import LoadOptions, LoadSubject, run_load_test
@@ -31,6 +43,8 @@ from builder.servers.docker import _run, serve
 from builder.servers.docker_engine import connect, gpu_problem
 from builder.servers.docker_images import choose_image
 from builder.servers.needs import Needs
+from builder.servers.remote import RemoteOptions
+from builder.servers.remote import connect as connect_remote
 from builder.servers.server_state import stubs_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -167,6 +181,31 @@ def test_a_container_that_is_starved_of_cpu_is_the_load_tests_finding(
     assert result.machine.server_allowed == pytest.approx(0.2)
     said = {finding.check: finding.message for finding in result.diagnosis}
     assert "the server is starved of CPU: it may use 0.20 of" in said["limit.cpu_starved"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(None, "it may use 0.50 of"), (1.0, "of the 0.50 cores that it may, but that limit held its threads back for")],
+    ids=["always", "in bursts"],
+)
+def test_so_it_is_by_its_address(slim_image: str, tmp_path: Path, rate: float | None, words: str) -> None:
+    """A container that somebody else started: nobody says which process it is."""
+    size, repository = 2048, tmp_path / "repository"
+    work = [helper.make_node("MatMul", [f"h{place}" if place else "x", "w"], [f"h{place + 1}"]) for place in range(96)]
+    ports = signature(["x:float32:n,2048"], ["h96:float32:n,2048"])
+    write_graph(repository / "work" / "1" / "model.onnx", ports, work, {"w": np.eye(size, dtype=np.float32)})
+    sides = [[port(name, "FP32", [size])] for name in ("x", "h96")]
+    write_config(repository, "work", config("onnxruntime", *sides, batch=8))
+    requests = tuple(Request({"x": np.full((1, size), value, np.float32)}, {}, 1) for value in range(8))
+    options = ServeOptions(release="26.07", image=slim_image, auto_complete=False)
+    with serve(repository, options) as started:
+        docker("update", "--cpu-period", "100000", "--cpu-quota", "50000", *containers())
+        with connect_remote((f"grpc://{started.grpc}",), RemoteOptions()) as endpoint:
+            assert endpoint.pid is None
+            load = LoadOptions(tmp_path / "report", users=4, rate=rate, duration_s=5)
+            result = run_load_test(endpoint, [LoadSubject("work", requests)], load, progress=print)
+    said = {finding.check: finding.message for finding in result.diagnosis}
+    assert words in said["limit.cpu_starved"], (said, result.machine)
 
 
 def test_every_address_of_the_machine_when_asked(repository: Path, options: ServeOptions) -> None:
