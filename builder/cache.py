@@ -1,7 +1,6 @@
 """The cache: one folder per work, named by its key, complete or absent.
 
-`<root>/<kind>/<key>/` holds a result; `<root>/tmp/<session>/` what a running build has not finished. A session folder
-whose lock nobody holds belongs to a build that was killed, and the next one removes it.
+`<root>/<kind>/<key>/` holds a result; `<root>/tmp/<session>/` what a running build has not finished.
 """
 
 from __future__ import annotations
@@ -9,20 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from builder.errors import MachineError
+from builder.scratch import make_scratch, remove_left_overs
 
 CACHE_VARIABLE: Final = "BUILD_REPO_CACHE"
 TAG: Final = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of build-repo; removing it loses only time.\n"
-LOCK: Final = "lock"
 DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """What the operating system says when a disk is full, read-only or broken."""
 
@@ -69,41 +65,19 @@ def open_cache(cache: Cache) -> None:
             tag.write_text(TAG, encoding="utf-8")
     except OSError as error:
         raise disk_error(error, cache.root) from error
-    with _sessions_lock(cache):
-        for left in (cache.root / "tmp").iterdir():
-            _remove_if_left(left)
-
-
-def _sessions_lock(cache: Cache) -> FileLock:
-    """Held while a session is made or looked at, so that a fresh one is never taken for left."""
-    return FileLock(cache.root / "tmp.lock")
-
-
-def _remove_if_left(folder: Path) -> None:
-    lock = FileLock(folder / LOCK)
-    try:
-        with lock.acquire(blocking=False):
-            shutil.rmtree(folder, ignore_errors=True)
-    except (Timeout, OSError):
-        return
+    remove_left_overs(cache.root / "tmp")
 
 
 @contextmanager
 def session(cache: Cache) -> Iterator[Path]:
     """A folder for unfinished work on the cache's file system; it goes when the block ends, or with the next build."""
-    folder = cache.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    lock = FileLock(folder / LOCK)
+    where = cache.root / "tmp"
     try:
-        with _sessions_lock(cache):
-            folder.mkdir(parents=True)
-            lock.acquire()
+        folder = make_scratch(where)
     except OSError as error:
-        raise disk_error(error, folder) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+        raise disk_error(error, where) from error
+    with folder as path:
+        yield path
 
 
 def publish(finished: Path, destination: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from builder.measurement import Sequencing
 from builder.progress import Event, Progress
 from builder.records import canonical, read_record, to_json, write_record
 from builder.samples import load_requests
+from builder.scratch import temporary_folder
 from builder.servers import Endpoint, ServeOptions
 from builder.tensors import Signature
 
@@ -196,13 +195,10 @@ def light_copy(repository: Path, folders: Sequence[str] | None, release: str) ->
     """Links to a repository's files with configs that the embedded server knows; the repository is not touched."""
     from builder.servers.embedded import lacking, live_copy, packages_for
 
-    scratch = Path(tempfile.mkdtemp(prefix="build-repo-live-"))
-    try:
+    with temporary_folder("live") as scratch:
         chosen = repository if folders is None else _chosen(repository, folders, scratch / "chosen")
         unchecked = live_copy(chosen, scratch / "repository", lacking(release), packages_for(release))
         yield scratch / "repository", unchecked
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _chosen(repository: Path, folders: Sequence[str], destination: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from builder.loadtest.process import Locust, started
 from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadSubject
 from builder.loadtest.result import Course
 from builder.loadtest.sampling import Sampler, sampling
+from builder.scratch import temporary_folder
 from builder.servers import Endpoint
 
 Progress = Callable[[str], None]
@@ -40,10 +40,9 @@ def carried_out(
         raise MachineError("Locust is not installed", remedy="pip install 'build-repo[load]'")
     options.report.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="build-repo-load-") as scratch,
+        temporary_folder("load") as folder,
         sampling(endpoint, options.protocol) as sampler,
     ):
-        folder = Path(scratch)
         with started(commands(endpoint, models, options, folder)) as locust:
             sampler.generators = [process.pid for process in locust.processes[-options.workers :]]
             ended = _follow(locust, sampler, endpoint, options, progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from builder.rendering import FolderRequest, render_folder
 from builder.samples import Request, load_requests
 from builder.samples.batch_proof import cut
 from builder.samples.stored import store_samples
+from builder.scratch import temporary_folder
 from builder.servers import Endpoint, ServeOptions
 from builder.spec import RepoSpec
 from builder.trees import link
@@ -179,8 +179,8 @@ def measure(
     places = dict.fromkeys(place for slot in slots for place in slot.places)
     subjects = [_subject(names[place], *variants[place]) for place in places]
     turns = [Turn(tuple(names[place] for place in slot.places), slot.users, slot.seconds) for slot in slots]
-    with tempfile.TemporaryDirectory(prefix="build-repo-tune-load-") as folder:
-        options = LoadOptions(Path(folder), protocol=protocol)
+    with temporary_folder("tune-load") as folder:
+        options = LoadOptions(folder, protocol=protocol)
         taken = run_turns(endpoint, subjects, turns, options, progress=lambda _: None)
     rows = {name: max(1, tuned.rows) for name, (tuned, _) in zip(names, variants, strict=True)}
     return tuple(_measured(one, [rows[name] for name in one.turn.models]) for one in taken)
