@@ -50,6 +50,13 @@ BY_WIRE: Final = {row.wire: row for row in DTYPES}
 BY_OPENVINO: Final = {row.openvino: row for row in DTYPES if row.openvino}
 
 Dim = int | str
+Sizes = tuple[int, ...]
+
+
+def reshaped(sizes: Sizes, before: Sizes, after: Sizes) -> Sizes:
+    """`sizes` of the form `before` in the form `after`, as Triton's reshape has it: open sizes keep their order."""
+    open_sizes = iter(size for size, dim in zip(sizes, before, strict=True) if dim < 0)
+    return tuple(next(open_sizes) if dim < 0 else dim for dim in after)
 
 
 @dataclass(frozen=True, slots=True)

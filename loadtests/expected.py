@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from payloads import PreparedRequest, Served, wire
+from payloads import PreparedRequest, Served, as_dims, wire
 
 MAX_RELATIVE_ERROR = 0.01
 FLOATS = ("FP16", "FP32", "FP64", "BF16")
@@ -69,7 +69,7 @@ def expected_answers(model: Served, answers: Mapping[int, Arrays], rows: Mapping
     if unknown := {name for arrays in answers.values() for name in arrays} - types.keys():
         raise ValueError(f"expected answers {sorted(unknown)}; the outputs of model {model.model} are {sorted(types)}")
     typed = {
-        index: {name: _comparable(array, types[name]) for name, array in arrays.items()}
+        index: {name: as_dims(name, _comparable(array, types[name]), model) for name, array in arrays.items()}
         for index, arrays in answers.items()
     }
     return Expected(typed, rows, bounds)

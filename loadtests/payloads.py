@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -38,7 +38,10 @@ class PreparedRequest:
 
 @dataclass(frozen=True)
 class Served:
-    """What the server says of a model; `limit` is its max_batch_size, 1 where it takes the single rows of sequences."""
+    """What the server says of a model; `limit` is its max_batch_size, 1 where it takes the single rows of sequences.
+
+    `reshapes`: tensor → the shape that the model has for the dims that clients send or get.
+    """
 
     model: str
     inputs: Sequence[Mapping[str, Any]]
@@ -46,6 +49,7 @@ class Served:
     output_types: tuple[str, ...]
     limit: int
     stateful: bool
+    reshapes: Mapping[str, tuple[list[int], list[int]]] = field(default_factory=dict)
 
 
 def served(target: Target, client: Any, model: str) -> Served:  # noqa: ANN401
@@ -56,7 +60,25 @@ def served(target: Target, client: Any, model: str) -> Served:  # noqa: ANN401
     limit, stateful = int(config.get("max_batch_size", 0)), config.get("sequence_batching") is not None
     outputs = tuple(port["name"] for port in ports["outputs"])
     types = tuple(port["datatype"] for port in ports["outputs"])
-    return Served(model, ports["inputs"], outputs, types, min(limit, 1) if stateful else limit, stateful)
+    reshapes = {
+        port["name"]: ([int(size) for size in port["reshape"]["shape"]], [int(size) for size in port["dims"]])
+        for port in (*config.get("input", ()), *config.get("output", ()))
+        if (port.get("reshape") or {}).get("shape")
+    }
+    return Served(model, ports["inputs"], outputs, types, min(limit, 1) if stateful else limit, stateful, reshapes)
+
+
+def as_dims(name: str, array: np.ndarray, model: Served) -> np.ndarray:
+    """A stored array as clients send or get it where the server reshapes it: open sizes keep their order."""
+    if name not in model.reshapes:
+        return array
+    shape, dims = model.reshapes[name]
+    rows = array.shape[:1] if model.limit else ()
+    sizes = array.shape[len(rows) :]
+    if len(sizes) != len(shape):
+        return array
+    open_sizes = iter(size for size, dim in zip(sizes, shape, strict=True) if dim < 0)
+    return array.reshape(*rows, *(next(open_sizes) if dim < 0 else dim for dim in dims))
 
 
 def request_inputs(module: ModuleType, request: PreparedRequest) -> list[Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from expected import Bounds, Expected, expected_answers
-from payloads import Port, PreparedRequest, Served, flagged, wire
+from payloads import Port, PreparedRequest, Served, as_dims, flagged, wire
 
 MANIFEST = "build-repo.json"
 SAMPLES = "reference.npz"
@@ -189,7 +189,7 @@ def resized(group: Group, rows: int, model: Served) -> PreparedRequest:
 
 
 def _ports(group: Group, model: Served) -> tuple[Port, ...]:
-    arrays = group[1]
+    arrays = {name: as_dims(name, array, model) for name, array in group[1].items()}
     return tuple(
         Port(port["name"], port["datatype"], wire(fitted(arrays, port), port["datatype"])) for port in model.inputs
     )

@@ -11,7 +11,7 @@ from builder.findings import Finding
 from builder.measurement import OutputError, Sequencing, served_signature
 from builder.samples import Request
 from builder.servers import Endpoint
-from builder.tensors import Signature
+from builder.tensors import Signature, Sizes
 from builder.triton_client import SPELLED, Protocol, Statistics
 
 Mode = Literal["sequential", "concurrent", "shared memory"]
@@ -106,10 +106,11 @@ class LiveResult:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the server's config says of the model's batching."""
+    """What the server's config says of the model's batching, and of tensors that it reshapes: name → (dims, shape)."""
 
     max_batch_size: int
     batches: bool
+    reshapes: Mapping[str, tuple[Sizes, Sizes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

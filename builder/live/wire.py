@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from builder.findings import Finding
 from builder.live.records import Served
 from builder.servers import Endpoint
+from builder.tensors import reshaped
 from builder.triton_client import Client, Statistics, difference
 
 if TYPE_CHECKING:
@@ -22,26 +23,54 @@ STATISTICS_LAG_S: Final = 1.0
 
 
 def served_batching(client: Client, model: str) -> Served:
-    """Whether, and how far, the server batches requests of the model."""
+    """Whether, and how far, the server batches requests of the model, and which tensors it reshapes."""
     config = client.config(model)
     size = int(config.get("max_batch_size", 0))
-    return Served(size, size > 1 and config.get("dynamic_batching") is not None)
+    reshapes = {
+        port["name"]: (_sizes(port["dims"]), _sizes(port["reshape"]["shape"]))
+        for port in (*config.get("input", ()), *config.get("output", ()))
+        if (port.get("reshape") or {}).get("shape")
+    }
+    return Served(size, size > 1 and config.get("dynamic_batching") is not None, reshapes)
 
 
 def as_sent(inputs: Arrays, served: Served) -> Arrays:
-    """Arrays that have a batch axis only travel as [N, 1] where the server batches."""
-    if not served.max_batch_size:
-        return inputs
-    return {name: array.reshape(-1, 1) if array.ndim == 1 else array for name, array in inputs.items()}
+    """In the form that clients send: dims where there is a reshape, [N, 1] for a mere batch axis where it batches."""
+    sent = {}
+    for name, array in inputs.items():
+        if name in served.reshapes:
+            dims, shape = served.reshapes[name]
+            sent[name] = _reshaped(array, shape, dims, served)
+        else:
+            sent[name] = array.reshape(-1, 1) if served.max_batch_size and array.ndim == 1 else array
+    return sent
 
 
 def shaped_like(sources: Arrays, answers: Arrays, served: Served | None = None) -> Arrays:
-    """Answers with the scalars back that travel as [1], and where the server batches the vectors that do as [N, 1]."""
+    """Answers in the source's form: without reshape, with scalars that travel as [1], and vectors of rows as [N, 1]."""
     batches = served is not None and served.max_batch_size > 0
-    return {
-        name: _shaped(sources[name].ndim, array, batches=batches) if name in sources else array
-        for name, array in answers.items()
-    }
+    shaped = {}
+    for name, array in answers.items():
+        if served is not None and name in served.reshapes:
+            dims, shape = served.reshapes[name]
+            shaped[name] = _reshaped(array, dims, shape, served)
+        else:
+            shaped[name] = _shaped(sources[name].ndim, array, batches=batches) if name in sources else array
+    return shaped
+
+
+def _reshaped(
+    array: NDArray[np.generic], before: tuple[int, ...], after: tuple[int, ...], served: Served
+) -> NDArray[np.generic]:
+    """What has another rank stays as it is, for the server or the comparison to refuse."""
+    rows = array.shape[:1] if served.max_batch_size else ()
+    sizes = array.shape[len(rows) :]
+    return array.reshape(*rows, *reshaped(sizes, before, after)) if len(sizes) == len(before) else array
+
+
+def _sizes(numbers: Iterable[int | str]) -> tuple[int, ...]:
+    """64-bit numbers are texts in the JSON of gRPC."""
+    return tuple(map(int, numbers))
 
 
 def _shaped(rank: int, array: NDArray[np.generic], *, batches: bool) -> NDArray[np.generic]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 from builder.compare import accuracy_findings, compare_outputs, output_scales
 from builder.errors import ServeError
 from builder.findings import Finding
+from builder.live.records import Served
+from builder.live.wire import as_sent, served_batching, shaped_like
 from builder.loadtest.records import AnswerFigures, LoadSubject
 from builder.samples import LENGTHS, Request, usable
 from builder.servers import Endpoint
@@ -52,13 +54,14 @@ def judge_answers(
     """Compare the sampled answers; wrong ones are asked for once more, alone, now that the load is over."""
     by_name = {subject.name: subject for subject in subjects if subject.signature is not None and subject.requests}
     answers, seen = _read(folder, by_name)
-    judged = [(answer, problems) for answer in answers if (problems := _problems(answer)) is not None]
+    served = _served({answer.subject.name for answer in answers}, endpoint, protocol)
+    judged = [(answer, problems) for answer in answers if (problems := _problems(answer, served)) is not None]
     wrong = [(answer, problems) for answer, problems in judged if problems]
     texts: dict[tuple[str, str], str] = {}
     for answer, problems in wrong:
         for check, text in problems.items():
             texts.setdefault((answer.subject.name, check), f"{answer.subject.name}: {text}")
-    asked, wrong_alone = _ask_alone([answer for answer, _ in wrong], endpoint, protocol)
+    asked, wrong_alone = _ask_alone([answer for answer, _ in wrong], served, endpoint, protocol)
     return AnswerFigures(seen, len(judged), len(wrong), asked, wrong_alone, tuple(texts.values())[:TEXTS_KEPT])
 
 
@@ -97,7 +100,16 @@ def piece_of(request: Request, piece: Piece, side: Mapping[str, NDArray[np.gener
     return {name: np.take(array, chosen, axis=0) for name, array in side.items()}
 
 
-def _problems(answer: Answer) -> dict[str, str] | None:
+def _served(names: Collection[str], endpoint: Endpoint, protocol: Protocol) -> dict[str, Served]:
+    """Model → what decides the form of its tensors on the wire; nothing where the server is gone by now."""
+    if not names:
+        return {}
+    with contextlib.suppress(ServeError), open_client(endpoint, protocol) as client:
+        return {name: served_batching(client, name) for name in names}
+    return {}
+
+
+def _problems(answer: Answer, served: Mapping[str, Served]) -> dict[str, str] | None:
     """What the gates say; None where there is nothing to compare with."""
     subject, piece = answer.subject, answer.piece
     if subject.signature is None or not 0 <= piece.source < len(subject.requests):
@@ -106,7 +118,8 @@ def _problems(answer: Answer) -> dict[str, str] | None:
     expected = piece_of(request, piece, request.outputs)
     if any(tensor.name not in expected for tensor in subject.signature.outputs):
         return None
-    got = _shaped(expected, answer.outputs)
+    known = served.get(subject.name)
+    got = _shaped(expected, shaped_like(expected, answer.outputs, known) if known else answer.outputs)
     errors = compare_outputs(subject.signature, [expected], [got], scales=answer.scales)
     found = accuracy_findings(errors, subject.gates, model=subject.name, target=None)
     return {finding.check: finding.message.replace("request 0: ", "") for finding in found}
@@ -119,7 +132,7 @@ def _typed(kept: Mapping[str, NDArray[np.generic]], name: str, dtype: str) -> ND
     return usable(kept, name, dtype) if lost else kept[name]
 
 
-def _shaped(expected: Arrays, got: Arrays) -> Arrays:
+def _shaped(expected: Arrays, got: Mapping[str, NDArray[np.generic]]) -> Arrays:
     """With the scalars back that travel as [1], and the vectors of rows that do as [N, 1]."""
     return {
         name: array.reshape(expected[name].shape)
@@ -129,7 +142,9 @@ def _shaped(expected: Arrays, got: Arrays) -> Arrays:
     }
 
 
-def _ask_alone(wrong: Sequence[Answer], endpoint: Endpoint, protocol: Protocol) -> tuple[int, int]:
+def _ask_alone(
+    wrong: Sequence[Answer], served: Mapping[str, Served], endpoint: Endpoint, protocol: Protocol
+) -> tuple[int, int]:
     """How many of the wrong ones could be asked for alone, and how many of these were wrong then too."""
     todo = {(answer.subject.name, answer.piece): answer for answer in wrong if not _stateful(answer.subject)}
     if not todo:
@@ -137,7 +152,7 @@ def _ask_alone(wrong: Sequence[Answer], endpoint: Endpoint, protocol: Protocol) 
     asked = again = 0
     with contextlib.suppress(ServeError), open_client(endpoint, protocol) as client:
         for answer in list(todo.values())[:ASKED_ALONE]:
-            again += bool(_problems(replace(answer, outputs=_asked(client, answer))))
+            again += bool(_problems(replace(answer, outputs=_asked(client, answer)), served))
             asked += 1
     return asked, again
 
@@ -145,9 +160,7 @@ def _ask_alone(wrong: Sequence[Answer], endpoint: Endpoint, protocol: Protocol) 
 def _asked(client: Client, answer: Answer) -> Arrays:
     subject, piece = answer.subject, answer.piece
     request = subject.requests[piece.source]
-    inputs = piece_of(request, piece, request.inputs)
-    if int(client.config(subject.name).get("max_batch_size", 0)):
-        inputs = {name: array.reshape(-1, 1) if array.ndim == 1 else array for name, array in inputs.items()}
+    inputs = as_sent(piece_of(request, piece, request.inputs), served_batching(client, subject.name))
     return client.infer(subject.name, subject.signature or Signature((), ()), inputs)
 
 

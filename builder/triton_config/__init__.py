@@ -29,7 +29,14 @@ from builder.triton_config.ragged import add_ragged
 from builder.triton_config.sequence import SequenceRequest, initial_state_files, sequence_batching
 from builder.triton_config.serving import dynamic_batching, instance_group, version_policy
 from builder.triton_config.text import config_to_text, parse_config
-from builder.triton_config.warmup import WarmupInput, WarmupRequest, warmup_data, warmup_entry, warmup_from_samples
+from builder.triton_config.warmup import (
+    WarmupInput,
+    WarmupRequest,
+    reshape_warmup,
+    warmup_data,
+    warmup_entry,
+    warmup_from_samples,
+)
 
 if TYPE_CHECKING:
     from builder.spec_serving import BatchingSpec, InstancesSpec, VersionsSpec
@@ -155,6 +162,7 @@ def render_config(request: ConfigRequest) -> ConfigText:
     settings = {key: value for key, value in request.settings.items() if key != "instance_group"}
     for fields in (settings, request.overrides, request.more):
         config = apply_overrides(config, dict(fields), request.release)
+    reshape_warmup(config, request.warmup)
     text = config_to_text(config, template=word, release=request.release)
     return ConfigText(text, batch_findings + group_findings + _engine_findings(request) + _unmeasured(request))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from builder.samples import Request
-from builder.tensors import BY_NUMPY, Signature
+from builder.tensors import BY_NUMPY, Signature, reshaped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +79,18 @@ def warmup_entry(request: WarmupRequest, *, max_batch_size: int) -> Json:
         for index, item in enumerate(request.inputs)
     }
     return entry
+
+
+def reshape_warmup(config: Json, requests: Sequence[WarmupRequest]) -> None:
+    """A warm-up request has the sizes that clients send: the dims of an input that `config:` reshapes."""
+    ours = {item.name for item in requests}
+    ports = {port["name"]: port for port in config["input"]}
+    for entry in config.get("model_warmup", ()):
+        for name, item in entry.get("inputs", {}).items():
+            port = ports.get(name, {})
+            shape = tuple((port.get("reshape") or {}).get("shape", ()))
+            if entry["name"] in ours and shape and len(item["dims"]) == len(shape):
+                item["dims"] = list(reshaped(tuple(item["dims"]), shape, tuple(port["dims"])))
 
 
 def warmup_data(requests: Sequence[WarmupRequest], *, max_batch_size: int) -> dict[str, bytes]:

@@ -53,6 +53,10 @@ def endpoint(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iter
     scalar = [node("Neg", ["a"], ["b"]), node("Cast", ["a"], ["c"], to=7)]
     write_model(repository, "scalar", SCALAR, scalar)
     write_model(repository, "texts", TEXTS, [node("Identity", ["s"], ["t"])])
+    write_model(repository, "reshaped", SAME, [node("Neg", ["x"], ["y"])], **batched)
+    config = repository / "reshaped" / "config.pbtxt"
+    square = f"dims: [2, {ROW // 2}] reshape {{ shape: [{ROW}] }}"
+    config.write_text(config.read_text(encoding="utf-8").replace(f"dims: [{ROW}]", square), encoding="utf-8")
     write_model(repository, "big", BIG, [node("Identity", ["x"], ["y"])])
     with serve(repository, ServeOptions(release=runtime.record.release, auto_complete=False)) as served:
         yield served
@@ -123,6 +127,14 @@ def test_wrong_answers(endpoint: Endpoint) -> None:
     )
     assert {"live.accuracy.error", "live.accuracy.cosine"} == set(errors_of(result))
     assert "HTTP and gRPC" in result.findings[0].message
+
+
+def test_a_model_whose_tensors_the_server_reshapes(endpoint: Endpoint) -> None:
+    subject = LiveSubject(SAME, row_requests(np.negative, (1, 3, 10)), batch_proven=True)
+    result = check_live(endpoint, subject, Gates(), model="reshaped")
+    assert errors_of(result) == []
+    assert {condition.mode for condition in result.conditions} == {"sequential", "concurrent", "shared memory"}
+    assert all(condition.outputs[0].elements > 0 for condition in result.conditions)
 
 
 def test_scalars_strings_and_half_floats(endpoint: Endpoint) -> None:

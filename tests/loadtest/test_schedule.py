@@ -168,6 +168,19 @@ def test_stored_requests(parts: dict[str, ModuleType], tmp_path: Path) -> None:
         stored.stored_requests(served, {"0/z": rows})
 
 
+def test_stored_requests_of_a_model_that_the_server_reshapes(parts: dict[str, ModuleType]) -> None:
+    """Requests and right answers take the form of the wire; open sizes keep their order."""
+    payloads, stored = parts["payloads"], parts["stored"]
+    port = {"name": "x", "datatype": "FP32", "shape": [-1, -1, 2, 2]}
+    reshapes = {"x": ([4, -1], [-1, 2, 2]), "y": ([4], [2, 2])}
+    served = payloads.Served("m", [port], ("y",), ("FP32",), 4, False, reshapes)
+    arrays = {"0/x": np.arange(24, dtype=np.float32).reshape(2, 4, 3), "rows": np.asarray([2])}
+    (request,) = stored.stored_requests(served, arrays)
+    assert request.tensors[0].array.shape == (2, 3, 2, 2)
+    right = parts["expected"].expected_answers(served, {0: {"y": np.ones((2, 4))}}, {0: 2}, parts["expected"].Bounds())
+    assert right.of(request)["y"].shape == (2, 2, 2)
+
+
 def test_the_samples_of_a_repository(parts: dict[str, ModuleType], tmp_path: Path) -> None:
     signature = Signature((Tensor("s", "string", ("n",)), Tensor("v", "float32", ())), (Tensor("t", "string", ("n",)),))
     texts = np.asarray(["Käse", b"\xff\x00"], dtype=object)

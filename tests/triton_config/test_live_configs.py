@@ -102,7 +102,7 @@ CASES: dict[str, Case] = {
         {"metric_identifier": {"family": "nv_inference_first_response_histogram_ms"},
          "histogram_options": {"buckets": [1, 10]}}]}}}),
     "reshaped": Case("onnxruntime", (tensor("float32", "n", 2, 2),), {"overrides": {
-        "input": [{"name": "x", "dims": [4], "reshape": {"shape": [2, 2]}}]}}),
+        "input": [{"name": "x", "dims": [4], "reshape": {"shape": [2, 2]}}]}}, warm=True),
     "sequences": Case("onnxruntime", ROWS, {"batching": BatchingSpec(max_batch_size=4, preferred=(2,))}, states=True),
     "openvino_rows": Case("openvino", ROWS, {"batching": BatchingSpec(queue=QUEUE, priorities=LEVELS)}, warm=True),
     "openvino_images": Case("openvino", (tensor("uint8", "n", 3, 8, 8),), {"overrides": {
