@@ -28,6 +28,24 @@ LATER = "every request would fail"
 OTHER_FRAMEWORKS = (".pdmodel", ".tflite", ".pb")
 """What OpenVINO reads beside its own format and ONNX; a folder is a SavedModel."""
 READABLE = ("onnxruntime", "openvino", "pytorch")
+FILE_REMEDY: Final = "change config.pbtxt to what the model file says, or build the model again"
+REMEDIES: Final = {
+    "must be <= max batch size": "write preferred sizes of at most max_batch_size, or a larger max_batch_size",
+    "no GPUs are available": "write KIND_CPU, or name the serving machine's GPUs with --gpus N",
+    "unsupported gpu id": "name GPUs that are there, or say how many the serving machine has with --gpus N",
+    "backend supports only CPU device": "write KIND_CPU, or leave the kind out",
+    "backend supports only GPU device": "write KIND_GPU, or leave the kind out",
+}
+"""Words of a refusal → what helps."""
+FIELDS: Final = {
+    "KIND_GPU": "KIND_GPU",
+    "preferred size": "preferred_batch_size",
+    "preferred batch size": "preferred_batch_size",
+    "instance group": "instance_group",
+    "sequence batching": "sequence_batching",
+    "max_batch_size": "max_batch_size",
+}
+"""Words of a refusal → the field whose line it has."""
 
 
 def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
@@ -159,13 +177,15 @@ def _judge(model: ModelDir, backend: str, ports: Json, context: CheckContext) ->
     word = backend if backend in (*READABLE, "tensorrt") else "core"
     auto = context.auto_complete
     refused = refusals(backend, config, ports, auto_complete=auto, gpus=context.gpus, release=context.release)
+    # Most models are refused nothing, and cost one judgement.
+    whatever_file = refused and refusals(backend, config, {}, auto_complete=False, gpus=context.gpus)
     for message in refused:
         yield Finding(
             # Where a build would be worthless, the server still loads the model.
             "warning" if auto and LATER in message else "error",
             f"native.{word}",
             message,
-            "change config.pbtxt to what the model file says, or build the model again",
+            _remedy(message) if message in whatever_file else FILE_REMEDY,
             model=model.name,
             file=model.config_file,
             line=_line(model, message),
@@ -175,6 +195,14 @@ def _judge(model: ModelDir, backend: str, ports: Json, context: CheckContext) ->
     for message in warnings(backend, config, ports, auto_complete=auto):
         remedy = "see the message; build-repo writes configurations without this"
         yield Finding("warning", f"native.{word}", message, remedy, model=model.name, file=model.config_file)
+
+
+def _remedy(message: str) -> str:
+    """What helps against a refusal that does not depend on the model's file."""
+    return next(
+        (remedy for words, remedy in REMEDIES.items() if words in message),
+        "mend the field that the message names; in a build, the word of the spec that it comes from",
+    )
 
 
 def _with_doubt(ports: Ports, config: Json) -> Json:
@@ -194,5 +222,5 @@ def _with_doubt(ports: Ports, config: Json) -> Json:
 def _line(model: ModelDir, message: str) -> int | None:
     """Where the tensor or field stands that the message quotes."""
     quoted = re.findall(r"(?:tensor|input|output|parameter) '([^']+)'", message)
-    words = [f'"{quoted[0]}"'] if quoted else [word for word in ("KIND_GPU", "preferred_batch_size") if word in message]
+    words = [f'"{quoted[0]}"'] if quoted else [word for said, word in FIELDS.items() if said in message]
     return line_of(model, words[0]) if words else None

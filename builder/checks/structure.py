@@ -121,10 +121,13 @@ def _versions(model: ModelDir) -> Iterator[Finding]:
         if not -(2**63) <= number < 2**63:
             message = f"the folder {number} is too large a number for a version: the whole server ends at it"
             yield _found(model, "error", "version", message, "rename it", file=f"{model.name}/{number}")
+    wanted = ((model.config or {}).get("version_policy", {}).get("specific") or {}).get("versions", ())
     if not served_versions(model):
         message = "no version is available: there is no folder that the version policy loads"
-        yield _found(model, "error", "version", message, f"put the model file into {model.name}/1/", file=model.name)
-    wanted = ((model.config or {}).get("version_policy", {}).get("specific") or {}).get("versions", ())
+        place = f"put the model file into {model.name}/{wanted[0] if wanted else 1}/"
+        have = ", ".join(map(str, model.versions))
+        remedy = f"change version_policy (the folders are {have}), or {place}" if have else place
+        yield _found(model, "error", "version", message, remedy, file=model.name)
     for number in sorted({int(version) for version in wanted} - set(model.versions)):
         message = f"version_policy asks for version {number}, which is not there"
         line = line_of(model, "version_policy")

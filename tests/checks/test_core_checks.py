@@ -51,6 +51,9 @@ def errors(repository: Path) -> list[Finding]:
         ('model_warmup [ { name: "w" batch_size: 1 } ]', 5, "missing required input(s) ['x']", "inputs for x"),
         ("batch_input [ { data_type: TYPE_FP32 } ]", 5, "expects 1 source input, got 0 for m", "name one input"),
         ("ensemble_scheduling { }", 5, "whose platform is not ensemble", 'platform: "ensemble"'),
+        ("instance_group { kind: KIND_GPU }", 5, "no GPUs are available", "--gpus N"),
+        ("dynamic_batching { preferred_batch_size: 9 }", 5, "must be <= max batch size for m", "larger max_batch_size"),
+        ('input [ { name: "z" data_type: TYPE_FP32 dims: 0 } ]', 5, "integer >= 1", "field that the message names"),
         ('metric_tags { key: "a b" value: "c" }', 5, "the whole server ends", "letters"),
     ],
 )
@@ -59,6 +62,11 @@ def test_an_error_has_its_line_and_a_remedy(tmp_path: Path, text: str, line: int
     assert words in found.message
     assert remedy in found.remedy
     assert (found.file, found.line) == ("m/config.pbtxt", line)
+
+
+def test_a_policy_that_loads_no_version_says_which_there_are(tmp_path: Path) -> None:
+    (found,) = errors(put(tmp_path, "m", PLAIN + "version_policy { specific { versions: 3 } }"))
+    assert found.remedy == "change version_policy (the folders are 1), or put the model file into m/3/"
 
 
 def test_an_edge_is_named_with_both_its_ends(tmp_path: Path) -> None:
