@@ -31,7 +31,10 @@ READABLE = ("onnxruntime", "openvino", "pytorch")
 FILE_REMEDY: Final = "change config.pbtxt to what the model file says, or build the model again"
 REMEDIES: Final = {
     "must be <= max batch size": "write preferred sizes of at most max_batch_size, or a larger max_batch_size",
-    "no GPUs are available": "write KIND_CPU, or name the serving machine's GPUs with --gpus N",
+    "no GPUs are available": (
+        "write KIND_CPU, or name the serving machine's GPUs with --gpus N; a build is judged for its own machine: "
+        "build where the GPUs are, or say instances: {kind: auto} in the spec"
+    ),
     "unsupported gpu id": "name GPUs that are there, or say how many the serving machine has with --gpus N",
     "backend supports only CPU device": "write KIND_CPU, or leave the kind out",
     "backend supports only GPU device": "write KIND_GPU, or leave the kind out",

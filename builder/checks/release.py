@@ -74,8 +74,10 @@ def _threads(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
             "release.threads",
             f"{count} instances run on the CPU{given}, and each has threads for all of its cores: they take turns",
             (
-                "write instance_group [{ count: 1 kind: KIND_CPU }], or share the cores out: "
+                "write instance_group [{ count: 1 kind: KIND_CPU }] (in a spec instances: {count: 1}), "
+                "or share the cores out: "
                 f'parameters {{ key: "intra_op_thread_count" value: {{ string_value: "CORES DIVIDED BY {count}" }} }}'
+                f" (in a spec onnxruntime: {{intra_op_threads: CORES DIVIDED BY {count}}})"
             ),
             model=model.name,
             file=model.config_file,
