@@ -13,6 +13,7 @@ from builder.ensembles.config import render_ensemble
 from builder.ensembles.gates import ensemble_gates
 from builder.ensembles.members import Json, Members, read_config, standing_config
 from builder.ensembles.states import EnsembleState
+from builder.findings import Finding
 from builder.judge import ModelState, served_gates
 from builder.manifest import EnsembleRecord, EnsembleStep, ModelRecord, ServedRecord, TargetRecord
 from builder.records import from_json, to_json
@@ -82,6 +83,23 @@ def stage_ensembles(  # noqa: PLR0913 - where things lie
         signature, gates = state.wiring.signature, _gates(state, known)
         made.append(StagedEnsemble(state.name, record, signature, gates, state.needs, state, limit))
     return tuple(made)
+
+
+def limit_finding(item: StagedEnsemble) -> Finding | None:
+    """A smaller `max_batch_size` than the spec asks for is said."""
+    asked = item.state.plan.spec.max_batch_size if item.state else None
+    if not asked or item.max_batch_size >= asked:
+        return None
+    if item.max_batch_size:
+        message = f"max_batch_size {asked} is asked, and a member takes {item.max_batch_size}"
+        remedy = f"write batching: {{max_batch_size: {asked}}} at the members"
+        return Finding("info", "ensemble.batching", message, remedy, model=item.name)
+    message = (
+        f"max_batch_size {asked} is asked, and it is served without batching, with full dims: no member batches, a "
+        "tensor at its border has no batch axis, or rows of a member without batching may depend on each other"
+    )
+    remedy = "see what the build says of the members, or leave max_batch_size out of the ensemble"
+    return Finding("warning", "ensemble.batching", message, remedy, model=item.name)
 
 
 def _inner_first(ensembles: Sequence[EnsembleState]) -> Iterator[EnsembleState]:

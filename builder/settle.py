@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from builder.assemble import Staged, stage_state
-from builder.assemble_ensembles import StagedEnsemble, stage_ensembles
+from builder.assemble_ensembles import StagedEnsemble, limit_finding, stage_ensembles
 from builder.cache import Cache
 from builder.compare import Gates
 from builder.digests import digest_of, folder_digests
@@ -170,6 +170,7 @@ def _check_staged(run: Building) -> list[tuple[Staged, list[Finding]]]:
     """
     if run.options.check == "none":
         run.findings += [finding for item in run.staged for finding in item.findings]
+        run.findings += filter(None, map(limit_finding, run.staged_ensembles))
         return []
     records = _records(run)
     found = check_offline(run.place.staged, records, release=run.spec.triton, cache=run.cache)
@@ -184,6 +185,7 @@ def _check_staged(run: Building) -> list[tuple[Staged, list[Finding]]]:
         run.findings += [
             finding for item in run.staged_ensembles for finding in _explained(item, found[item.name], run)
         ]
+        run.findings += filter(None, map(limit_finding, run.staged_ensembles))
         for name, verdict in run.live.items():
             ensemble = next((item for item in run.staged_ensembles if item.name == name), None)
             run.findings += _explained(ensemble, verdict.findings, run) if ensemble else verdict.findings

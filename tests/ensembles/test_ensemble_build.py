@@ -315,8 +315,11 @@ def test_plan_lists_the_answers_of_an_ensemble(here: Path) -> None:
 
 def test_a_member_that_is_fixed_to_one_batch_size_is_asked_in_that_size(here: Path) -> None:
     models.linear(here / "b.onnx", "h:6", "z:3", 2, rows="4")
-    ran = built(here, A_AND_B + CHAIN)
+    ran = built(here, A_AND_B + CHAIN + "    max_batch_size: 4\n")
     made = ensemble(ran, "chain")
+    (dropped,) = [item for item in ran.document["findings"] if item["check"] == "ensemble.batching"]
+    assert (dropped["severity"], dropped["model"]) == ("warning", "chain")
+    assert "max_batch_size 4 is asked, and it is served without batching" in dropped["message"]
     assert (made["status"], made["max_batch_size"]) == ("built", 0)
     assert made["signature"]["outputs"][0]["shape"] == [4, 3]
 
