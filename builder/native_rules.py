@@ -64,12 +64,14 @@ def refusals(  # noqa: PLR0913 - the interface that both environments call
     backend: str, config: Json, ports: Json, *, auto_complete: bool, gpus: int = 0, release: str = ""
 ) -> list[str]:
     """Why the native backend would not load the model, the server's own first reason first; empty: it loads."""
+    # The core judges sizes of batches before the backend completes the largest one.
+    early = [*_preferred(config), *_preferred_sequences(config)]
     if auto_complete:
         completed = auto_completed(backend, config, ports)
         if isinstance(completed, str):
-            return [completed]
+            return [*early, completed]
         config = completed
-    found = [*_core(backend, config, gpus), *_sequence(config), *_states(backend, config, ports)]
+    found = [*early, *_core(backend, config, gpus), *_sequence(config), *_states(backend, config, ports)]
     if backend == "openvino":
         found += [*_openvino_parameters(config), *(_openvino(config, ports) if ports else ())]
     elif backend == "onnxruntime":
@@ -87,11 +89,6 @@ def _core(backend: str, config: Json, gpus: int) -> Iterator[str]:
     batch = batch_size(config)
     if batch < 0:
         yield f"'max_batch_size' must be non-negative value for {name}"
-    for size in sizes(config.get("dynamic_batching", {}).get("preferred_batch_size")):
-        if size <= 0:
-            yield f"dynamic batching preferred size must be positive for {name}"
-        elif size > batch:
-            yield f"dynamic batching preferred size must be <= max batch size for {name}"
     for index, group in enumerate(config.get("instance_group", ())):
         yield from _instance_group(backend, config, group, index, gpus)
     for side, _ in SIDES:
@@ -99,6 +96,15 @@ def _core(backend: str, config: Json, gpus: int) -> Iterator[str]:
             problem = _io_problem(io, side, batch) or (None if backend == "tensorrt" else _tensorrt_only(io))
             if problem:
                 yield problem
+
+
+def _preferred(config: Json) -> Iterator[str]:
+    name = config.get("name", "")
+    for size in sizes(config.get("dynamic_batching", {}).get("preferred_batch_size")):
+        if size <= 0:
+            yield f"dynamic batching preferred size must be positive for {name}"
+        elif size > batch_size(config):
+            yield f"dynamic batching preferred size must be <= max batch size for {name}"
 
 
 def _tensorrt_only(io: Json) -> str | None:
@@ -179,14 +185,18 @@ def _chunks(dims: list[int]) -> list[int]:
 # Sequences
 
 
-def _sequence(config: Json) -> Iterator[str]:
-    """What the core refuses of `sequence_batching`; controls and sizes first, states when the scheduler is made."""
-    name, batching = config.get("name", ""), config.get("sequence_batching", {})
-    for size in sizes(batching.get("oldest", {}).get("preferred_batch_size")):
+def _preferred_sequences(config: Json) -> Iterator[str]:
+    name = config.get("name", "")
+    for size in sizes(config.get("sequence_batching", {}).get("oldest", {}).get("preferred_batch_size")):
         if size <= 0:
             yield f"sequence batching preferred batch size must be positive for {name}"
         elif size > batch_size(config):
             yield f"sequence batching preferred batch size must be <= max batch size for {name}"
+
+
+def _sequence(config: Json) -> Iterator[str]:
+    """What the core refuses of `sequence_batching`; controls and sizes first, states when the scheduler is made."""
+    name, batching = config.get("name", ""), config.get("sequence_batching", {})
     slots = float(batching.get("direct", {}).get("minimum_slot_utilization", 0.0))
     if slots < 0.0 or slots > 1.0:
         yield f"sequence batching minimum slot utilization must be in range (0.0, 1.0] for {name}"

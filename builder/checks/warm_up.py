@@ -7,25 +7,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from builder.completion import Completed, completed_config
 from builder.findings import Finding
-from builder.native_rules import TRITON, sizes
-from builder.scan import ModelDir, joined, line_of, scan_repository
+from builder.native_rules import TRITON, batch_size, sizes
+from builder.scan import ModelDir, backend_of, joined, line_of, scan_repository
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext
 
 Json = dict[str, Any]
 WIRE: Final = {"STRING": "BYTES"}
+BATCHES_COUNTED: Final = ("onnxruntime", "openvino", "pytorch", "python", "tensorrt")
 
 
-def check(repository: Path, context: CheckContext) -> Iterator[Finding]:  # noqa: ARG001 - the Protocol's
+def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
     """What the server refuses of the requests that it sends to itself."""
     for model in scan_repository(repository):
-        if model.config is None or "ensemble_scheduling" in model.config:
+        if not model.config or not model.config.get("model_warmup") or "ensemble_scheduling" in model.config:
             continue
         line = line_of(model, "model_warmup")
-        for message, remedy in _warm_up(model, model.config):
+        completed = completed_config(model, auto_complete=context.auto_complete)
+        for message, remedy in (*_batch_sizes(model, completed), *_warm_up(model, completed.config)):
             yield Finding("error", "warm_up", message, remedy, model=model.name, file=model.config_file, line=line)
+
+
+def _batch_sizes(model: ModelDir, completed: Completed) -> Iterator[tuple[str, str]]:
+    """Backends refuse more requests at once than they batch; without batching the whole server may end at it."""
+    backend, limit = backend_of(model), batch_size(completed.config)
+    if backend not in BATCHES_COUNTED or not (limit or (completed.known and backend != "tensorrt")):
+        return
+    for request in completed.config["model_warmup"]:
+        size = int(request.get("batch_size", 0))
+        if size > max(1, limit):
+            head = f"failed to run warmup sample '{request.get('name', '')}': "
+            text = f"{head}batch size {size} for '{model.name}', max allowed is {limit}"
+            yield text, f"write batch_size: {max(1, limit)}" + (" or less" if limit > 1 else "")
 
 
 def _warm_up(model: ModelDir, config: Json) -> Iterator[tuple[str, str]]:

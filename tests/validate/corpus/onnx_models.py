@@ -69,6 +69,10 @@ IN, OUT = (
 )
 IO = IN + OUT
 HEAD = 'backend: "onnxruntime"\nmax_batch_size: 8\n'
+WARM = (
+    'model_warmup {{ name: "w" batch_size: {} inputs '
+    '{{ key: "x" value {{ data_type: TYPE_FP32 dims: {} zero_data: true }} }} }}'
+)
 TABLE = {
     "full": HEAD + IO,
     "platform": HEAD.replace('backend: "onnxruntime"', 'platform: "onnxruntime_onnx"') + IO,
@@ -92,6 +96,17 @@ TABLE = {
     "preferred": HEAD + IO + "dynamic_batching { preferred_batch_size: [ 4 ] }",
     "gpu": HEAD + IO + "instance_group { kind: KIND_GPU }",
     "cpu": HEAD + IO + "instance_group { kind: KIND_CPU count: 2 }",
+    "warmup": WARM.format(4, "[ 3 ]"),
+    "warmup_above_the_completed_batch": WARM.format(5, "[ 3 ]"),
+    "warmup_dims_of_no_batch": WARM.format(1, "[ 2, 3 ]"),
+    "warmup_other_input": WARM.format(1, "[ 3 ]").replace('"x"', '"z"'),
+    "warmup_other_type": WARM.format(1, "[ 3 ]").replace("FP32", "INT32"),
+    "warmup_reshaped": HEAD
+    + IN.replace("[ 3 ]", "[ 1, 3 ] reshape { shape: [ 3 ] }")
+    + OUT
+    + WARM.format(8, "[ 1, 3 ]"),
+    "preferred_before_completion": "dynamic_batching { preferred_batch_size: [ 4 ] }",
+    "preferred_sequences_before_completion": "sequence_batching { oldest { preferred_batch_size: [ 4 ] } }",
     "file_name": HEAD + IO + 'default_model_filename: "net.onnx"',
 }
 UNBATCHED = {
@@ -100,4 +115,7 @@ UNBATCHED = {
     "batched_no_io": HEAD,
     "dynamic": 'backend: "onnxruntime"\n' + IO.replace("[ 3 ]", "[ -1, 3 ]"),
     "nothing": "# nothing\n",
+    "warmup": WARM.format(1, "[ 4, 3 ]"),
+    "warmup_two": WARM.format(2, "[ 4, 3 ]"),
+    "warmup_dims": WARM.format(1, "[ 2, 3 ]"),
 }
