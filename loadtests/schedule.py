@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -94,10 +95,10 @@ def _table(text: str) -> Sequence[Any]:
 
 def _arrival(row: Any, path: str) -> tuple[float, str]:  # noqa: ANN401 - a number, or a mapping
     try:
-        if isinstance(row, Mapping):
-            return float(row[COLUMN]), str(row.get("model") or "")
-        return float(row), ""
+        time, model = (row[COLUMN], str(row.get("model") or "")) if isinstance(row, Mapping) else (row, "")
+        if math.isfinite(second := float(time)):
+            return second, model
+        problem = None
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: {row!r} is no arrival; a column {COLUMN}, or a list of seconds, is needed"
-        ) from error
+        problem = error
+    raise ValueError(f"{path}: {row!r} is no arrival; a column {COLUMN}, or a list of seconds, is needed") from problem

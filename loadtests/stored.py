@@ -76,7 +76,13 @@ def stored_answers(model: Served, arrays: Arrays, bounds: Bounds) -> Expected | 
 
 
 def read_payload(model: str, payloads: Sequence[str], repository: str) -> Arrays | None:
-    """The arrays of `--payload` for this model, else those of the repository; None where there are none."""
+    """The arrays of `--payload` for this model, else those of the repository; None where there are none.
+
+    Raises:
+        ValueError: there is no such repository.
+    """
+    if repository and not Path(repository).is_dir():
+        raise ValueError(f"--repository {repository}: no such folder")
     for payload in payloads:
         name, _, file = payload.rpartition("=")
         if name in ("", model):

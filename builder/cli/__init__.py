@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:
         return EXIT_INTERRUPTED
     except (KeyboardInterrupt, Exception) as error:
-        code, finding = end(error)
+        code, finding = end(error, resumes=arguments[:1] in (["build"], ["tune"]))
         if _wants_json(arguments):
             from builder.cli.show import print_json
 

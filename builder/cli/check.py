@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from builder.cli.options import Engine, EngineOption, Image, ReadyTimeout, open_endpoint
+from builder.cli.options import Engine, EngineOption, Image, ReadyTimeout, open_endpoint, refuse_place
 from builder.cli.show import console, print_findings, print_json, progress_display
 from builder.errors import EXIT_OK, GateError, SpecError
 
@@ -37,6 +37,8 @@ def check(
     if not repository.is_dir():
         raise SpecError(f"{repository}: no such folder", remedy="build-repo build MODEL -o REPO makes a repository")
     folders_of(repository, model)
+    if junit is not None:
+        refuse_place(junit, "--junit")
     with (
         progress_display() as progress,
         open_endpoint(repository, urls, headers, ca_file, engine, image, ready_timeout) as (endpoint, unchecked),

@@ -19,12 +19,15 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
     """Ctrl-C or SIGTERM, out of reach of typer, which would turn it into a bare exit code."""
 
 
-def end(error: BaseException) -> tuple[int, dict[str, Any]]:
-    """Say on stderr what happened; the exit code, and the finding for a JSON document."""
+def end(error: BaseException, *, resumes: bool = True) -> tuple[int, dict[str, Any]]:
+    """Say on stderr what happened; the exit code, and the finding for a JSON document.
+
+    `resumes`: the command keeps what it finished.
+    """
     if isinstance(error, BuildRepoError):
         return _said(error.exit_code, type(error).__name__, error.message, error.remedy)
     if isinstance(error, (KeyboardInterrupt, Interrupted)) or type(error).__name__ == "Abort":
-        remedy = "the same command again goes on where it stopped"
+        remedy = "the same command again goes on where it stopped" if resumes else ""
         return _said(EXIT_INTERRUPTED, "Interrupted", "interrupted", remedy)
     show = getattr(error, "show", None)  # typer's own usage errors have no public base class
     if show is not None:

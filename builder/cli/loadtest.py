@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -80,6 +81,7 @@ def loadtest(
         workers=workers, mix=mix, replay=replay, arrivals=arrivals, slo=slo,
     )  # fmt: skip
     earlier = read_baseline(baseline) if baseline is not None else None
+    _make_folder(options.report)
 
     def judge(told: LoadResult) -> tuple[Verdict, ...]:
         return (*slo_verdicts(told, terms), *(baseline_verdicts(told, earlier) if earlier is not None else ()))
@@ -125,6 +127,21 @@ def _options(**given: Any) -> LoadOptions:  # noqa: ANN401 - the command's own w
         arrivals=given["arrivals"].value,
         limits=limits_of(parse_slo(given["slo"])),
     )
+
+
+def _make_folder(report: Path) -> None:
+    """Before the test whose figures it will hold.
+
+    Raises:
+        SpecError: the folder cannot be made or written.
+    """
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+        problem = "" if os.access(report, os.W_OK | os.X_OK) else "it cannot be written"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
+        raise SpecError(f"{report} cannot hold the report: {problem}", remedy="give another folder with --report")
 
 
 def _line(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,20 @@ def release_of(repository: Path) -> str:
     return manifest.triton if manifest else defaults.RELEASE
 
 
+def refuse_place(file: Path, option: str) -> None:
+    """Before the work whose outcome it will hold.
+
+    Raises:
+        SpecError: the file cannot be there.
+    """
+    folder = file.resolve().parent
+    if not folder.is_dir():
+        raise SpecError(f"{folder}: no such folder", remedy=f"mkdir -p {folder}")
+    if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
+        why = "is a folder" if file.is_dir() else "cannot be written"
+        raise SpecError(f"{file} {why}", remedy=f"give another file with {option}")
+
+
 HEADER_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -106,9 +121,13 @@ def open_endpoint(
     """The server behind the URLs, or one started on the repository, and what it does not serve.
 
     Raises:
-        SpecError: neither is given.
+        SpecError: neither is given, or an option of the other one.
     """
     if urls:
+        if engine is not Engine.embedded or image:
+            raise SpecError(
+                "--engine and --image start a server, and --url names one that runs", remedy="leave one out"
+            )
         from builder.servers.remote import READY_S as REMOTE_READY_S
         from builder.servers.remote import RemoteOptions, connect
 
@@ -117,6 +136,8 @@ def open_endpoint(
         with connect(urls, options) as endpoint:
             yield endpoint, ()
         return
+    if headers or ca_file:
+        raise SpecError("--header and --ca-file are for a server behind --url", remedy="--url https://HOST:PORT")
     if repository is None:
         raise SpecError("nothing to connect to", remedy="give a repository, or --url grpc://HOST:PORT")
     if not repository.is_dir():

@@ -14,6 +14,13 @@ from builder.errors import ServeError, SpecError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 POLL_S = 0.5
+TAKEN = {
+    **{f"{word}-port": f"build-repo serve REPO --{word}-port PORT" for word in ("http", "grpc", "metrics")},
+    **{f"{word}-address": "build-repo serve REPO --host ADDRESS" for word in ("http", "grpc", "metrics")},
+    **{f"allow-{word}": "leave it out: all three ports are served" for word in ("http", "grpc", "metrics")},
+    **dict.fromkeys(("model-repository", "model-store"), "build-repo serve REPO names the repository"),
+}
+"""Words of tritonserver's that decide where the server is found, with what says it here."""
 
 
 @app.command()
@@ -37,6 +44,7 @@ def serve(
     if not repository.is_dir():
         raise SpecError(f"{repository}: no such folder", remedy="build-repo build MODEL -o REPO makes a repository")
     folders_of(repository, None)
+    _refuse_taken(arguments or [])
     options = ServeOptions(
         release=triton or release_of(repository),
         http_port=http_port,
@@ -65,3 +73,15 @@ def serve(
                 endpoint.alive()
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
+
+
+def _refuse_taken(arguments: list[str]) -> None:
+    """A server that was told another port would be waited for at the one that is known here.
+
+    Raises:
+        SpecError: an argument says what build-repo decides.
+    """
+    for argument in arguments:
+        word = argument.partition("=")[0].removeprefix("--")
+        if argument.startswith("--") and word in TAKEN:
+            raise SpecError(f"--{word} after -- is not for tritonserver: build-repo decides it", remedy=TAKEN[word])

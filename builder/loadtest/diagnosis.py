@@ -45,6 +45,7 @@ class Evidence:
     machine: MachineFigures
     models: tuple[ModelFigures, ...]
     gpu: float | None = None
+    silent_s: float = 0.0
 
     @property
     def slowest(self) -> ModelFigures | None:
@@ -99,11 +100,20 @@ Rule = Callable[[Evidence], Finding | None]
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
-    """Every rule's word; where nothing limits, that."""
+    """Every rule's word; where nothing limits, that. A server that hangs has no limit: only that is said."""
+    if evidence.silent_s:
+        return (_silent(evidence),)
     found = [finding for rule in RULES if (finding := rule(evidence)) is not None]
     if not any(finding.check.startswith("limit.") for finding in found):
         found += [finding for finding in (_no_limit(evidence),) if finding]
     return tuple(found)
+
+
+def _silent(evidence: Evidence) -> Finding:
+    text = (
+        f"the server stopped answering: nothing came back in the last {evidence.silent_s:.1f} s, while requests waited"
+    )
+    return _warning("server.silent", text, "see what the model waits for, and the server's log")
 
 
 def generator_limit(evidence: Evidence) -> Finding | None:

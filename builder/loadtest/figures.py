@@ -19,6 +19,8 @@ COLUMNS: Final = ("due_s", "queued_s", "sent_s", "ended_s", "model", "rows", "ou
 OUTCOMES: Final = ("answered", "failed", "unanswered", "unsent")
 WINDOWS: Final = 10
 LATE_S: Final = 0.005
+SILENT_S: Final = 1.0
+SILENT_SHARE: Final = 0.1
 RANKS: Final = (50, 90, 95, 99)
 
 
@@ -51,6 +53,17 @@ class Log:
     def in_time(self) -> Log:
         """What ended before the phase did: throughput counts no request of the time after it."""
         return Log(self.rows[self.column("ended_s") <= self.elapsed_s], self.elapsed_s)
+
+
+def silent_s(log: Log) -> float:
+    """How long nothing was answered at the end while requests waited for it; 0.0 where something was."""
+    outcome, ended = log.column("outcome"), log.column("ended_s")
+    answered = outcome == OUTCOMES.index("answered")
+    last = float(ended[answered].max(initial=0.0))
+    waited = (outcome == OUTCOMES.index("failed")) & (ended - log.column("sent_s") >= SILENT_S) & (ended > last)
+    waited |= outcome == OUTCOMES.index("unanswered")
+    silent = log.elapsed_s - last
+    return silent if waited.any() and silent >= max(SILENT_S, SILENT_SHARE * log.elapsed_s) else 0.0
 
 
 def percentile(values: Floats, rank: float) -> float:

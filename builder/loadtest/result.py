@@ -19,6 +19,7 @@ from builder.loadtest.figures import (
     latency_fields,
     levels_of,
     percentile,
+    silent_s,
     throughput_fields,
     windows_of,
 )
@@ -137,6 +138,7 @@ def _diagnosis(result: LoadResult, course: Course, models: Sequence[LoadSubject]
         machine=result.machine,
         models=result.model_figures,
         gpu=max(gpus, default=None),
+        silent_s=0.0 if course.ended else silent_s(log),
     )
     found = [*answer_findings(result.answers, result.models), *diagnose(evidence)]
     body = body_finding(models, result)

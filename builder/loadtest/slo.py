@@ -116,7 +116,7 @@ def _verdict(result: LoadResult, term: SloTerm) -> Verdict:
 
 def _never_held(result: LoadResult, model: str) -> Finding:
     lowest = min((level.rate for level in result.levels), default=0.0)
-    text = f"no rate held the SLO, down to {lowest:.2g} requests/s"
+    text = f"no rate held the SLO, down to {lowest:.1f} requests/s"
     return Finding("error", "slo.rate", text, remedy="relax the SLO, or make the model faster", model=model)
 
 

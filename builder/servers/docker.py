@@ -183,6 +183,10 @@ def _start_error(error: Any) -> MachineError:  # noqa: ANN401 - docker.errors.AP
     text = str(error.explanation or error)
     if "address already in use" in text or "port is already allocated" in text:
         return MachineError(f"a port is taken: {text}", remedy="choose another port, or 0 for a free one")
+    if "tritonserver" in text and "executable file not found" in text:
+        return MachineError(
+            "the image has no tritonserver", remedy="--image names one of Triton's; make image makes one"
+        )
     if "could not select device driver" in text:
         remedy = "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure --runtime=docker"
         return MachineError(f"the engine cannot give the container a GPU: {text}", remedy=remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from dataclasses import dataclass
 
@@ -41,7 +42,11 @@ def _bind(held: contextlib.ExitStack, host: str, name: str, port: int) -> int:
         probe.listen(1)
     except OSError as error:
         msg = f"{name} port {port} on {host} cannot be used: {error.strerror or error}"
-        raise MachineError(msg, remedy=f"give another --{name}-port, or none for a free one") from error
+        taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        remedy = (
+            f"give another --{name}-port, or 0 for a free one" if taken else "give an address of this machine: --host"
+        )
+        raise MachineError(msg, remedy=remedy) from error
     return int(probe.getsockname()[1])
 
 

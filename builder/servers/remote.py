@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,11 +38,12 @@ def connect(urls: Sequence[str], options: RemoteOptions | None = None) -> Iterat
     """The server behind the URLs, once it is ready; nothing is started and nothing is stopped.
 
     Raises:
-        SpecError: a URL is wrong, or the two do not go together.
+        SpecError: a URL is wrong, the two do not go together, or the file of certificates holds none.
         ServeError: the server does not answer, or is not ready in time.
     """
     options = options or RemoteOptions()
     endpoint = parse_urls(urls, options)
+    _refuse_certificates(options.ca_file)
     _wait_ready(endpoint, options.ready_timeout_s)
     yield replace(endpoint, alive=_alive_check(endpoint))
 
@@ -91,6 +93,14 @@ def _parse(url: str) -> tuple[str, bool, str]:
     return protocol, tls, f"{host}:{port}"
 
 
+def _refuse_certificates(ca_file: str | None) -> None:
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        msg = f"{ca_file} holds no certificates: {error.strerror or error}"
+        raise SpecError(msg, remedy="--ca-file names a PEM file with the certificates to trust") from error
+
+
 def _wait_ready(endpoint: Endpoint, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while problem := _problem(endpoint):
@@ -132,12 +142,16 @@ def _http_problem(endpoint: Endpoint, address: str) -> str:
         with contextlib.closing(connection):
             connection.request("GET", "/v2/health/ready", headers=dict(endpoint.headers))
             status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
         return f"http {address}: {error}"
+    except http.client.HTTPException as error:
+        return f"http {address}: what answers there does not speak HTTP ({type(error).__name__})"
     return "" if status == http.client.OK else f"http {address}: /v2/health/ready answers {status}"
 
 
 def _grpc_problem(endpoint: Endpoint, address: str) -> str:
+    # The reason is told in the end; gRPC's own log would repeat it at every look.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import tritonclient.grpc as triton
     from tritonclient.utils import InferenceServerException
 

@@ -130,6 +130,13 @@ def test_the_remedy_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: what\n  try: this\n"
 
 
+def test_only_what_goes_on_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end(KeyboardInterrupt())[0] == end(KeyboardInterrupt(), resumes=False)[0] == 130
+    assert (
+        capsys.readouterr().err == "interrupted\n  try: the same command again goes on where it stopped\ninterrupted\n"
+    )
+
+
 def test_no_colour_where_none_is_wanted(tmp_path: Path) -> None:
     tiny_models.linear(tmp_path / "m.onnx")
     arguments = ("m.onnx", "-o", "repo", "--targets", "onnxruntime:fp32")

@@ -40,6 +40,12 @@ def test_a_server_with_room_says_so() -> None:
     assert "200.0 requests/s" in found(replace(CALM, offered_per_s=200.0))["limit.none"]
 
 
+def test_a_server_that_hangs_has_no_limit() -> None:
+    said = found(replace(with_model(queue_ms=18.0), silent_s=3.7))
+    assert set(said) == {"server.silent"}
+    assert "nothing came back in the last 3.7 s" in said["server.silent"]
+
+
 def test_the_generator_is_the_limit() -> None:
     busy = found(replace(CALM, busiest_generator=0.97))
     assert "the load generator, not the server, is the limit" in busy["limit.generator"]

@@ -21,6 +21,7 @@ from builder.loadtest.figures import (
     late_starts,
     latency_fields,
     levels_of,
+    silent_s,
     throughput_fields,
     windows_of,
 )
@@ -61,6 +62,20 @@ def test_figures(log: Log) -> None:
     assert windows[3].requests_per_s == pytest.approx(90.0)
     assert windows[9].p99_ms == pytest.approx(1010.0)
     assert latency_fields(Log(log.rows[:0], 10.0))["p99_ms"] == 0.0
+
+
+def test_silence_at_the_end(log: Log) -> None:
+    outcome, sent, ended = (COLUMNS.index(name) for name in ("outcome", "sent_s", "ended_s"))
+    assert silent_s(log) == 0.0
+    rows = log.rows.copy()
+    rows[300:, outcome], rows[300:, ended] = 1, rows[300:, sent] + 0.01
+    assert silent_s(Log(rows, 10.0)) == 0.0, "refused at once"
+    rows[300:, ended] = rows[300:, sent] + 2.0
+    assert silent_s(Log(rows, 10.0)) == pytest.approx(7.0)
+    rows[300:, outcome] = 2
+    assert silent_s(Log(rows, 10.0)) == pytest.approx(7.0)
+    rows[990:, outcome] = 0
+    assert silent_s(Log(rows, 10.0)) == 0.0
 
 
 def test_levels() -> None:

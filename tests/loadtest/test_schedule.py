@@ -78,7 +78,7 @@ def test_traces(parts: dict[str, ModuleType], tmp_path: Path) -> None:
     assert read(str(tmp_path / "result.json")) == read(str(table))
     assert read(str(plain)) == [(0.0, ""), (3.5, "")]
     assert read(str(listed)) == [(0.0, ""), (0.25, ""), (1.0, "")]
-    for text in ("when\nnow\n", "", "arrival_s\nsoon\n"):
+    for text in ("when\nnow\n", "", "arrival_s\nsoon\n", "nan\n", "0\ninf\n"):
         plain.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match="arrival"):
             read(str(plain))
@@ -201,6 +201,8 @@ def test_the_samples_of_a_repository(parts: dict[str, ModuleType], tmp_path: Pat
     assert only.tensors[0].array.tolist() == ["Käse".encode(), b"\xff\x00"]
     assert only.tensors[1].array.tolist() == [2.5]
     assert parts["stored"].read_payload("other", [], str(tmp_path)) is None
+    with pytest.raises(ValueError, match="no such folder"):
+        parts["stored"].read_payload("model", [], str(tmp_path / "absent"))
     bounds = parts["stored"].bounds_of("model", str(tmp_path), None)
     assert (bounds.max_relative_error, bounds.max_mismatch_share) == (0.01, 0.5)
     right = parts["stored"].stored_answers(served, arrays, bounds)

@@ -54,6 +54,8 @@ def test_a_search_that_found_no_rate_has_missed(result: LoadResult) -> None:
     levels = (Level(4.0, held=False, behind=False, p99_ms=90.0, error_percent=0.0),)
     none = replace(result, shape="step", levels=levels, held_rate=0.0)
     assert [item.check for item in judge_slo(none, parse_slo("p99=50ms"))] == ["slo.rate"]
+    fast = replace(none, levels=(replace(levels[0], rate=378.432),))
+    assert "down to 378.4 requests/s" in judge_slo(fast, parse_slo("p99=50ms"))[0].message
     assert judge_slo(replace(none, held_rate=3.0), parse_slo("p99=50ms")) == ()
     assert [(item.quantity, item.held) for item in slo_verdicts(none, parse_slo("p99=50ms"))] == [
         ("rate", False),

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +145,22 @@ def test_a_server_that_ends_is_reported_with_its_own_log(repository: Path, optio
     with pytest.raises(ServeError, match="the container ended with") as caught, serve(repository, wrong):
         pass
     assert "unrecognized option" in str(caught.value)
+
+
+def test_an_image_without_a_server_is_named(repository: Path, options: ServeOptions, tmp_path: Path) -> None:
+    image, empty = "build-repo/empty:test", tmp_path / "empty.tar"
+    with tarfile.open(empty, "w"):
+        pass
+    docker("import", str(empty), image)
+    try:
+        with (
+            pytest.raises(MachineError, match="the image has no tritonserver") as caught,
+            serve(repository, replace(options, image=image)),
+        ):
+            pass
+    finally:
+        docker("rmi", image)
+    assert "--image" in str(caught.value.remedy)
 
 
 def test_the_end_of_a_running_server_is_noticed(repository: Path, options: ServeOptions) -> None:

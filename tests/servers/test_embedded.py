@@ -179,6 +179,13 @@ def test_an_empty_repository_and_none(tmp_path: Path, options: ServeOptions) -> 
         pass
 
 
+def test_an_address_of_another_machine_is_named(repository: Path, runtime: Runtime) -> None:
+    options = ServeOptions(release=runtime.release, host="192.0.2.1")
+    with pytest.raises(MachineError, match=r"on 192\.0\.2\.1 cannot be used") as caught, serve(repository, options):
+        pass
+    assert "--host" in caught.value.remedy
+
+
 def test_a_taken_port_is_named(repository: Path, runtime: Runtime) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

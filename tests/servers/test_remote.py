@@ -25,6 +25,11 @@ def test_both_protocols_of_a_running_server(runtime: Runtime, tmp_path: Path) ->
         for url in (f"http://{own.http}", f"grpc://{own.grpc}"):
             with connect((url,)) as endpoint:
                 endpoint.alive()
+        with (
+            pytest.raises(ServeError, match=r"does not speak HTTP \(BadStatusLine\)"),
+            connect((f"http://{own.grpc}",), RemoteOptions(ready_timeout_s=0.3)),
+        ):
+            pass
     with pytest.raises(ServeError, match="is gone or not ready"):
         wait_until(lambda: endpoint.alive() is not None, 3)
 
