@@ -23,7 +23,15 @@ from builder.servers.docker_owner import OWNER_LABEL, own_label, remove_left_ove
 from builder.servers.docker_packages import own_packages
 from builder.servers.needs import Needs, needs_of
 from builder.servers.ports import choose_ports
-from builder.servers.server_state import log_tail, models_folder, raise_failures, read_index, stubs_of, vanished
+from builder.servers.server_state import (
+    log_tail,
+    models_folder,
+    process_lives,
+    raise_failures,
+    read_index,
+    stubs_of,
+    vanished,
+)
 
 MODELS: Final = "/models"
 PORTS: Final = {"http": 8000, "grpc": 8001, "metrics": 8002}
@@ -32,6 +40,7 @@ SHARED_MEMORY_BYTES: Final = 1 << 30
 """A limit and no reservation; Docker's own 64 MiB are too few for the processes of Python-based models."""
 POLL_S: Final = 0.05
 ANSWER_S: Final = 5
+END_S: Final = 5.0
 LOG_LINES: Final = 4000
 LOOPBACK: Final = "127.0.0.1"
 USER_FOR_ROOT: Final = "1000:1000"
@@ -247,6 +256,7 @@ def _is_running(container: Container) -> bool:
 def _raise_ended(started: _Started) -> None:
     state = started.container.attrs.get("State", {})
     how = "was killed for its memory" if state.get("OOMKilled") else f"ended with {state.get('ExitCode')}"
+    how = "is paused" if state.get("Paused") else how
     msg = f"the container {how}{log_tail(started.read_log())}"
     raise ServeError(msg, remedy="mend what the log says, and start the server again")
 
@@ -260,6 +270,12 @@ def _alive_check(started: _Started, address: str, server_pid: int) -> Callable[[
         if not _is_running(started.container):
             _raise_ended(started)
         for stub in vanished(stubs, address):
+            # The engine tells of a container's end a moment after its processes are gone.
+            deadline = time.monotonic() + END_S
+            while not process_lives(server_pid) and time.monotonic() < deadline:
+                if not _is_running(started.container):
+                    _raise_ended(started)
+                time.sleep(POLL_S)
             msg = f"the process of model {stub.model} died; every request for it fails{log_tail(started.read_log())}"
             raise ServeError(msg, remedy="start the server again")
 

@@ -174,6 +174,21 @@ def test_the_end_of_a_running_server_is_noticed(repository: Path, options: Serve
             endpoint.alive()
 
 
+def test_the_end_of_all_its_processes_is_the_containers(repository: Path, options: ServeOptions) -> None:
+    """The engine is the last to know; until then it looks as if only the models had died."""
+    with serve(repository, options) as endpoint:
+        (name,) = containers()
+        docker("pause", name)
+        with pytest.raises(ServeError, match="the container is paused"):
+            endpoint.alive()
+        docker("unpause", name)
+        endpoint.alive()
+        assert endpoint.pid is not None
+        os.kill(endpoint.pid, signal.SIGKILL)
+        with pytest.raises(ServeError, match="the container ended with 137"):
+            wait_until(lambda: bool(endpoint.alive()), limit_s=5)
+
+
 def test_the_death_of_one_models_process_is_noticed(repository: Path, options: ServeOptions) -> None:
     with serve(repository, options) as endpoint:
         endpoint.alive()
