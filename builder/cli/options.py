@@ -85,12 +85,13 @@ def parse_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
         SpecError: a text has no colon, or the name is none.
     """
     pairs = []
-    for text in headers:
+    for place, text in enumerate(headers, 1):
         name, colon, value = text.partition(":")
         if not colon or not HEADER_NAME.fullmatch(name.strip()) or not value.isascii():
-            # The text may hold a secret.
+            # No part of the text is shown: what was meant as a name may be a secret.
             remedy = "for example --header 'Authorization: Bearer …'; names have letters, digits, '-', '_' and '.'"
-            raise SpecError(f"--header {name.strip()!r} is not NAME: VALUE in ASCII", remedy=remedy)
+            which = "--header" if len(headers) == 1 else f"--header, the {place}. of {len(headers)},"
+            raise SpecError(f"{which} is not NAME: VALUE in ASCII", remedy=remedy)
         pairs.append((name.strip(), value.strip()))
     return tuple(pairs)
 

@@ -77,9 +77,11 @@ def test_check_refuses_what_it_cannot_judge(tmp_path: Path) -> None:
     assert build("m.onnx", "-o", "repo", "--targets", "onnxruntime:fp32", cwd=tmp_path).code == 0
     assert_refused(run("check", "repo", "--model", "other", cwd=tmp_path), 2, "has no model 'other'", "it has m")
     assert_refused(run("check", "repo", "--url", "ftp://x", cwd=tmp_path), 2, "ftp://x")
-    assert_refused(
-        run("check", "repo", "--url", "grpc://127.0.0.1:1", "--header", "x", cwd=tmp_path), 2, "is not NAME: VALUE"
-    )
+    for secret in ("hunter2", "Authorization=Bearer hunter2", "Authorization Bearer hunter2:x", "Über: hunter2"):
+        headers = ("--header", "Host: x", "--header", secret)
+        ran = run("check", "repo", "--url", "grpc://127.0.0.1:1", *headers, cwd=tmp_path)
+        assert_refused(ran, 2, "--header, the 2. of 2, is not NAME: VALUE", "--header 'Authorization: Bearer …'")
+        assert "hunter2" not in ran.out + ran.err
 
 
 def test_serve_without_anything_that_the_embedded_server_takes(tmp_path: Path) -> None:
