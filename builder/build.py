@@ -51,6 +51,7 @@ from builder.spec import RepoSpec
 from builder.swap import staging, swap
 from builder.tuning_file import Applied, changed_models
 from builder.tuning_records import TunedModel
+from builder.unproven import PROVES_NOTHING
 from builder.verify import LiveVerdict
 from builder.versions import signature_finding
 from builder.work import work_key
@@ -228,7 +229,8 @@ def _note_findings(run: Building) -> Iterator[Finding]:
     """What the export has to say: the route taken, what was stripped, whether a file's own code ran."""
     for state in every_version(run.states):
         for note in state.report.notes if state.report else ():
-            yield Finding("warning" if CODE_RAN in note else "info", "export.note", note, model=state.spec.name)
+            grave = CODE_RAN in note or PROVES_NOTHING in note
+            yield Finding("warning" if grave else "info", "export.note", note, model=state.spec.name)
         yield from _package_findings(state)
 
 

@@ -59,6 +59,7 @@ from builder.samples.sequences import (
 from builder.samples.split import SplitRule
 from builder.sources import CodeSource, LoadedSource, OwnSamples, TorchScriptSource, source_module
 from builder.tensors import Signature, Tensor
+from builder.unproven import unproven
 from builder.work import Export, RaggedRef, SamplesRef, SequenceRef
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def run_export(work: Export, out: Path, *, isolated: bool = False) -> None:
         written = _write_formats(work, source, reference, out)
         states = tuple((state.input, state.output) for state in work.sequence.states)
         sequence = Sequencing(states, work.sequence.controls, sizes)
+    vacuous = tuple(unproven(reference.signature, reference.requests))
     parameters = source.parameters
     del source  # its weights need not lie in memory beside those of a session that is opened below
     warnings = _check_onnx(path, written.routes["onnx"]) if "onnx" in written.routes else ()
@@ -143,7 +145,7 @@ def run_export(work: Export, out: Path, *, isolated: bool = False) -> None:
         ir_version=model.ir_version if model else None,
         batch=_with_node(reference.batch, path, reference.requests),
         samples=reference.samples,
-        notes=(*_code_notes(work, isolated=isolated), *written.notes, *warnings, *reference.notes),
+        notes=(*_code_notes(work, isolated=isolated), *written.notes, *warnings, *reference.notes, *vacuous),
         parameters=parameters,
         sequence=sequence,
         refused=written.refused,

@@ -35,13 +35,18 @@ def task_metric(
 
 
 def _hits(array: Array, request: Request) -> int | None:
-    """Rows whose class is the label, of scores `(rows, classes)` or class numbers `(rows,)`; None for other forms."""
+    """Rows whose class is the label, of scores `(rows, classes)` or class numbers `(rows,)`; None for other forms.
+
+    Scores without a place for every label are those of something else.
+    """
     import numpy as np
 
     if request.labels is None:
         return None
     labels = np.asarray(request.labels).reshape(-1)
     if array.ndim == 2 and array.shape[0] == labels.size and array.shape[1] > 1:  # noqa: PLR2004
+        if labels.size and not 0 <= labels.min() <= labels.max() < array.shape[1]:
+            return None
         return int(np.count_nonzero(array.argmax(axis=-1) == labels))
     if array.shape == labels.shape and array.dtype.kind in "iu":
         return int(np.count_nonzero(array == labels))

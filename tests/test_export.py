@@ -9,6 +9,7 @@ from onnx import helper
 
 from builder.errors import SpecError
 from builder.export import run_export
+from builder.unproven import PROVES_NOTHING
 
 
 def package_file(package, name):
@@ -133,3 +134,49 @@ def test_silero_with_state_and_scalar(tmp_path):
     assert exported.read_bytes() == path.read_bytes()
     assert len({request.inputs["input"].shape for request in requests}) > 1
     assert all(request.inputs["input"].dtype == np.float32 for request in requests)
+
+
+def labelled(tmp_path, labels, scale=1.0):
+    """An export of `linear`, whose class 2 wins on rows of ones, with one label a row."""
+    np.savez(tmp_path / "s.npz", x=np.full((len(labels), 4), scale, np.float32), label=np.asarray(labels))
+    path = save(linear(), tmp_path / "m.onnx")
+    return export(path, tmp_path / "out", samples=tmp_path / "s.npz", labels="label")[0]
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 3, 2], [2, 2, -1, 2]])
+def test_labels_that_no_output_has_as_classes_are_refused(tmp_path, labels):
+    with pytest.raises(
+        SpecError, match=r"class numbers -?1 to [23], and no output has such classes: y float32"
+    ) as told:
+        labelled(tmp_path, labels)
+    assert "number the classes from 0" in told.value.remedy
+
+
+def test_labels_that_are_all_wrong_prove_nothing(tmp_path):
+    assert any("none of 4 labelled rows right" in note for note in labelled(tmp_path, [0, 1, 0, 1]).notes)
+    assert labelled(tmp_path, [2, 2, 2, 0]).notes == ()
+
+
+def test_labels_without_an_output_of_classes_prove_nothing(tmp_path):
+    np.savez(tmp_path / "s.npz", x=np.ones((4, 4), np.float32), label=np.zeros(4, np.int64))
+    nodes = [helper.make_node("ReduceSum", ["x", "axis"], ["y"], keepdims=1)]
+    weights = {"axis": np.asarray([1], np.int64)}
+    path = save(model_of(nodes, [value("x")], [value("y", shape=("batch", 1))], weights), tmp_path / "m.onnx")
+    report, _, _ = export(path, tmp_path / "out", samples=tmp_path / "s.npz", labels="label")
+    assert any("top-1 cannot be measured" in note and PROVES_NOTHING in note for note in report.notes)
+
+
+def test_answers_without_a_number_prove_nothing(tmp_path):
+    (note,) = labelled(tmp_path, [0, 0, 0, 0], scale=np.nan).notes
+    assert note.startswith("output 'y': the source answers every sample with NaN")
+    assert PROVES_NOTHING in note
+
+
+def test_answers_with_some_numbers_are_noted(tmp_path):
+    x = np.ones((4, 4), np.float32)
+    x[1] = np.inf
+    np.savez(tmp_path / "s.npz", x=x)
+    report, _, _ = export(save(linear(), tmp_path / "m.onnx"), tmp_path / "out", samples=tmp_path / "s.npz")
+    (note,) = report.notes
+    assert "numbers of the source's answers are NaN or infinite" in note
+    assert PROVES_NOTHING not in note
