@@ -30,6 +30,7 @@ def spec_error(origin: str, problems: Sequence[Problem], lines: Lines) -> SpecEr
 
     if len(problems) == 1:
         return SpecError(f"{origin}: {text(problems[0])}", remedy=problems[0].remedy)
+    problems = sorted(problems, key=lambda problem: line_of(problem.path, lines) or 0)
     body = "\n".join(f"  {text(problem)}{f' ({problem.remedy})' if problem.remedy else ''}" for problem in problems)
     return SpecError(f"{origin}: {len(problems)} errors\n{body}")
 

@@ -27,8 +27,18 @@ def _plain(item: Any, root: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic'
         return f"unknown key {item['loc'][-1]!r}{nearest(str(item['loc'][-1]), _known_keys(item['loc'], root))}"
     if item["type"] == "missing":
         return f"the key {item['loc'][-1]!r} is missing"
+    if item["type"] in ("model_type", "dataclass_type"):
+        return f"got {item['input']!r}, expected keys and values{_example(item, root)}"
+    if item["type"] in ("tuple_type", "list_type"):
+        return "expected a list: begin each element with '- ', or write [ELEMENT, ...]"
     message = str(item["msg"]).removeprefix("Value error, ")
     return message if item["type"] == "value_error" else f"{message}, got {item['input']!r}"
+
+
+def _example(item: Any, root: type[BaseModel]) -> str:  # noqa: ANN401 - pydantic's error dictionary
+    """Where a bare path stands for what has one: how it is written."""
+    known = _known_keys((*item["loc"], ""), root)
+    return f": {{path: {item['input']}}}" if "path" in known and isinstance(item["input"], str) else ""
 
 
 def _known_keys(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[str, ...]:

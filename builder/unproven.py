@@ -38,30 +38,32 @@ def _without_numbers(tensor: Tensor, requests: Sequence[Request]) -> Iterator[st
     numbers = sum(int(np.count_nonzero(np.isfinite(answer.astype(wide)))) for answer in answers)
     if total and not numbers:
         yield (
-            f"output {tensor.name!r}: the source answers every sample with NaN or infinity alone, so that a target does "
-            f"the same {PROVES_NOTHING}; give samples to which it answers with numbers"
+            f"output {tensor.name!r}: the source answers every sample with NaN or infinity alone, so a target that "
+            f"does the same {PROVES_NOTHING}; give samples to which it answers with numbers"
         )
     elif numbers < total:
-        yield f"output {tensor.name!r}: {total - numbers} of {total} numbers of the source's answers are NaN or infinite"
+        share = f"{total - numbers} of {total} numbers"
+        yield f"output {tensor.name!r}: {share} of the source's answers are NaN or infinite"
 
 
 def _labels(signature: Signature, requests: Sequence[Request]) -> Iterator[str]:
-    labels = [int(label) for request in requests if request.labels is not None for label in request.labels.reshape(-1)]
+    arrays = [request.labels for request in requests if request.labels is not None]
+    labels = [int(label) for array in arrays for label in array.reshape(-1)]
     if not labels:
         return
     metric = task_metric("top1", signature, requests, [request.outputs for request in requests])
     if metric is not None:
         if not metric.source:
             yield (
-                f"the source gets none of {metric.rows} labelled rows right, so top-1 {PROVES_NOTHING}; number the classes "
-                "in the samples as the model does"
+                f"the source gets none of {metric.rows} labelled rows right, so top-1 {PROVES_NOTHING}; number the "
+                "classes in the samples as the model does"
             )
         return
     scores = [tensor for tensor in signature.outputs if _has_classes(tensor)]
     if scores:
         raise SpecError(
-            f"samples: the labels hold the class numbers {min(labels)} to {max(labels)}, and no output has such classes: "
-            f"{', '.join(tensor.describe() for tensor in scores)}",
+            f"samples: the labels hold the class numbers {min(labels)} to {max(labels)}, and no output has such "
+            f"classes: {', '.join(tensor.describe() for tensor in scores)}",
             remedy="number the classes from 0 as the model does, and leave rows out that belong to none",
         )
     yield (

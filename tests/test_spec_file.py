@@ -107,6 +107,8 @@ def test_every_wrong_type_is_said_at_once_with_path_and_line(folder: Path) -> No
     ]:
         assert re.search(rf"line {line}: {re.escape(path)}: .*{re.escape(words)}", said), f"{path}\n{said}"
     assert "7 errors" in said
+    lines = [int(number) for number in re.findall(r"^  line (\d+):", said, re.MULTILINE)]
+    assert lines == sorted(lines)
 
 
 WRONG_WORDS = """triton: "99.13"
@@ -150,8 +152,10 @@ def test_every_impossible_word_is_said_at_once_with_path_and_line(folder: Path) 
         ("- a\n", "a spec is a mapping with the key 'models'"),
         ("triton: '26.07'\n", "the key 'models' is missing"),
         ("models: []\n", "the list is empty"),
-        ("models: 3\n", "line 1: models: "),
-        ("models: [3]\n", "line 1: models[0]: "),
+        ("models: 3\n", "line 1: models: expected a list: begin each element with '- '"),
+        ("models: [3]\n", "line 1: models[0]: got 3, expected keys and values"),
+        ("models: [{name: a, source: m.onnx}]\n", "got 'm.onnx', expected keys and values: {path: m.onnx}"),
+        ("models: [{name: a, source: {path: m.onnx}, samples: s.npz}]\n", "expected keys and values: {path: s.npz}"),
         ("models: [{name: a}]\n", "models[0].source: the key 'source' is missing"),
         ("models: [\n", "line 2: "),
         ("models: []\nmodels: []\n", "line 2: 'models' is written twice"),

@@ -34,7 +34,7 @@ def batching_finding(model: ModelFigures, answered_per_s: float) -> Finding | No
         return None
     text = f"the batcher of {model.name} merged nothing: {single_share(model):.0%} of executions hold one request"
     text += f"{_sizes(model)}, because {reason}"
-    severity: Severity = "info" if at_once < AT_ONCE else "warning"
+    severity: Severity = "info" if at_once < AT_ONCE or _never_batches(model) else "warning"
     return Finding(severity, "batching.none", text, remedy=remedy, model=model.name)
 
 
@@ -43,12 +43,21 @@ def _sizes(model: ModelFigures) -> str:
     return f" (batch {low})" if low == high > 0 else ""
 
 
+def _never_batches(model: ModelFigures) -> bool:
+    return model.backend == "openvino" and model.max_batch_size <= 1
+
+
+def _unbatched(model: ModelFigures) -> tuple[str, str]:
+    reason = f"max_batch_size is {model.max_batch_size}"
+    if _never_batches(model):
+        reason += ", since Triton's openvino backend fails on more than one batch size"
+        return reason, "build-repo tune measures whether an onnxruntime target with batching serves more"
+    return reason, "batching: {max_batch_size: 8} where the model's rows are independent"
+
+
 def _reason(model: ModelFigures, at_once: float) -> tuple[str, str]:
     if model.max_batch_size <= 1:
-        return (
-            f"max_batch_size is {model.max_batch_size}",
-            "batching: {max_batch_size: 8} where the model's rows are independent",
-        )
+        return _unbatched(model)
     if 2 * model.row_sizes[0] > model.max_batch_size:
         text = f"every request fills max_batch_size {model.max_batch_size}"
         return text, "nothing is lost by that; a larger max_batch_size would let requests meet"

@@ -123,6 +123,7 @@ class ModelFigures:
     instances: int = 0
     ensemble: bool = False
     row_sizes: tuple[int, int] = (0, 0)
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)

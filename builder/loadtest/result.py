@@ -190,6 +190,7 @@ def _served_fields(counts: Statistics | None, config: Mapping[str, Any] | None) 
             "queue_delay_us": int((batching or {}).get("max_queue_delay_microseconds", 0)),
             "instances": sum(int(group.get("count", 1)) for group in config.get("instance_group", ())) or 1,
             "ensemble": config.get("ensemble_scheduling") is not None or config.get("platform") == "ensemble",
+            "backend": str(config.get("backend", "")),
         }
     return fields
 

@@ -61,6 +61,7 @@ def probe_batches(run: Run, pool: Arrays, max_batch_size: int, name_of: NameOf =
     """
     answers: dict[int, Outputs] = {}
     refused: dict[int, str] = {}
+    ours: list[SpecError] = []
     wanted = probe_sizes(max_batch_size)
     for size in (*wanted, *MORE_SIZES):
         if size in answers or size in refused or (size not in wanted and 1 in answers):
@@ -69,7 +70,10 @@ def probe_batches(run: Run, pool: Arrays, max_batch_size: int, name_of: NameOf =
             answers[size] = run(take_rows(pool, 0, size))
         except Exception as error:
             refused[size] = short(error)
+            ours += [error] if isinstance(error, SpecError) else []
     if not answers:
+        if len(ours) == len(refused):
+            raise ours[0]  # what is wrong is no sample, and it says what to change
         raise SpecError(
             f"the model refuses the samples at every batch size tried ({', '.join(map(str, refused))}): {refused[1]}",
             remedy="give samples that the model accepts, or correct inputs:",

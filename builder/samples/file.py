@@ -85,8 +85,10 @@ def _read_npz(path: Path) -> dict[str, Array]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, np.ndarray):
+            with stored:
+                return {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
         raise SpecError(f"samples: no such file: {path}", remedy="check samples: path") from error
     except Exception as error:
@@ -94,6 +96,10 @@ def _read_npz(path: Path) -> dict[str, Array]:
             f"samples {path.name} is no readable .npz: {short(error)}",
             remedy="write it with numpy.savez(FILE, INPUT=array, ...); arrays of Python objects are not accepted",
         ) from error
+    raise SpecError(
+        f"samples {path.name} is no readable .npz: it holds one array, without a name",
+        remedy="write it with numpy.savez(FILE, INPUT=array, ...)",
+    )
 
 
 def _labels(members: Mapping[str, Array], name: str | None, path: Path, what: str = "labels") -> Array | None:

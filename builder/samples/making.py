@@ -144,7 +144,7 @@ def find_recipe(run: Run, inputs: tuple[Tensor, ...], seed: int) -> RandomRecipe
     if base is None:
         raise SpecError(
             f"no random inputs were found that the model accepts: {first_error}",
-            remedy="give real inputs: samples: {path: samples.npz} in the spec, or --samples FILE.npz",
+            remedy="give real inputs: samples: {path: samples.npz} in the spec, or --samples FILE; or correct inputs:",
         )
     widened, notes = _widen(run, base)
     sizes, refused = _more_sizes(run, widened)

@@ -159,6 +159,14 @@ def test_the_members_of_an_ensemble_are_judged() -> None:
 ALONE = replace(MODEL, executions=980, batches=((1, 960), (2, 20)))
 
 
+def test_a_backend_that_cannot_batch_is_not_told_to() -> None:
+    finding = batching_finding(replace(ALONE, max_batch_size=0, backend="openvino"), 2000.0)
+    assert finding is not None
+    assert finding.severity == "info"
+    assert "max_batch_size: 8" not in finding.remedy
+    assert "onnxruntime" in finding.remedy
+
+
 @pytest.mark.parametrize(
     ("changes", "rate", "reason"),
     [

@@ -43,12 +43,12 @@ def refusal(tmp_path, samples, labels=None, path=None):
 
 def test_rows_and_labels_are_cut(tmp_path):
     rows = np.random.default_rng(1).standard_normal((20, 4)).astype(np.float32)
-    samples = npz(tmp_path, x=rows, label=np.arange(20))
+    samples = npz(tmp_path, x=rows, label=np.arange(20) % 3)
     report, requests, _ = export(model(tmp_path), tmp_path / "out", samples=samples, labels="label")
     assert report.samples == "samples.npz, 20 rows"
     assert [request.rows for request in requests] == [1, 2, 3, 8, 3, 3]
     assert np.array_equal(np.concatenate([request.inputs["x"] for request in requests]), rows)
-    assert np.array_equal(np.concatenate([request.labels for request in requests]), np.arange(20))
+    assert np.array_equal(np.concatenate([request.labels for request in requests]), np.arange(20) % 3)
     assert report.signature.describe() == "x float32[batch,4] → y float32[batch,3]"
 
 
@@ -94,6 +94,8 @@ def test_samples_with_objects_or_no_npz(tmp_path):
     assert "samples.npz is no readable .npz" in refusal(tmp_path, samples)
     samples.write_text("text")
     assert "samples.npz is no readable .npz" in refusal(tmp_path, samples)
+    np.save(tmp_path / "one.npy", np.ones((3, 4), np.float32))
+    assert "one.npy is no readable .npz: it holds one array, without a name" in refusal(tmp_path, tmp_path / "one.npy")
 
 
 def test_without_a_batch_axis_each_entry_is_a_request(tmp_path):
@@ -160,6 +162,7 @@ def test_nothing_works_says_the_models_words():
         find_recipe(run, (Tensor("x", "float32", ("n", "length")),), 0)
     assert caught.value.message == "no random inputs were found that the model accepts: not this size"
     assert "samples" in caught.value.remedy
+    assert "correct inputs:" in caught.value.remedy
 
 
 def test_a_mask_is_kept_where_answers_stay_finite():

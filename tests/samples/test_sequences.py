@@ -67,12 +67,13 @@ def test_random_sequences_of_several_lengths(tmp_path: Path) -> None:
 def test_steps_of_the_users_samples(tmp_path: Path) -> None:
     rows = np.arange(27, dtype=np.float32).reshape(9, 3)
     ids = np.asarray([7, 5, 7, 7, 5, 1, 7, 5, 1])
-    np.savez(tmp_path / "s.npz", x=rows, id=ids, label=np.arange(9))
+    np.savez(tmp_path / "s.npz", x=rows, id=ids, label=np.arange(9) % 3)
     path = models.summing(tmp_path / "m.onnx")
     options = {"samples": tmp_path / "s.npz", "labels": "label"}
     _, requests = export(path, tmp_path / "named", SUM, "id", **options)
     assert [len(steps) for steps in sequences_of(requests)] == [4, 3, 2]
-    assert [int(step.labels[0]) for step in sequences_of(requests)[1]] == [1, 4, 7]
+    assert [int(step.labels[0]) for step in sequences_of(requests)[1]] == [1, 1, 1]
+    assert [int(step.labels[0]) for step in sequences_of(requests)[0]] == [0, 2, 0, 0]
     np.testing.assert_array_equal(sequences_of(requests)[1][-1].outputs["t"][0], rows[[1, 4, 7]].sum(axis=0))
     np.savez(tmp_path / "s.npz", x=rows)
     _, requests = export(path, tmp_path / "cut", SUM, samples=tmp_path / "s.npz")

@@ -268,6 +268,19 @@ def test_callables_that_do_not_work(root, model, args, message):
     assert message in failure(path, root, model=model, args=args)
 
 
+def test_weights_alone_name_the_spec_that_they_need(root):
+    _, path = weights_of(root, "Mlp")
+    message = failure(path, root, inputs=())
+    assert "holds weights without the network's code" in message
+    assert f"build-repo init {path.name}" in message
+
+
+def test_names_for_other_outputs_are_said_by_themselves(root):
+    _, path = weights_of(root, "Mlp")
+    message = failure(path, root, model="nets_for_tests:Mlp", outputs=("a", "b"))
+    assert message.startswith("outputs: got 2 names (a, b); the network returns 1")
+
+
 def test_inputs_are_required(root):
     _, path = weights_of(root, "Mlp")
     message = failure(path, root, model="nets_for_tests:Mlp", inputs=())

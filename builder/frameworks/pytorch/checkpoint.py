@@ -39,9 +39,9 @@ def load_checkpoint(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tupl
     """
     path = Path(source.path)
     refuse_pickle(source)
-    check_inputs(inputs, "a pickled PyTorch network" if source.allow_pickle else "a PyTorch state dict")
     ran: tuple[str, ...] = ()
     if source.allow_pickle and torch_kind(path) != "safetensors":
+        check_inputs(inputs, "a pickled PyTorch network")
         use_import_root(source.import_root)
         content, ran = open_pickle(path), (CODE_RAN,)
         network = _find_network(content)
@@ -51,6 +51,7 @@ def load_checkpoint(source: SourceRef, inputs: tuple[Tensor, ...], outputs: tupl
         content = open_weights(path)
     if source.model is None:
         raise _no_code(path, content)
+    check_inputs(inputs, "a PyTorch state dict")
     weights, notes = find_state_dict(content, path)
     network = build_network(source.model, source.args, source.import_root)
     return TorchNetwork(network, inputs, outputs, notes=(*ran, *notes, *load_weights(network, weights, path)))
@@ -60,7 +61,8 @@ def _no_code(path: Path, content: Any) -> SpecError:  # noqa: ANN401 - whatever 
     if isinstance(content, dict):
         return SpecError(
             f"{path.name} holds weights without the network's code",
-            remedy="name what builds the network: source: {path: ..., model: my_nets:build, args: {...}}",
+            remedy="name what builds the network: source: {path: ..., model: my_nets:build, args: {...}}; "
+            f"build-repo init {path.name} writes a spec to fill in",
         )
     return SpecError(
         f"{path.name} holds a {type(content).__name__}, no torch.nn.Module",
