@@ -358,10 +358,17 @@ def _source(model: ModelSpec) -> SourceRef:
     )
     _screen(model, found)
     if source.model:
-        found = replace(found, digest=f"{found.digest}:{callable_digest(source.model, root)}")
+        found = replace(found, digest=f"{found.digest}:{_callable(model, source.model, root)}")
     if source.allow_pickle:
         found = replace(found, digest=f"{found.digest}:{pickled_code_digest(source.path, root)}")
     return found
+
+
+def _callable(model: ModelSpec, callable_: str, root: Path) -> str:
+    try:
+        return callable_digest(callable_, root)
+    except SpecError as error:
+        raise SpecError(f"{model.name}: source: {error.message}", remedy=error.remedy) from error
 
 
 def _screen(model: ModelSpec, source: SourceRef) -> None:

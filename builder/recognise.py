@@ -61,6 +61,8 @@ def recognise(path: Path) -> str:
             return word
     if path.is_dir():
         raise _directory(path)
+    if path.suffix in (".yaml", ".yml"):
+        raise SpecError(f"{path.name} is no model", remedy=f"if it is a spec: build-repo plan {path}, or build {path}")
     raise SpecError(_seen(path), remedy=ACCEPTED)
 
 

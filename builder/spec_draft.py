@@ -31,6 +31,26 @@ def draft_spec(found: Sequence[Inspection], folder: Path) -> str:
     return "\n".join(_lines(found, folder)) + "\n"
 
 
+def to_fill_in(found: Sequence[Inspection]) -> tuple[str, ...]:
+    """What only the user knows: `model: of classifier.pth`."""
+    missing = [
+        (word, Path(item.path).name)
+        for item in found
+        for word, asked in (
+            ("model:", _needs_callable(item)),
+            ("allow_pickle:", item.description.format in PICKLES),
+            ("inputs:", item.description.signature is None and item.description.format not in TELLS_WHEN_OPENED),
+        )
+        if asked
+    ]
+    return tuple(f"{word} of {name}" for word, name in missing)
+
+
+def _needs_callable(item: Inspection) -> bool:
+    what = item.description
+    return what.format in NEEDS_CALLABLE or (what.format == "keras" and what.signature is None)
+
+
 def _lines(found: Sequence[Inspection], folder: Path) -> Iterator[str]:
     yield "# Written by build-repo init. Every key: build-repo schema. Next: build-repo build with this file."
     yield f'triton: "{defaults.RELEASE}"          # the release of Triton this repository is for'
@@ -62,7 +82,7 @@ def _model(item: Inspection, folder: Path, name: str) -> Iterator[str]:
         yield "      args: {}"
     if len(what.signatures) > 1:
         yield f"      signature: {_scalar(what.signatures[0])}   # or {', '.join(map(_scalar, what.signatures[1:]))}"
-    if what.format in NEEDS_CALLABLE or (what.format == "keras" and what.signature is None):
+    if _needs_callable(item):
         yield "      # The file holds weights only: name the function that returns the network (beside this file, or"
         yield "      # installed) and its arguments."
         yield "      model: my_nets:build"

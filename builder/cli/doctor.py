@@ -123,8 +123,9 @@ def _print(rows: list[Row]) -> None:
     from rich.markup import escape
 
     out = console()
+    width = max(len(row.name) for row in rows)
     for row in rows:
         mark = "[green]✓[/green]" if row.ok else "[red]✗[/red]" if row.needed else "[yellow]-[/yellow]"
-        out.print(f"{mark} {row.name:26} {escape(row.detail)}", soft_wrap=True)
+        out.print(f"{mark} {row.name:{width}} {escape(row.detail)}", soft_wrap=True)
         if not row.ok and row.remedy:
             out.print(f"    try: {escape(row.remedy)}", soft_wrap=True)

@@ -21,7 +21,7 @@ def init(
     """Write a commented spec inferred from the files."""
     from builder.inspection import inspect_model
     from builder.records import write_text
-    from builder.spec_draft import draft_spec
+    from builder.spec_draft import draft_spec, to_fill_in
 
     to_stdout = str(output) == "-"
     if not to_stdout and output.exists() and not force:
@@ -29,9 +29,12 @@ def init(
     folder = Path.cwd() if to_stdout else output.resolve().parent
     if not folder.is_dir():
         raise SpecError(f"{folder}: no such folder", remedy=f"mkdir -p {folder}")
-    text = draft_spec([inspect_model(path) for path in models], folder)
+    found = [inspect_model(path) for path in models]
+    text = draft_spec(found, folder)
     if to_stdout:
         print(text, end="")
         return
     write_text(output, text)
-    sys.stderr.write(f"wrote {output}; next: build-repo build {output}\n")
+    missing = ", ".join(to_fill_in(found))
+    asked = f"fill in {missing}; " if missing else ""
+    sys.stderr.write(f"wrote {output}; {asked}next: build-repo build {output}\n")

@@ -53,10 +53,11 @@ def _print(found: Inspection) -> None:
         more = f", {len(most) - OPERATORS_SHOWN} more" if len(most) > OPERATORS_SHOWN else ""
         shown = ", ".join(f"{name} x{number}" for name, number in most[:OPERATORS_SHOWN])
         out.print(f"operators: {escape(shown)}{more}", soft_wrap=True)
+    width = max((len(target.backend) for target in found.targets), default=0)
     for target in found.targets:
         verdict = f"no: {target.refusal}" if target.refusal else f"yes ({', '.join(target.precisions)})"
         lack = f"; not on this machine: {target.missing}" if target.missing else ""
-        out.print(f"target {target.backend:12} {escape(verdict + lack)}", soft_wrap=True)
+        out.print(f"target {target.backend:{width}} {escape(verdict + lack)}", soft_wrap=True)
     if found.releases is not None:
         span = f"{found.releases[0]} to {found.releases[-1]}" if found.releases else "none: the opset is too new"
         out.print(f"Triton releases that load it as it is: {span}")

@@ -153,8 +153,12 @@ def _print(document: dict[str, Any]) -> None:
         if ensemble["unproven"]:
             out.print(f"  loaded only, its answers are not compared: {escape(ensemble['unproven'])}", soft_wrap=True)
         _print_works(out, ensemble["works"])
-    values = ", ".join(f"{key} {value}" for key, value in document["defaults"].items())
+    values = ", ".join(f"{key} {_value(value)}" for key, value in document["defaults"].items())
     out.print(f"[dim]defaults: {escape(values)}[/dim]", soft_wrap=True)
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - a default
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
 def _print_works(out: Any, works: list[dict[str, Any]]) -> None:  # noqa: ANN401 - rich's Console

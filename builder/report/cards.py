@@ -48,7 +48,18 @@ def _tuned_cards(tuning: TunedModel) -> Iterator[Card]:
     more = "better than the default setting"
     if before is not None:
         more = f"the default setting's {words.objective_value(before.value, objective)}"
+        more += _interval(found, before, objective) if found is not None and found.setting != before.setting else ""
     yield Card("Gain", words.times(tuning.gain), more, _gained(tuning.gain))
+
+
+def _interval(found: Tried, before: Tried, objective: Objective) -> str:
+    """Between which ratios the gain lies; nothing where they are shown alike."""
+    low, high = sorted(
+        value / before.value if objective.word == "throughput" else before.value / value
+        for value in (found.low, found.high)
+    )
+    span = words.times(low), words.times(high)
+    return f"; 95 %: {span[0]} to {span[1]}" if span[0] != span[1] else ""
 
 
 def _p99(found: Tried, objective: Objective) -> str:

@@ -13,6 +13,8 @@ from builder.tuning_records import TunedModel
 
 MEASURED: Final = ("best", "all")
 """Words of `serve:` that leave the choice to measurements."""
+NOTED: Final = 1e-5
+"""Errors below it are not told apart in a sentence."""
 IN_WORDS: Final[dict[str, str]] = {str(word): said for word, said in MEANS.items()}
 
 
@@ -56,7 +58,7 @@ def _accuracy(chosen: TargetFacts) -> str:
         return "with the source's own answers"
     if chosen.error == 0:
         return f"{words.count(chosen.mismatches, 'element')} unlike the source's"
-    return f"answers within {words.percent(chosen.error)} of the source's"
+    return f"answers within {words.percent(max(chosen.error, NOTED))} of the source's"
 
 
 def why(standing: Standing) -> str:

@@ -100,8 +100,11 @@ def _trade(targets: Sequence[TargetFacts], speeds: dict[str, _Speed], where: str
     faster = [name for name, gain in gains.items() if gain > 1 / (1 - words.SAME) and not speeds[name].refused]
     if not faster:
         return f"Nothing is faster {where} than {chosen}, which is served."
+    rejected = {target.target for target in targets if target.status == "rejected"}
     others = faster[0] if len(faster) == 1 else f"{len(faster)} others"
-    return f"{chosen} is served; {where} {others} {'is' if len(faster) == 1 else 'are'} faster."
+    are, were = ("is", "was") if len(faster) == 1 else ("are", "were")
+    why = f", and {were} rejected" if rejected.issuperset(faster) else ""
+    return f"{chosen} is served; {where} {others} {are} faster{why}."
 
 
 def _compared(target: TargetFacts, speed: _Speed) -> tuple[str, str, str, str]:

@@ -35,6 +35,7 @@ def describe(path: Path) -> Description:
         notes=(
             f"a pickle of scikit-learn {version or '(version not recorded)'} that names {', '.join(names[:SHOWN])}",
             RUNS_CODE,
+            "most estimators become operators of ai.onnx.ml, which only the onnxruntime backend has",
         ),
     )
 

@@ -177,7 +177,7 @@ def torch_folder(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({"model": "no_nets:build"}, ("there is no module 'no_nets'",)),
+        ({"model": "no_nets:build"}, ("good: source: model: no_nets:build: there is no module 'no_nets'",)),
         ({"model": "my_nets:gone"}, ("gone",)),
         ({"model": "my_nets:number"}, ("my_nets:number", "int")),
         ({"model": "my_nets:broken"}, ("no weights for you",)),

@@ -51,3 +51,12 @@ def test_what_is_no_model_writes_nothing(tmp_path: Path) -> None:
     assert_refused(run("init", "notes.txt", cwd=tmp_path), 2, "notes.txt is a text file")
     assert_refused(run("init", "notes.txt", "-o", "no/where.yaml", cwd=tmp_path), 2, "no such folder", "mkdir")
     assert not (tmp_path / "models.yaml").exists()
+
+
+def test_what_only_the_user_knows_is_named(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"w": torch.zeros(2, 3)}, tmp_path / "w.pth")
+    tiny_models.linear(tmp_path / "m.onnx")
+    ran = run("init", "w.pth", "m.onnx", cwd=tmp_path)
+    assert "wrote models.yaml; fill in model: of w.pth, inputs: of w.pth; next: build-repo build models.yaml" in ran.err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import tiny_models
@@ -22,6 +23,12 @@ def test_an_onnx_file_is_described(tmp_path: Path) -> None:
     assert document["description"]["signature"]["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}]
     assert [target["backend"] for target in document["targets"]] == list(BACKENDS)
     assert "26.07" in document["releases"]
+
+
+def test_the_backends_stand_in_columns(tmp_path: Path) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    lines = [line for line in run("inspect", "m.onnx", cwd=tmp_path).out.splitlines() if line.startswith("target ")]
+    assert len({re.search(r" (yes|no)\b", line).start() for line in lines}) == 1  # type: ignore[union-attr]
 
 
 def test_external_data_counts(tmp_path: Path) -> None:
@@ -47,4 +54,8 @@ def test_what_a_backend_refuses_is_said(tmp_path: Path) -> None:
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     assert_refused(run("inspect", "gone.onnx", cwd=tmp_path), 2, "no such file or folder: gone.onnx")
     (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    (tmp_path / "models.yaml").write_text("models: []", encoding="utf-8")
+    assert_refused(
+        run("inspect", "models.yaml", cwd=tmp_path), 2, "models.yaml is no model", "build-repo plan models.yaml"
+    )
     assert_refused(run("inspect", "notes.txt", cwd=tmp_path), 2, "notes.txt is a text file, no model", "accepted are")

@@ -16,10 +16,12 @@ from builder.findings import Finding
 from builder.manifest import read_manifest, write_manifest
 from builder.records import from_json
 from builder.report import read_facts, render
+from builder.report.choice import headline
 from builder.report.page import render_page
 from builder.report.plots import measured_plots
 from builder.report.provenance import tune_command
 from builder.report.records import ModelFacts, RepositoryFacts, TargetFacts
+from builder.report.standing import Standing
 from builder.report.words import percent
 
 
@@ -211,7 +213,7 @@ def test_a_tuned_model_is_held_against_its_default(tuned: RepositoryFacts) -> No
     assert "8 settings of 148 served and measured; no other setting can beat it" in found.why
     values = {card.name: (card.value, card.more) for card in found.cards}
     assert values["Throughput"] == ("1,320 rows/s", "8 users over gRPC; p99 10.9 ms of 50 ms allowed")
-    assert values["Gain"] == ("3.2\u00d7", "the default setting's 412 rows/s")
+    assert values["Gain"] == ("3.2\u00d7", "the default setting's 412 rows/s; 95 %: 3.1\u00d7 to 3.3\u00d7")
     assert target(tuned, "classifier", "openvino:int8").served.rows_per_s == 1320.0
     assert target(tuned, "classifier", "openvino:fp16").served is None
     assert "1 of 5 tuned" in tuned.headline
@@ -405,3 +407,17 @@ def test_no_manifest_is_an_error_with_a_way_on(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"has no build-repo\.json") as caught:
         read_facts(tmp_path)
     assert "build-repo validate" in caught.value.remedy
+
+
+def test_a_rejected_target_that_is_faster_is_called_rejected(facts: RepositoryFacts) -> None:
+    found = model(facts, "lossy")
+    quick = tuple(replace(item, latency_ms=0.001 if item.target == "openvino:fp16" else 1.0) for item in found.targets)
+    (speed,) = [plot for plot in measured_plots(replace(found, targets=quick)) if plot.key == "speed-accuracy"]
+    assert speed.says == "onnxruntime:fp32 is served; in process openvino:fp16 is faster, and was rejected."
+
+
+def test_a_small_error_is_no_power_of_ten_in_a_sentence(facts: RepositoryFacts) -> None:
+    chosen = next(item for item in model(facts, "lossy").targets if item.chosen)
+    for error, said in ((4.4e-7, "0.001 %"), (0.0052, "0.52 %")):
+        standing = Standing("m", [replace(chosen, error=error)], "best", "latency", None, "build-repo tune m.yaml")
+        assert headline(standing).endswith(f"answers within {said} of the source's.")

@@ -70,7 +70,8 @@ def test_a_pickle_is_refused_unless_allowed(classifier, tmp_path):
     message = failure(path, tmp_path, allow_pickle=False)
     assert "digits.joblib is a pickle (it names sklearn.pipeline.Pipeline" in message
     assert "allow_pickle: true" in message
-    note, _ = sklearn_model.describe(path).notes
+    note, _, backends = sklearn_model.describe(path).notes
+    assert "only the onnxruntime backend has" in backends
     assert f"scikit-learn {sklearn.__version__} that names sklearn.pipeline.Pipeline" in note
 
 
