@@ -155,7 +155,7 @@ class SamplesSpec(Part):
     """Real inputs: an `.npz` with one array per input, named like it."""
 
     path: Path = Field(strict=False)
-    labels: str | None = Field(None, description="The array that holds one class number a row")
+    labels: str | None = Field(None, description="The array that holds one class number a row, from 0 on")
     sequence_id: str | None = Field(
         None, description="With sequence: the array that says which sequence a row is a step of, in order"
     )

@@ -190,9 +190,10 @@ def _print(result: TuneResult, file: Path) -> None:
             table.add_row(*_row(row, model))
         out.print(table)
         users = f"{model.objective.users} user{'' if model.objective.users == 1 else 's'}"
+        spent = "measurement" if model.measurements == 1 else "measurements"
         out.print(
             f"{model.name}: [bold]{model.gain:.2f}[/bold] times the default's {model.objective.word} with {users}; "
-            f"{model.measurements} measurements of {model.space} settings in {model.seconds:.0f} s",
+            f"{model.measurements} {spent} of {model.space} settings in {model.seconds:.0f} s",
             soft_wrap=True,
         )
         for text in (model.stopped, *model.notes):

@@ -168,7 +168,10 @@ def _kin(setting: Setting, fields: Sequence[str]) -> tuple[object, ...]:
 def why_stopped(left: Sequence[Setting], *, out_of_time: bool, out_of_measurements: bool) -> str:
     """One sentence for people."""
     if out_of_time:
-        return f"the time was over with {len(left)} kinds of settings left that might be better"
+        return (
+            f"the time was over with {len(left)} kinds of settings left that might be better; tune with a larger "
+            "--budget goes on from here"
+        )
     if out_of_measurements:
         return f"the measurements were spent with {len(left)} kinds of settings left that might be better"
     return "no setting that was not tried can be better by more than noise"

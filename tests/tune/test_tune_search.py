@@ -232,5 +232,7 @@ def test_the_best_is_measured_again_and_a_rival_within_noise_too(tmp_path: Path)
 def test_why_it_stopped_is_one_sentence() -> None:
     assert "no setting" in why_stopped([], out_of_time=False, out_of_measurements=False)
     left = [Setting("openvino:fp32")] * 3
-    assert "time was over with 3" in why_stopped(left, out_of_time=True, out_of_measurements=True)
+    over = why_stopped(left, out_of_time=True, out_of_measurements=True)
+    assert "time was over with 3" in over
+    assert "--budget" in over
     assert "spent with 3" in why_stopped(left, out_of_time=False, out_of_measurements=True)
