@@ -16,11 +16,12 @@ import yaml
 
 from builder.cache import Cache, open_cache
 from builder.spec_file import load_spec
-from builder.tune import TuneOptions, build_targets, servable_targets
+from builder.tune import TuneOptions, build_targets
 from builder.tune.belief import Turn, compare
 from builder.tune.estimate import sample_of
 from builder.tune.model import prepare_race, tune_model
 from builder.tune.race import Race
+from builder.tune.servable import servable_targets
 from builder.tune.serving import Slot, measure, served, there_and_back
 from builder.tune.settings import describe
 from builder.tuning_records import LoadPoint, Setting, TunedModel

@@ -46,11 +46,12 @@ from builder.progress import Progress
 from builder.records import to_json
 from builder.repository import carry_over, check_output
 from builder.running import answered_ensembles, run_plan, wire_first
-from builder.settle import Building, BuildOptions, lost_targets, settle
+from builder.settle import Building, BuildOptions, live_wanted, lost_targets, settle
 from builder.spec import RepoSpec
 from builder.swap import staging, swap
+from builder.tune.choose import race_targets
 from builder.tuning_file import Applied, changed_models
-from builder.tuning_records import TunedModel
+from builder.tuning_records import Raced, TunedModel
 from builder.unproven import PROVES_NOTHING
 from builder.verify import LiveVerdict
 from builder.versions import signature_finding
@@ -111,6 +112,7 @@ def build(spec: RepoSpec, options: BuildOptions, progress: Progress, tuning: App
         run.findings += filter(None, map(deferral_finding, states))
         run.findings += kept_findings(kept, manifest, spec.triton)
         run.findings += _note_findings(run)
+        _race(run)
         settled = settle(run)
         lost = tuple(lost_targets(run.states, run.staged)) if settled else ()
         run.findings += lost
@@ -174,6 +176,18 @@ def _tuning_findings(run: Building, tuning: Applied | None) -> Iterator[Finding]
         yield from changed_models(tuning, {state.spec.name: work_key(state.plan.export) for state in run.states})
 
 
+def _race(run: Building) -> None:
+    """Let the live server say which of near targets is best, where it will be asked about the repository anyway."""
+    blocked = any(is_blocked(state, strict=run.options.strict) for state in run.states)
+    if not blocked and not has_errors(run.findings) and live_wanted(run):
+        run.states = [race_targets(state, run.spec.triton, run.cache, run.progress) for state in run.states]
+
+
+def _raced(run: Building) -> dict[str, Raced]:
+    """What the choices of this build and of what stays were made by."""
+    return {**run.kept.raced, **{state.spec.name: state.raced for state in run.states if state.raced}}
+
+
 def _evidence(run: Building, tuning: Applied | None, lost: Sequence[Finding]) -> dict[str, TunedModel]:
     """What was measured of the settings that are served now, and of those that stay."""
     taken = tuning.taken if tuning else {}
@@ -201,6 +215,7 @@ def _finish(run: Building, tuning: Mapping[str, TunedModel]) -> bool:
             dict(sorted({**run.kept.timings, **timings}.items())),
             dict(sorted(tuning.items())),
             tuple(dict.fromkeys((*run.kept.findings, *map(portable_finding, run.findings)))),
+            dict(sorted(_raced(run).items())),
         ),
     )
     if run.manifest is not None and _same(run, manifest):

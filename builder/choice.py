@@ -9,7 +9,7 @@ from typing import Final, Literal
 from builder.findings import Finding
 from builder.judge import ModelState, candidates
 from builder.objectives import MEANS, UNITS, shown, value_of
-from builder.tuning_records import TunedModel
+from builder.tuning_records import Raced, TunedModel
 
 PRIOR: Final = {
     "tensorrt": "TensorRT is expected to be the best on an NVIDIA GPU",
@@ -22,10 +22,11 @@ PRIOR: Final = {
 class Choice:
     """`by`: the spec's word, the only target that stands, a measurement in process, or one of the live server.
 
-    `values` are the objective's by target, in `unit`; those of the live server are each target's best setting.
+    `values` are the objective's by target, in `unit`. Those of `server` are of targets near each other, each as it is
+    served; those of `tuning` each target's best setting.
     """
 
-    by: Literal["spec", "only", "measurement", "tuning"]
+    by: Literal["spec", "only", "measurement", "server", "tuning"]
     objective: str | None = None
     unit: str | None = None
     values: tuple[tuple[str, float], ...] = ()
@@ -40,7 +41,9 @@ def choice_of(state: ModelState, tuned: TunedModel | None) -> Choice | None:
         return Choice("spec")
     if state.spec.tuned.target == str(standing[0].target):
         return _tuned(tuned)
-    word = state.objective
+    word, raced = state.objective, state.raced
+    if raced and str(standing[0].target) in dict(raced.values):
+        return Choice("server", word, raced.objective.unit, raced.values)
     values = [(str(item.target), value_of(item.measurement, word)) for item in standing]
     known = tuple((target, value) for target, value in values if value is not None)
     return Choice("only" if len(standing) == 1 else "measurement", word, UNITS[word], known)
@@ -57,12 +60,36 @@ def _tuned(tuned: TunedModel | None) -> Choice:
     return Choice("tuning", tuned.objective.word, tuned.objective.unit, tuple(best.items()))
 
 
+def _said_of(raced: Raced) -> str:
+    """By what the live server chose."""
+    word, users = raced.objective.word, raced.objective.users
+    first, *others = [f"{target} {shown(value, word)}" for target, value in raced.values]
+    said = f"by {word} on the live server with {users} user{'s' * (users > 1)}: {first}"
+    if not others:
+        return f"{said} is the only one that answered rightly"
+    if raced.surely:
+        return f"best {said}, before {', '.join(others)}"
+    return f"{said}, {', '.join(others)}; of what is too near to be told apart, the best in process is served"
+
+
+def _wrong_findings(state: ModelState) -> Iterator[Finding]:
+    for target, reason in state.raced.wrong if state.raced else ():
+        message = f"under load on the live server {reason}, so it was not chosen"
+        remedy = "build-repo check says when it is wrong"
+        yield Finding("warning", "serve.wrong", message, remedy, state.spec.name, target)
+
+
 def choice_findings(state: ModelState, tuned: Mapping[str, TunedModel]) -> Iterator[Finding]:
     """What `best` was, where there was a choice, and what is expected of a target that could not be measured."""
     choice, name = choice_of(state, tuned.get(state.spec.name)), state.spec.name
     if choice is None:
         return
     served = str(candidates(state)[0].target)
+    if choice.by == "server" and state.raced is not None:
+        yield Finding(
+            "info", "serve.best", _said_of(state.raced), "build-repo tune searches the settings too", model=name
+        )
+    yield from _wrong_findings(state)
     if choice.by == "measurement":
         word = state.objective
         first, *others = (f"{target} {shown(value, word)}" for target, value in choice.values)

@@ -43,6 +43,8 @@ SAMPLE_LENGTHS: Final = (16, 7, 32)
 """Sizes tried on dynamic axes that are not the batch axis."""
 
 LOAD_USERS: Final = 8
+LATENCY_USERS: Final = 1
+"""Clients of a load whose latency is looked at: requests that wait for each other say more of the queue."""
 LOAD_DURATION: Final = "30s"
 LOAD_SEARCH: Final = "80s"
 """How long the highest rate is looked for."""

@@ -29,6 +29,7 @@ from builder.plan import ModelPlan, TargetPlan, model_gates
 from builder.precision_findings import is_mostly, limit_finding, prepare_findings, share_findings, told_of_bf16
 from builder.records import read_record
 from builder.spec import ModelSpec
+from builder.tuning_records import Raced
 from builder.work import Target, work_key
 
 
@@ -67,12 +68,16 @@ class TargetState:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model after the pipeline; `report` is None when the export failed, `older` are other versions of the spec."""
+    """One model after the pipeline; `report` is None when the export failed, `older` are other versions of the spec.
+
+    `raced` is what the live server said of targets that are near each other in process; None where it was not asked.
+    """
 
     plan: ModelPlan
     report: ExportReport | None
     targets: tuple[TargetState, ...]
     older: tuple[ModelState, ...] = ()
+    raced: Raced | None = None
 
     @property
     def every(self) -> tuple[ModelState, ...]:
@@ -222,17 +227,27 @@ def _batch_findings(
 
 
 def candidates(state: ModelState) -> tuple[TargetState, ...]:
-    """The targets that may be served under the model's own name: the tuned one, then the best."""
+    """The targets that may be served under the model's own name: the tuned one, then the best.
+
+    What the live server compared goes by its word, all else by the measurement in process.
+    """
     passing = [target for target in state.targets if target.passes]
     serve = state.spec.serve
     if serve not in ("best", "all"):
         passing = [target for target in passing if str(target.target) == serve]
-    tuned = state.spec.tuned.target
-    return tuple(sorted(passing, key=lambda item: (str(item.target) != tuned, _cost(state, item.target))))
+    return tuple(sorted(passing, key=lambda item: (_rank(state, str(item.target)), cost_of_target(state, item.target))))
 
 
-def _cost(state: ModelState, target: Target) -> float:
-    """Of all versions together: one configuration serves them."""
+def _rank(state: ModelState, target: str) -> int:
+    raced = state.raced
+    first = [state.spec.tuned.target, *(name for name, _ in raced.values)] if raced else [state.spec.tuned.target]
+    if target in first:
+        return first.index(target)
+    return len(first) + any(name == target for name, _ in (raced.wrong if raced else ()))
+
+
+def cost_of_target(state: ModelState, target: Target) -> float:
+    """In process, by the objective, so that less is better. Of all versions together: one configuration serves them."""
     every = (item for version in state.every for item in version.targets if item.target == target)
     return sum(cost_of(item.measurement, state.objective) for item in every)
 

@@ -9,7 +9,7 @@ from builder.ensembles.members import Members
 from builder.findings import Finding
 from builder.manifest import EnsembleRecord, Manifest, ModelRecord, TargetTimings
 from builder.plan import Plan
-from builder.tuning_records import TunedModel
+from builder.tuning_records import Raced, TunedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Kept:
     needed: tuple[tuple[str, str], ...] = ()
     tuning: Mapping[str, TunedModel] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    raced: Mapping[str, Raced] = field(default_factory=dict)
 
     @property
     def folders(self) -> frozenset[str]:
@@ -53,7 +54,8 @@ def find_kept(manifest: Manifest | None, plan: Plan, members: Members, *, prune:
     tuning = {name: value for name, value in manifest.run.tuning.items() if name in models}
     stays = {*models, *ensembles, *reasons}
     findings = tuple(finding for finding in manifest.run.findings if finding.model in stays)
-    return Kept(models, ensembles, timings, tuple(sorted(pairs.items())), tuning, findings)
+    raced = {name: value for name, value in manifest.run.raced.items() if name in models}
+    return Kept(models, ensembles, timings, tuple(sorted(pairs.items())), tuning, findings, raced)
 
 
 def _needed(plan: Plan, members: Members) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from builder.measurement import (
 )
 from builder.records import RecordError, read_record, write_record
 from builder.tensors import Signature
-from builder.tuning_records import TunedModel
+from builder.tuning_records import Raced, TunedModel
 from builder.work import Target
 
 MANIFEST_FILE: Final = "build-repo.json"
@@ -177,12 +177,14 @@ class RunRecord:
     """What differs from build to build of the same spec; `tuning` is what it took from a tuning file, by model.
 
     `findings` are those of the build that no single target has: of a model, an ensemble, or (no `model`) of all.
+    `raced` is what the live server said of targets that were near each other, by model.
     """
 
     command: str
     timings: dict[str, dict[str, TargetTimings]]
     tuning: dict[str, TunedModel] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    raced: dict[str, Raced] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ def _check_staged(run: Building) -> list[tuple[Staged, list[Finding]]]:
     found = check_offline(run.place.staged, records, release=run.spec.triton, cache=run.cache)
     wrong = [(item, errors) for item in run.staged if (errors := _errors(found[item.record.folder]))]
     broken = any(_errors(found[item.name]) for item in run.staged_ensembles)
-    if not wrong and not broken and _live_wanted(run):
+    if not wrong and not broken and live_wanted(run):
         run.live = _verify(run)
         found_live = {item.record.folder: _of_folder(run.live, item.record.folder) for item in run.staged}
         wrong = [(item, errors) for item in run.staged if (errors := _errors(found_live[item.record.folder]))]
@@ -221,7 +221,7 @@ def _errors(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity == "error"]
 
 
-def _live_wanted(run: Building) -> bool:
+def live_wanted(run: Building) -> bool:
     """Asked for, or possible; where it is only not possible, that is said and the build goes on offline."""
     if run.options.check is not None:
         return run.options.check == "live"

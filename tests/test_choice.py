@@ -17,6 +17,7 @@ from builder.plan import make_plan
 from builder.spec_file import spec_from_models
 from builder.spec_tuning import TunedWords
 from builder.tensors import Signature
+from builder.tuning_records import Objective, Raced
 from builder.work import parse_target
 
 FIGURES = {"onnxruntime:fp32": (1.0, 8.0, 200), "openvino:fp32": (2.0, 4.0, 300), "openvino:fp16": (3.0, 12.0, 100)}
@@ -78,6 +79,35 @@ def test_the_live_server_is_above_the_measurement_in_process(model: Path) -> Non
     assert choice_of(made, found) == Choice("tuning", "throughput", "rows/s", values)
     assert choice_of(made, None) == Choice("tuning")
     assert list(choice_findings(made, {"m": found})) == []
+
+
+RACED = (("openvino:fp32", 30.0), ("onnxruntime:fp32", 20.0))
+
+
+def test_the_live_server_decides_between_near_targets(model: Path) -> None:
+    """What it was not asked about stays behind, what answered wrongly comes last."""
+    eight = Objective("throughput", 8)
+    made = replace(state(model, objective="throughput"), raced=Raced(eight, RACED, surely=True))
+    assert [str(item.target) for item in candidates(made)] == ["openvino:fp32", "onnxruntime:fp32", "openvino:fp16"]
+    assert choice_of(made, None) == Choice("server", "throughput", "rows/s", RACED)
+    (said,) = choice_findings(made, {})
+    assert said.message == (
+        "best by throughput on the live server with 8 users: openvino:fp32 30 rows/s, before onnxruntime:fp32 20 rows/s"
+    )
+    near = replace(made, raced=Raced(eight, RACED[::-1], surely=False))
+    assert str(candidates(near)[0].target) == "onnxruntime:fp32"
+    (said,) = choice_findings(near, {})
+    assert said.message.endswith("of what is too near to be told apart, the best in process is served")
+    wrong = (("onnxruntime:fp32", "2 of 9 answers were wrong: y"),)
+    bad = replace(made, raced=Raced(Objective("latency", 1), RACED[:1], surely=True, wrong=wrong))
+    assert [str(item.target) for item in candidates(bad)] == ["openvino:fp32", "openvino:fp16", "onnxruntime:fp32"]
+    best, warned = choice_findings(bad, {})
+    assert best.message == (
+        "by latency on the live server with 1 user: openvino:fp32 30.00 ms is the only one that answered rightly"
+    )
+    assert (warned.check, warned.severity, warned.target) == ("serve.wrong", "warning", "onnxruntime:fp32")
+    tuned = replace(made, plan=state(model, tuned="openvino:fp16").plan)
+    assert str(candidates(tuned)[0].target) == "openvino:fp16"
 
 
 def test_a_tuned_target_that_is_rejected_gives_way_and_blocks_nothing(model: Path) -> None:

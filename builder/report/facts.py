@@ -91,6 +91,7 @@ def _model(repository: Path, record: ModelRecord, manifest: Manifest) -> ModelFa
         tune=tune_command(manifest),
         stale=stale,
         older=[target for version in versions for target in version.targets],
+        raced=manifest.run.raced.get(record.name),
     )
     return ModelFacts(
         name=record.name,

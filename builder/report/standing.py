@@ -9,7 +9,7 @@ from typing import Final
 
 from builder.report import words
 from builder.report.records import TargetFacts
-from builder.tuning_records import Setting, Tried, TunedModel
+from builder.tuning_records import Raced, Setting, Tried, TunedModel
 
 PLAIN: Final = "onnxruntime:fp32"
 """What others are held against: the model as Triton runs it without anything done to it."""
@@ -21,6 +21,7 @@ class Standing:
 
     `serve` and `objective` are the spec's. `older` are the targets of its other versions, which one configuration
     serves together. `stale`: there is a tuning, of another version of the model. `tune` is the command for a new one.
+    `raced` is what the live server said of targets near each other, as the build would serve them.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Standing:
     tune: str
     stale: bool = False
     older: Sequence[TargetFacts] = ()
+    raced: Raced | None = None
 
     @property
     def chosen(self) -> TargetFacts | None:

@@ -13,14 +13,14 @@ from builder.cache import Cache, default_cache, open_cache
 from builder.errors import EXIT_OK, BuildError, SpecError
 from builder.findings import Finding, has_errors
 from builder.joint import joined
-from builder.judge import ModelState, TargetState, candidates, judge_model, soften
+from builder.judge import ModelState, judge_model, soften
 from builder.pipeline import run_works
 from builder.plan import make_plan
 from builder.progress import Progress
 from builder.running import work_labels
-from builder.servers.backend_folder import BACKENDS
 from builder.spec import RepoSpec
 from builder.tune.model import Answer, TuneOptions, tune_model
+from builder.tune.servable import servable_targets
 from builder.tune.settings import describe, free_words
 from builder.tune.shares import share_out
 from builder.tuning_records import TunedModel
@@ -80,30 +80,3 @@ def build_targets(
     states = [soften(joined(judge_model(model, outcomes, cache)), strict=False) for model in plan.models]
     findings = [finding for state in states for target in state.targets for finding in target.findings]
     return states, findings
-
-
-def servable_targets(state: ModelState, release: str) -> tuple[tuple[TargetState, ...], list[Finding]]:
-    """Targets that passed every gate and that the embedded server can run, the fastest in process first."""
-    from builder.servers.embedded import lacking
-
-    name = state.spec.name
-    if state.spec.sequence is not None:
-        said = "sequences are not tuned: each waits for the answer before, so there is nothing to merge or spread"
-        return (), [Finding("warning", "tune.sequence", said, "try settings by hand with build-repo loadtest", name)]
-    if state.older:
-        said = "a model of several versions is not tuned: the load would reach the newest only"
-        return (), [Finding("warning", "tune.versions", said, "tune a spec with the newest version alone", name)]
-    missing = lacking(release)
-    good, findings = [], []
-    for target in candidates(state):
-        word = target.target.backend
-        reason = missing.get(word, "") if word in BACKENDS else "" if word == "python" else f"it has no {word} backend"
-        if reason:
-            text = f"the embedded server cannot serve {target.target}, so it was not measured: {reason}"
-            findings.append(Finding("warning", "tune.unserved", text, "", name, str(target.target)))
-        else:
-            good.append(target)
-    if not good:
-        nothing = "none of its targets passed its gates and can be served here"
-        findings.append(Finding("error", "tune.nothing", nothing, "build-repo build says why", name))
-    return tuple(good), findings

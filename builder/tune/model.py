@@ -29,7 +29,6 @@ from builder.work import work_key
 SHARE: Final = 0.15
 """Of the space, at most so many measurements are spent, on the search and on the curves together."""
 LEAST_MEASUREMENTS: Final = 10
-LATENCY_USERS: Final = 1
 FINALISTS: Final = 3
 CURVES: Final = 3
 """Measurements that are left for the curves of the report."""
@@ -58,7 +57,7 @@ class TuneOptions:
     @property
     def wanted(self) -> Objective:
         """With the number of users that the objective asks for."""
-        users = self.users or (LATENCY_USERS if self.objective == "latency" else defaults.LOAD_USERS)
+        users = self.users or (defaults.LATENCY_USERS if self.objective == "latency" else defaults.LOAD_USERS)
         return Objective(self.objective, users, self.protocol, self.slo)
 
 

@@ -244,7 +244,7 @@ class Race:
         return f"misses the SLO with {users} user{'s' * (users > 1)}: {missed}" if missed else ""
 
     def _scores(self, taken: Sequence[tuple[int, Measured]]) -> tuple[tuple[int, float, float], ...]:
-        samples = [(number, self._sample(measured)) for number, measured in taken]
+        samples = [(number, sample_for(self.objective, measured)) for number, measured in taken]
         return tuple((number, sample.log_value, sample.error) for number, sample in samples)
 
     def _report(self, settled: Sequence[Kept]) -> None:
@@ -278,10 +278,12 @@ class Race:
                 return f"{name} {seen:.1f} ms, limit {limit:g} ms"
         return ""
 
-    def _sample(self, measured: Measured) -> Sample:
-        if self.objective.word == "latency":
-            sample = sample_of(measured.latencies_ms)
-            return Sample(-sample.log_value, sample.error)
-        if self.objective.word == "memory":
-            return Sample(-math.log(measured.point.server_bytes or 1), 0.0)
-        return sample_of(measured.windows)
+
+def sample_for(objective: Objective, measured: Measured) -> Sample:
+    """The score of a turn: more is better."""
+    if objective.word == "latency":
+        sample = sample_of(measured.latencies_ms)
+        return Sample(-sample.log_value, sample.error)
+    if objective.word == "memory":
+        return Sample(-math.log(measured.point.server_bytes or 1), 0.0)
+    return sample_of(measured.windows)

@@ -1,0 +1,138 @@
+"""`serve: best` by the live server: targets that are near each other in process, served and measured side by side.
+
+Each is served as the build serves it. What is far behind in process is left out: no server makes that up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Final
+
+from builder import defaults
+from builder.cache import Cache
+from builder.errors import ServeError
+from builder.judge import ModelState, TargetState, cost_of_target
+from builder.libraries import all_code_digest
+from builder.machine import machine_facts
+from builder.progress import Event, Progress
+from builder.records import canonical, read_record, to_json, write_record
+from builder.tune.belief import Belief, Turn, compare
+from builder.tune.estimate import CONFIDENT
+from builder.tune.profiles import can_batch
+from builder.tune.race import sample_for
+from builder.tune.servable import servable_targets
+from builder.tune.serving import Measured, Slot, Tuned, measure, requests_for, served, there_and_back
+from builder.tune.space import Candidate, default_setting
+from builder.tuning_records import Objective, Raced, Setting
+from builder.work import work_key
+
+NEAR: Final = 2.0
+"""Of what is so many times slower in process nothing is measured on the server."""
+ROUNDS: Final = 3
+TURN_S: Final = 0.8
+USERS: Final = {"throughput": defaults.LOAD_USERS, "latency": defaults.LATENCY_USERS}
+"""Objectives that a load decides → clients that each wait for their answer. Memory needs a server for each target."""
+ROWS: Final = 1
+
+
+def race_targets(state: ModelState, release: str, cache: Cache, progress: Progress) -> ModelState:
+    """The state with what the live server said of its targets; as it was where there is nothing to decide.
+
+    Raises:
+        KeyboardInterrupt: the user ended it.
+    """
+    near = near_targets(state, release) if state.objective in USERS and find_spec("locust") else ()
+    if len(near) < 2:  # noqa: PLR2004 - one is no choice
+        return state
+    objective = Objective(state.objective, USERS[state.objective])
+    requests, rows = requests_for(state, cache, ROWS)
+    tuned = Tuned(state, release, requests, rows)
+    settings = [default_setting(state.spec, Candidate(str(item.target), can_batch(state, item))) for item in near]
+    file = cache.root / "raced" / f"{_identity(tuned, settings, objective)}.json"
+    if file.is_file():
+        return replace(state, raced=read_record(Raced, file))
+    label = f"{state.spec.name} {', '.join(item.target for item in settings)} on the live server"
+    progress(Event("start", label))
+    begun = time.monotonic()
+    try:
+        raced = _race(tuned, settings, objective, cache)
+    except ServeError as error:
+        # The live check says what is wrong with the one that is served.
+        progress(Event("note", label, f"not compared: {error.message.splitlines()[0]}"))
+        return state
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_record(file, raced)
+    progress(Event("done", label, seconds=time.monotonic() - begun))
+    return replace(state, raced=raced)
+
+
+def near_targets(state: ModelState, release: str) -> tuple[TargetState, ...]:
+    """The best in process first; empty where something else than a measurement decides."""
+    if state.spec.serve != "best" or state.spec.tuned.target or state.report is None:
+        return ()
+    servable, _ = servable_targets(state, release)
+    costs = [cost_of_target(state, item.target) for item in servable]
+    near = [item for item, cost in zip(servable, costs, strict=True) if cost <= NEAR * costs[0] < math.inf]
+    return tuple(near)
+
+
+def _race(tuned: Tuned, settings: Sequence[Setting], objective: Objective, cache: Cache) -> Raced:
+    variants = [(tuned, setting) for setting in settings]
+    order = there_and_back(settings, ROUNDS)
+    with served(variants, cache) as (endpoint, names):
+        slots = [Slot((settings.index(item),), objective.users, TURN_S) for _, item in order]
+        found = list(zip(order, measure(endpoint, names, variants, slots, objective.protocol), strict=True))
+    wrong = {item.target: reason for (_, item), one in found if (reason := _wrong(one))}
+    turns = [
+        Turn(item, 0, number, sample.log_value, sample.error)
+        for (number, item), one in found
+        if one is not None and item.target not in wrong
+        for sample in [sample_for(objective, one)]
+    ]
+    return _raced(settings, objective, compare(turns) if turns else None, wrong)
+
+
+def _wrong(measured: Measured | None) -> str:
+    return "it answered nothing" if measured is None else measured.wrong
+
+
+def _raced(
+    settings: Sequence[Setting], objective: Objective, belief: Belief[Setting] | None, wrong: Mapping[str, str]
+) -> Raced:
+    """Of those that the server does not tell apart from the best, the best in process."""
+    right = [setting for setting in settings if setting.target not in wrong]
+    if belief is None or not right:
+        return Raced(objective, (), surely=False, wrong=tuple(wrong.items()))
+    scores = {setting: float(belief.means[belief.places[setting]]) for setting in right}
+    top = max(right, key=lambda setting: scores[setting])
+    alike = [setting for setting in right if setting == top or not _apart(belief, top, setting)]
+    ordered = [alike[0], *sorted((item for item in right if item != alike[0]), key=lambda item: -scores[item])]
+    sign = 1 if objective.rises else -1
+    values = tuple((item.target, math.exp(sign * scores[item])) for item in ordered)
+    return Raced(objective, values, surely=len(alike) == 1, wrong=tuple(wrong.items()))
+
+
+def _apart(belief: Belief[Setting], one: Setting, other: Setting) -> bool:
+    estimate = belief.ahead(one, other)
+    return abs(estimate.log_ratio) > CONFIDENT * estimate.error
+
+
+def _identity(tuned: Tuned, settings: Sequence[Setting], objective: Objective) -> str:
+    """What the comparison holds for."""
+    from builder.runtime import require
+
+    parts = {
+        "targets": [work_key(tuned.target(setting).plan.convert) for setting in settings],
+        "settings": [to_json(setting) for setting in settings],
+        "spec": tuned.state.spec.model_dump(mode="json", exclude={"targets", "source", "sources"}),
+        "objective": to_json(objective),
+        "machine": machine_facts(),
+        "runtime": to_json(require(tuned.release).record),
+        "code": all_code_digest(),
+    }
+    return hashlib.sha256(canonical(parts)).hexdigest()[:32]
