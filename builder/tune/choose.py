@@ -19,6 +19,7 @@ from builder.errors import ServeError
 from builder.judge import ModelState, TargetState, cost_of_target
 from builder.libraries import all_code_digest
 from builder.machine import machine_facts
+from builder.objectives import value_of
 from builder.progress import Event, Progress
 from builder.records import canonical, read_record, to_json, write_record
 from builder.tune.belief import Belief, Turn, compare
@@ -33,6 +34,8 @@ from builder.work import work_key
 
 NEAR: Final = 2.0
 """Of what is so many times slower in process nothing is measured on the server."""
+LEAST_MS: Final = 0.1
+"""Where each run is shorter, a request costs the server several times as much, and it tells no target apart."""
 ROUNDS: Final = 3
 TURN_S: Final = 0.8
 USERS: Final = {"throughput": defaults.LOAD_USERS, "latency": defaults.LATENCY_USERS}
@@ -78,7 +81,8 @@ def near_targets(state: ModelState, release: str) -> tuple[TargetState, ...]:
     servable, _ = servable_targets(state, release)
     costs = [cost_of_target(state, item.target) for item in servable]
     near = [item for item, cost in zip(servable, costs, strict=True) if cost <= NEAR * costs[0] < math.inf]
-    return tuple(near)
+    longest_ms = max((value_of(item.measurement, "latency") or 0.0 for item in near), default=0.0)
+    return tuple(near) if longest_ms >= LEAST_MS else ()
 
 
 def _race(tuned: Tuned, settings: Sequence[Setting], objective: Objective, cache: Cache) -> Raced:
