@@ -118,6 +118,12 @@ def _onnxruntime_warnings(config: Json, ports: Json) -> Iterator[str]:
                     f"{side} '{port['name']}' is a scalar in the model, yet max_batch_size {batch_size(config)} makes "
                     "every request carry a batch axis: it loads and fails at inference"
                 )
+    for library in config.get("model_operations", {}).get("op_library_filename", ()):
+        if not library.startswith("/"):
+            yield (
+                f"the operator library '{library}' is looked for where the server's loader looks (LD_LIBRARY_PATH, or "
+                "with a slash its working directory), not in the model's folder: without it the model does not load"
+            )
 
 
 def _python_warnings(config: Json) -> Iterator[str]:

@@ -196,7 +196,7 @@ def _judge(model: ModelDir, backend: str, ports: Json, context: CheckContext) ->
     if refused:
         return
     for message in warnings(backend, config, ports, auto_complete=auto):
-        remedy = "see the message; build-repo writes configurations without this"
+        remedy = "change what the message names; in a build, the word of the spec that it comes from"
         yield Finding("warning", f"native.{word}", message, remedy, model=model.name, file=model.config_file)
 
 

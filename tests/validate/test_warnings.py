@@ -96,6 +96,13 @@ def test_engines_for_gpus_that_do_not_exist(tmp_path: Path) -> None:
     assert "no GPU has the compute capability '8_9'" in found[0].message
 
 
+@pytest.mark.parametrize(("library", "said"), [("ops.so", True), ("lib/ops.so", True), ("/opt/ops.so", False)])
+def test_an_operator_library_that_lies_with_the_model_is_not_found(tmp_path: Path, library: str, said: bool) -> None:
+    config = f'backend: "onnxruntime"\nmodel_operations {{ op_library_filename: "{library}" }}\n'
+    found = judged(tmp_path, config)
+    assert any(f"the operator library '{library}'" in message for message in found) is said
+
+
 def test_what_is_not_compared_with_a_plan_is_named(tmp_path: Path) -> None:
     """Reading a plan takes its own GPU; the rest of the configuration is judged all the same."""
     folder = tmp_path / "engine" / "1"
