@@ -33,11 +33,15 @@ class Subject:
     ports: Json
 
 
+_COMMENT: Final = re.compile(r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*|(//)""")
+"""Strings and comments are passed over, and what is left of `//` is one of other languages."""
+
+
 def text_edits(text: str) -> list[Edit]:
     """What makes a text readable that the server cannot read: commas of lists, comments of other languages, a BOM."""
     if text.startswith("\ufeff"):
         return [(0, 1, "")]
-    comment = re.search(r"^[ \t]*(//)", text, re.MULTILINE)
+    comment = next((found for found in _COMMENT.finditer(text) if found.group(1)), None)
     if comment:
         return [(comment.start(1), comment.end(1), "#")]
     try:

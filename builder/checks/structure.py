@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from builder.scan import (
     served_versions,
 )
 from builder.tensors import BY_TRITON
-from builder.triton_config.text import parse_message
+from builder.triton_config.text import model_config_proto, parse_message
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext
@@ -66,7 +68,7 @@ def _links(model: ModelDir) -> Iterator[Finding]:
 
 def _config(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
     if model.problem:
-        remedy = "mend it: Triton reads the file with the same grammar"
+        remedy = text_remedy(model.problem)
         yield _found(model, "error", "config", model.problem, remedy, file=model.config_file, line=model.line)
     elif model.config is None:
         severity: Severity = "info" if context.auto_complete else "error"
@@ -79,6 +81,31 @@ def _config(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
             line = line_of(model, "name:")
             yield _found(model, "error", "name", message, "give both one name", file=model.config_file, line=line)
         yield from _fields(model, context)
+
+
+def text_remedy(problem: str) -> str:
+    """What helps against a text that does not parse: the name that was probably meant, where it is one."""
+    said = re.search(r'(Message|Enum) type "([\w.]+)" has no (?:field|value) named "?(\w+)', problem)
+    known = _known_names(*said.groups()[:2]) if said else []
+    if said is None or not known:
+        slash = "; comments begin with #" if "got /" in problem else ""
+        return f"mend it: Triton reads the file with the same grammar{slash}"
+    given = said.group(3)
+    near = [name for name in known if name.endswith(f"_{given.upper()}")]
+    near = near or difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    meant = f"write {near[0]}, if that is meant; " if near else ""
+    return f"{meant}there are {', '.join(sorted(known))}"
+
+
+def _known_names(kind: str, where: str) -> list[str]:
+    """The fields of a message, or the values of an enum; empty where the line quotes the words of no such type."""
+    pool = model_config_proto().DESCRIPTOR.pool
+    try:
+        if kind == "Message":
+            return [field.name for field in pool.FindMessageTypeByName(where).fields]
+        return [value.name for value in pool.FindEnumTypeByName(where).values]
+    except KeyError:
+        return []
 
 
 def _fields(model: ModelDir, context: CheckContext) -> Iterator[Finding]:

@@ -54,6 +54,11 @@ def errors(repository: Path) -> list[Finding]:
         ("instance_group { kind: KIND_GPU }", 5, "no GPUs are available", "--gpus N"),
         ("dynamic_batching { preferred_batch_size: 9 }", 5, "must be <= max batch size for m", "larger max_batch_size"),
         ('input [ { name: "z" data_type: TYPE_FP32 dims: 0 } ]', 5, "integer >= 1", "field that the message names"),
+        ("max_batchsize: 4", 5, 'no field named "max_batchsize"', "write max_batch_size, if that is meant; there are"),
+        ("instance_group { kind: CPU }", 5, "no value named CPU", "write KIND_CPU, if that is meant; there are"),
+        ("version_policy { nonsense: 1 }", 5, "no field named", "there are all, latest, specific"),
+        ("""runtime: 'Message type "a.b" has no field named "c"' !""", 5, "has no field named", "mend it"),
+        ("instance_group { count: 1 } // two", 5, "got /", "comments begin with #"),
         ('metric_tags { key: "a b" value: "c" }', 5, "the whole server ends", "letters"),
     ],
 )

@@ -13,6 +13,7 @@ from command_line import environment, run
 
 from builder.errors import MachineError
 from builder.findings import has_errors
+from builder.fixes import text_edits
 from builder.fixing import Fix, plan_fixes, write_fixes
 from builder.validate import validate_repository
 
@@ -61,6 +62,7 @@ def fixed(repository: Path) -> str:
         ('name: "x" ', 'name: "pixels" '),
         ("  }\n]", "  },\n]"),
         ("# our", "// our"),
+        ("# pixels", "// pixels"),
         ('backend: "onnxruntime"', 'platform: "onnxruntime"'),
         ("", "\ufeff"),
     ],
@@ -72,6 +74,10 @@ def test_one_right_answer(tmp_path: Path, old: str, new: str) -> None:
         assert comment in text
     if new and "TYPE" not in old and "dims: [ 4 ]\n" not in old:
         assert text.replace("dims: [ 3 ]", "dims: [ 3 ]") == GOOD
+
+
+def test_slashes_in_strings_and_comments_stay() -> None:
+    assert text_edits("""default_model_filename: "a//b" # c//d\nmetric_tags { key: 'e//f' value: "\\"//" }""") == []
 
 
 def test_commas_between_list_items(tmp_path: Path) -> None:
