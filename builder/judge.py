@@ -26,7 +26,7 @@ from builder.measurement import (
 from builder.objectives import Objective, cost_of
 from builder.pipeline import Outcome
 from builder.plan import ModelPlan, TargetPlan, model_gates
-from builder.precision_findings import is_mostly, limit_finding, prepare_findings, share_findings, told_of_bf16
+from builder.precision_findings import is_mostly, share_findings, target_findings, told_of_bf16
 from builder.records import read_record
 from builder.spec import ModelSpec
 from builder.tuning_records import Raced
@@ -146,8 +146,7 @@ def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Out
     said = (
         *gate,
         *_batch_findings(model, plan, measurement, prepared),
-        *limit_finding(model.name, plan),
-        *prepare_findings(model.name, plan.target, prepared, measurement),
+        *target_findings(model, plan, measurement, prepared),
     )
     fresh = any(outcome.status == "built" for outcome in ended)
     status: Status = "rejected" if has_errors(gate) else "built" if fresh else "cached"

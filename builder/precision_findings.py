@@ -9,6 +9,7 @@ from typing import Final
 from builder.findings import Finding
 from builder.measurement import Measurement, PrepareReport
 from builder.plan import TargetPlan
+from builder.spec import ModelSpec
 from builder.work import Target
 
 MIN_SHARE: Final = 0.5
@@ -37,6 +38,29 @@ def _with_allowance(remedy: str, before: str) -> str:
     """A remedy instead of the general one, with what that says of the spec."""
     word = before.partition("allow it in the spec: ")[2]
     return f"{remedy}, or allow it in the spec: {word}" if word else remedy
+
+
+def target_findings(
+    model: ModelSpec, plan: TargetPlan, measurement: Measurement, prepared: PrepareReport | None
+) -> tuple[Finding, ...]:
+    """What is to be known of a target that was measured, beside its gates."""
+    return (
+        *metric_finding(model, plan.target, measurement),
+        *limit_finding(model.name, plan),
+        *prepare_findings(model.name, plan.target, prepared, measurement),
+    )
+
+
+def metric_finding(model: ModelSpec, target: Target, measurement: Measurement) -> tuple[Finding, ...]:
+    """A drop that the spec bounds and that nothing measured is not kept, whatever the other gates say."""
+    asked = model.accuracy.max_drop if model.accuracy else None
+    if asked is None or measurement.metric is not None:
+        return ()
+    if model.samples is not None and model.samples.labels is not None:
+        return ()  # the export has said that no output goes with them
+    message = f"max_drop {asked:g} was not checked: the samples have no labels; the bounds on tensors decided"
+    remedy = "name their array: samples: {path: samples.npz, labels: label}; or leave max_drop out of accuracy:"
+    return (Finding("warning", "accuracy.unmeasured", message, remedy, model=model.name, target=str(target)),)
 
 
 def limit_finding(model: str, plan: TargetPlan) -> tuple[Finding, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from builder.findings import Finding
-from builder.measurement import BatchProof, KeptNode, Measurement, PrecisionProof, PrepareReport
-from builder.precision_findings import prepare_findings, share_findings, told_of_bf16
+from builder.measurement import BatchProof, KeptNode, Measurement, PrecisionProof, PrepareReport, TaskMetric
+from builder.precision_findings import metric_finding, prepare_findings, share_findings, told_of_bf16
+from builder.spec import ModelSpec
 from builder.work import Target
 
 
@@ -50,6 +53,25 @@ def test_the_finding_says_what_was_asked_what_is_there_and_what_to_do() -> None:
     kept = PrepareReport("int8", "onnx", kept_fp32=(KeptNode("layer", "Conv", 3.0),))
     (found,) = share_findings("m", Target("openvino", "int8"), measured, kept)
     assert "let fewer nodes stay in fp32 with looser gates (accuracy:)" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("samples", "metric", "words"),
+    [
+        (None, None, "the samples have no labels"),
+        ({"path": "s.npz"}, None, "the samples have no labels"),
+        ({"path": "s.npz", "labels": "kind"}, None, ""),
+        ({"path": "s.npz", "labels": "kind"}, TaskMetric("top1", 1.0, 1.0, 9), ""),
+    ],
+)
+def test_a_drop_that_nothing_measured_is_said(samples: object, metric: TaskMetric | None, words: str) -> None:
+    spec = {"name": "m", "source": {"path": "m.onnx"}, "samples": samples}
+    measured = replace(proven(FULLS, FULLS), metric=metric)
+    assert metric_finding(ModelSpec.model_validate(spec), Target("openvino", "fp16"), measured) == ()
+    asked = ModelSpec.model_validate(spec | {"accuracy": {"metric": "top1", "max_drop": 0.01}})
+    found = metric_finding(asked, Target("openvino", "fp16"), measured)
+    assert len(found) == bool(words)
+    assert all(words in item.message and item.severity == "warning" for item in found)
 
 
 def test_errors_of_bf16_units_are_not_mended_by_a_higher_precision() -> None:
