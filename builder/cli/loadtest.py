@@ -76,6 +76,8 @@ def loadtest(
     )
 
     terms = parse_slo(slo)
+    if model and mix:
+        raise SpecError("--model and --mix both say what is called", remedy="leave --model out")
     options = _options(
         report=report, protocol=protocol, users=users, duration=duration, rate=rate, shape=shape, timeout=timeout,
         workers=workers, mix=mix, replay=replay, arrivals=arrivals, slo=slo,

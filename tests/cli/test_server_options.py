@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("check", "repo", *URL, "--engine", "docker"), ("one that runs",)),
         (("check", "repo", *URL, "--ca-file", "absent.pem"), ("absent.pem holds no certificates: No such file",)),
         (("check", "repo", *URL, "--ca-file", "text.txt"), ("text.txt holds no certificates",)),
+        (("loadtest", "repo", "--model", "double", "--mix", "other"), ("both say what is called",)),
         (("loadtest", "repo", "--report", "text.txt"), ("text.txt cannot hold the report", "--report")),
         (("loadtest", "repo", "--report", "text.txt/below"), ("cannot hold the report",)),
         (("serve", "repo", "--", "--http-port=9555"), ("--http-port after --", "build-repo serve REPO --http-port")),
