@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ASKED_ALONE: Final = 8
 TEXTS_KEPT: Final = 6
+SERVED_S: Final = 5.0
+"""A server that hangs does not hold up the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def _served(names: Collection[str], endpoint: Endpoint, protocol: Protocol) -> d
     """Model → what decides the form of its tensors on the wire; nothing where the server is gone by now."""
     if not names:
         return {}
-    with contextlib.suppress(ServeError), open_client(endpoint, protocol) as client:
+    with contextlib.suppress(ServeError), open_client(endpoint, protocol, timeout_s=SERVED_S) as client:
         return {name: served_batching(client, name) for name in names}
     return {}
 
