@@ -110,9 +110,18 @@ def remove_left_overs(folder: Path) -> None:
         remove_environments(file.stat().st_mtime)
         scratch = file.read_text(encoding="utf-8").strip()
         if Path(scratch).name == file.stem:
+            kill_started_from(scratch)
             shutil.rmtree(scratch, ignore_errors=True)
         file.unlink(missing_ok=True)
         os.close(handle)
+
+
+def kill_started_from(scratch: str) -> None:
+    """End the model processes that outlived their server: now and then one waits for it for ever."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cmdline").read_bytes().startswith(os.fsencode(f"{scratch}/")):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def die_with_parent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -381,6 +382,19 @@ def test_starts_and_kills_leave_nothing(repository: Path, tmp_path: Path, runtim
     new = set(watchdog.ENVIRONMENTS.glob("python_env_*")) - before
     oldest_s = min(watchdog.server_starts(), default=float("inf"))
     assert all(folder.stat().st_mtime > oldest_s - 1 for folder in new if folder.exists()), new
+
+
+def test_a_model_process_without_its_server_goes_with_the_next_start(tmp_path: Path) -> None:
+    scratch, locks = tmp_path / "build-repo-1-left", tmp_path / "locks"
+    scratch.mkdir()
+    locks.mkdir()
+    stub = shutil.copy(shutil.which("sleep") or "/bin/sleep", scratch / "stub")
+    (locks / f"{scratch.name}.lock").write_text(str(scratch), encoding="utf-8")
+    with subprocess.Popen([stub, "60"]) as process:
+        watchdog.remove_left_overs(locks)
+        assert process.wait(5) == -signal.SIGKILL
+    assert not scratch.exists()
+    assert list(locks.iterdir()) == []
 
 
 def servers_memory() -> set[str]:
