@@ -65,7 +65,7 @@ def open_cache(cache: Cache) -> None:
             tag.write_text(TAG, encoding="utf-8")
     except OSError as error:
         raise disk_error(error, cache.root) from error
-    remove_left_overs(cache.root / "tmp")
+    remove_left_overs(cache.root / "tmp", unlocked=True)
 
 
 @contextmanager

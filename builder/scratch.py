@@ -52,10 +52,13 @@ def _held(folder: Path, lock: FileLock) -> Iterator[Path]:
         lock.release()
 
 
-def remove_left_overs(where: Path, prefix: str = "") -> None:
-    """Remove the folders whose process has ended; others, and those of other users, are left alone."""
+def remove_left_overs(where: Path, prefix: str = "", *, unlocked: bool = False) -> None:
+    """Remove the folders whose process has ended; others, and those of other users, are left alone.
+
+    `unlocked` asks for those without the file of a lock too, where nobody else makes folders.
+    """
     for folder in where.glob(f"{prefix}*"):
-        if not folder.name.startswith(UNNAMED):
+        if not folder.name.startswith(UNNAMED) and (unlocked or (folder / LOCK).exists()):
             _remove_if_left(folder)
 
 

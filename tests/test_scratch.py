@@ -29,7 +29,9 @@ def names(folder: Path) -> list[str]:
 
 def test_a_killed_process_leaves_nothing_after_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "build-repo-other-1-abc").mkdir()
+    for purpose in ("other", "test"):
+        (tmp_path / f"build-repo-{purpose}-1-abc").mkdir()
+    others = ["build-repo-other-1-abc", "build-repo-test-1-abc"]
     command = [sys.executable, "-c", HOLD]
     with subprocess.Popen(
         command, env=environment(TMPDIR=str(tmp_path)), cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -44,8 +46,8 @@ def test_a_killed_process_leaves_nothing_after_the_next(tmp_path: Path, monkeypa
             child.send_signal(signal.SIGKILL)
     assert (folder / "part").is_file()
     with temporary_folder("test") as own:
-        assert names(tmp_path) == ["build-repo-other-1-abc", own.name]
-    assert names(tmp_path) == ["build-repo-other-1-abc"]
+        assert names(tmp_path) == sorted([*others, own.name])
+    assert names(tmp_path) == others
 
 
 def _folders(where: Path, times: int) -> None:

@@ -237,7 +237,9 @@ def test_so_it_is_by_its_address(slim_image: str, tmp_path: Path, rate: float | 
             load = LoadOptions(tmp_path / "report", users=4, rate=rate, duration_s=5)
             result = run_load_test(endpoint, [LoadSubject("work", requests)], load, progress=print)
     said = {finding.check: finding.message for finding in result.diagnosis}
-    assert words in said["limit.cpu_starved"], (said, result.machine)
+    # Where other programs take the CPU meanwhile, they may be named in place of the limit.
+    assert words in said["limit.cpu_starved"] or "other programs take" in said["limit.cpu_starved"], result.machine
+    assert result.machine.server_held_back > 0
 
 
 def test_every_address_of_the_machine_when_asked(repository: Path, options: ServeOptions) -> None:
