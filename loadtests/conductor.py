@@ -42,7 +42,7 @@ class Conductor:
         self.options = environment.parsed_options
         self.ready: set[str] = set()
         self.models: list[str] = []
-        self.problem = ""
+        self.problem, self.asked = "", False
         self.parts: list[bytes] = []
         self.phases: list[dict[str, Any]] = []
         self.levels: list[Level] = []
@@ -64,8 +64,13 @@ class Conductor:
             gevent.spawn(self.run)
 
     def on_problem(self, msg: Any, **_: object) -> None:  # noqa: ANN401
-        self.problem = self.problem or str(msg.data)
+        self.note(msg.data["text"], asked=msg.data["asked"])
         gevent.spawn(self.environment.runner.quit)
+
+    def note(self, text: str, *, asked: bool) -> None:
+        """The first problem; `asked`: it lies in what the user asked for."""
+        if not self.problem:
+            self.problem, self.asked = text, asked
 
     def on_log(self, msg: Any, **_: object) -> None:  # noqa: ANN401
         rows, number = msg.data["rows"], msg.data["phase"]
@@ -100,7 +105,7 @@ class Conductor:
             else:
                 self.phase(self.plan(self.options.rate, self.length()))
         except Exception as error:
-            self.problem = self.problem or str(error) or type(error).__name__
+            self.note(str(error) or type(error).__name__, asked=isinstance(error, ValueError))
         if self.options.measure_s or self.problem:
             self.finished = not self.problem
             self.environment.runner.quit()
@@ -239,6 +244,7 @@ class Conductor:
                 spec |= {"elapsed_s": max(0.0, running), "drained_s": 0.0, "cpu_s": [], "lost": 0}
         run = {
             "problem": self.problem,
+            "asked": self.asked,
             "finished": self.finished,
             "models": self.models,
             "phases": self.phases,

@@ -139,7 +139,7 @@ def start(environment: Environment, **_: object) -> None:
         environment.triton = target_of(environment.host or options.host or "", options)
         prepare(environment)
     except Exception as error:
-        fail(environment, str(error) or type(error).__name__)
+        fail(environment, error)
 
 
 def target_of(url: str, options: Namespace) -> Target:
@@ -224,7 +224,7 @@ class TritonUser(User):
             self.turns = Turns(environment.parts, self.prepared(target), self.number)
             self.warm(target)
         except Exception as error:
-            fail(environment, str(error) or type(error).__name__)
+            fail(environment, error)
             gevent.sleep(EXIT_LIMIT_S)
         environment.ready_count += 1
         tell_ready(environment)
@@ -288,11 +288,12 @@ class TritonUser(User):
             self.client.close()
 
 
-def fail(environment: Environment, text: str) -> None:
-    """Nothing can be measured: say why and end."""
+def fail(environment: Environment, error: Exception) -> None:
+    """Nothing can be measured: say why and end. A ValueError is what the user asked for, all else the server's."""
+    text = str(error) or type(error).__name__
     logging.getLogger("loadtest").error("the load test cannot start: %s", text)
     environment.process_exit_code = STARTED_WRONG
-    environment.runner.send_message("load_problem", text)
+    environment.runner.send_message("load_problem", {"text": text, "asked": isinstance(error, ValueError)})
 
 
 @events.test_stopping.add_listener

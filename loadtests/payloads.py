@@ -158,7 +158,7 @@ def made_up(target: Target, client: Any, model: Served, rows: int = 0) -> list[P
             continue
         return requests
     wanted = ", ".join(f"{port['name']} {port['datatype']} {port.get('shape', [])}" for port in model.inputs)
-    raise ValueError(
+    raise RuntimeError(
         f"no random request fits model {model.model}, give --payload FILE.npz with arrays for {wanted}: {refusal}"
     )
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
 
-from builder.errors import MachineError, ServeError
+from builder.errors import MachineError, ServeError, SpecError
 from builder.loadtest.command import DRAIN_S, commands
 from builder.loadtest.http_limit import body_words
 from builder.loadtest.process import Locust, started
@@ -33,6 +33,7 @@ def carried_out(
     """Run Locust to its end; its course, whose files lie in a folder that goes with the block.
 
     Raises:
+        SpecError: what is asked for cannot be sent to this server.
         MachineError: Locust is not installed.
         ServeError: the server is gone, or Locust failed.
     """
@@ -111,6 +112,8 @@ def _read_run(
         ) from error
     if run["problem"]:
         msg = f"the load test could not start: {run['problem']}"
+        if run["asked"]:
+            raise SpecError(msg, remedy="correct what is asked for; build-repo loadtest --help lists the words")
         text, remedy = body_words(models, options.protocol)
         raise ServeError(f"{msg}\n{text}".strip(), remedy=remedy or "build-repo check tries one request")
     if not run["phases"]:

@@ -287,6 +287,19 @@ def test_master_and_workers_of_their_own_processes_share_the_rate(endpoint: Endp
     assert 160 <= int(total["Request Count"]) <= 420, outputs
 
 
+def test_what_only_the_server_or_a_file_shows_is_the_users_to_mend(endpoint: Endpoint, tmp_path: Path) -> None:
+    """More rows than the model takes, a file that is no trace: exit 2, not the server's fault."""
+    (tmp_path / "trace.csv").write_text("a,b\n0.5,x\n", encoding="utf-8")
+    report = tmp_path / "report"
+    for options, words in (
+        (LoadOptions(report, mix=("linear@9",), duration_s=1), "takes at most 8 rows a request; the mix asks for 9"),
+        (LoadOptions(report, replay=tmp_path / "trace.csv", duration_s=1), "a column"),
+        (LoadOptions(report, mix=("linear@9",), duration_s=1, workers=2), "takes at most 8 rows"),
+    ):
+        with pytest.raises(SpecError, match=words):
+            run_load_test(endpoint, [LoadSubject("linear", linear_requests())], options, progress=print)
+
+
 def test_wrong_options_are_refused(tmp_path: Path) -> None:
     nowhere = Endpoint(None, "127.0.0.1:9", None)
     linear = [LoadSubject("linear")]

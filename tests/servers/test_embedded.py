@@ -391,6 +391,8 @@ def test_a_model_process_without_its_server_goes_with_the_next_start(tmp_path: P
     stub = shutil.copy(shutil.which("sleep") or "/bin/sleep", scratch / "stub")
     (locks / f"{scratch.name}.lock").write_text(str(scratch), encoding="utf-8")
     with subprocess.Popen([stub, "60"]) as process:
+        # Popen is back a moment before the kernel knows the new program's words.
+        assert wait_until(lambda: bool(Path(f"/proc/{process.pid}/cmdline").read_bytes()), 5)
         watchdog.remove_left_overs(locks)
         assert process.wait(5) == -signal.SIGKILL
     assert not scratch.exists()
