@@ -42,7 +42,7 @@ def choice_of(state: ModelState, tuned: TunedModel | None) -> Choice | None:
     if state.spec.tuned.target == str(standing[0].target):
         return _tuned(tuned)
     word, raced = state.objective, state.raced
-    if raced and str(standing[0].target) in dict(raced.values):
+    if raced and len(standing) > 1 and str(standing[0].target) in dict(raced.values):
         return Choice("server", word, raced.objective.unit, raced.values)
     values = [(str(item.target), value_of(item.measurement, word)) for item in standing]
     known = tuple((target, value) for target, value in values if value is not None)
@@ -63,8 +63,10 @@ def _tuned(tuned: TunedModel | None) -> Choice:
 def _said_of(raced: Raced) -> str:
     """By what the live server chose."""
     word, users = raced.objective.word, raced.objective.users
-    first, *others = [f"{target} {shown(value, word)}" for target, value in raced.values]
-    said = f"by {word} on the live server with {users} user{'s' * (users > 1)}: {first}"
+    missed = {target: f" ({text})" for target, text in raced.missed}
+    first, *others = [f"{target} {shown(value, word)}{missed.get(target, '')}" for target, value in raced.values]
+    held = "".join(f" with {name} ≤ {limit:g} ms" for name, limit in raced.objective.slo)
+    said = f"by {word}{held} on the live server with {users} user{'s' * (users > 1)}: {first}"
     if not others:
         return f"{said} is the only one that answered rightly"
     if raced.surely:
@@ -77,6 +79,21 @@ def _wrong_findings(state: ModelState) -> Iterator[Finding]:
         message = f"under load on the live server {reason}, so it was not chosen"
         remedy = "build-repo check says when it is wrong"
         yield Finding("warning", "serve.wrong", message, remedy, state.spec.name, target)
+
+
+def _slo_findings(state: ModelState, choice: Choice) -> Iterator[Finding]:
+    """An SLO that what is served does not hold, or that nobody looked at; a tuning has looked at its own."""
+    name, served, raced = state.spec.name, str(candidates(state)[0].target), state.raced
+    if state.spec.slo is None or choice.by == "tuning":
+        return
+    if raced is None or served not in dict(raced.values):
+        message = "the SLO was not looked at: nothing was measured on the live server"
+        remedy = "build with --check live and pip install 'build-repo[load]', or build-repo tune"
+        yield Finding("warning", "serve.slo", message, remedy, name, served)
+    elif missed := dict(raced.missed).get(served):
+        message = f"with {raced.objective.users} users at a time the SLO is missed: {missed}"
+        remedy = "build-repo tune looks for settings, and for a number of users, that hold it"
+        yield Finding("warning", "serve.slo", message, remedy, name, served)
 
 
 def choice_findings(state: ModelState, tuned: Mapping[str, TunedModel]) -> Iterator[Finding]:
@@ -96,6 +113,7 @@ def choice_findings(state: ModelState, tuned: Mapping[str, TunedModel]) -> Itera
         message = f"best by {word}, {MEANS[word]} in process: {first}, before {', '.join(others)}"
         remedy = "build-repo tune decides by the live server; objective: in the spec says what is sought"
         yield Finding("info", "serve.best", message, remedy, model=name)
+    yield from _slo_findings(state, choice)
     waiting = [item.target for item in state.targets if item.status == "deferred" and item.target.backend in PRIOR]
     if waiting and state.spec.serve == "best":
         likeliest = min(waiting, key=lambda target: list(PRIOR).index(target.backend))

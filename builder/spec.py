@@ -296,6 +296,26 @@ class Tuned:
     target: str | None = None
 
 
+class SloSpec(Part):
+    """What the live server must hold under the load by which targets and settings are chosen."""
+
+    p50_ms: float | None = Field(None, gt=0, description="Median latency of a request, milliseconds")
+    p99_ms: float | None = Field(None, gt=0, description="99 of 100 requests take no longer, milliseconds")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> SloSpec:
+        if not self.terms:
+            msg = "say p50_ms or p99_ms, or leave slo out"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def terms(self) -> tuple[tuple[str, float], ...]:
+        """Pairs such as (`p99`, 50.0), in milliseconds."""
+        given = (("p50", self.p50_ms), ("p99", self.p99_ms))
+        return tuple((word, limit) for word, limit in given if limit is not None)
+
+
 class ModelSpec(Part):
     """One model of the repository."""
 
@@ -316,6 +336,7 @@ class ModelSpec(Part):
         None,
         description="What best means by the measurement in process; what tune found on the live server is above it",
     )
+    slo: SloSpec | None = Field(None, description="Latency that the best target must hold on the live server")
     accuracy: AccuracySpec | None = None
     optimize: Literal["auto", "none"] | None = Field(
         None, description="auto: graph transforms that were measured to help; none: the graph as exported"
@@ -364,6 +385,13 @@ class ModelSpec(Part):
         return {**data, "source": sources[max(numbers)]} if numbers else data
 
     @model_validator(mode="after")
+    def _slo_of_a_load(self) -> ModelSpec:
+        if self.slo is not None and self.objective == "memory":
+            msg = "slo belongs to objective: throughput or latency; memory is measured without a load"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _inputs_differ(self) -> ModelSpec:
         names = [tensor.name for tensor in self.inputs]
         double = sorted({name for name in names if names.count(name) > 1})
@@ -379,6 +407,7 @@ class DefaultsSpec(Part):
     targets: tuple[str, ...] = Field(defaults.TARGETS, strict=False)
     serve: str = defaults.SERVE
     objective: ObjectiveWord | None = None
+    slo: SloSpec | None = None
     accuracy: AccuracySpec = AccuracySpec()
     optimize: Literal["auto", "none"] = defaults.OPTIMIZE
     quantization: QuantizationSpec = QuantizationSpec()

@@ -248,6 +248,7 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             "serve": _serve_word(model.serve or default_serve(model, spec)),
             "accuracy": model.accuracy or given.accuracy,
             "objective": model.objective or given.objective,
+            "slo": model.slo or given.slo,
             "optimize": model.optimize or given.optimize,
             "quantization": model.quantization or given.quantization,
             "batching": model.batching or given.batching,

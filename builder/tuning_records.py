@@ -63,13 +63,15 @@ class Raced:
     """Targets of a model that a build served side by side, each as it would be served, to choose among them.
 
     `values` are the objective's, the one to serve first. Not `surely`: the server did not tell it from all others, and
-    of those it is the best in process. `wrong` says why others cannot be chosen.
+    of those it is the best in process. `wrong` says why others cannot be chosen, `missed` which of the `values` do not
+    hold the objective's SLO, and with what.
     """
 
     objective: Objective
     values: tuple[tuple[str, float], ...]
     surely: bool
     wrong: tuple[tuple[str, str], ...] = ()
+    missed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,32 @@ def test_the_live_server_decides_between_near_targets(model: Path) -> None:
     assert str(candidates(tuned)[0].target) == "openvino:fp16"
 
 
+def test_an_slo_is_held_missed_or_not_looked_at(model: Path) -> None:
+    bound: Any = {"p99_ms": 50}
+    eight = Objective("throughput", 8, slo=(("p99", 50.0),))
+    made = state(model, objective="throughput", slo=bound)
+    (best, unseen) = choice_findings(made, {})
+    assert (best.check, unseen.check, unseen.severity) == ("serve.best", "serve.slo", "warning")
+    assert "was not looked at" in unseen.message
+    missed = (("onnxruntime:fp32", "p99 71.0 ms, limit 50 ms"),)
+    (said,) = choice_findings(replace(made, raced=Raced(eight, RACED, surely=True, missed=missed)), {})
+    assert said.message == (
+        "best by throughput with p99 ≤ 50 ms on the live server with 8 users: openvino:fp32 30 rows/s, before "
+        "onnxruntime:fp32 20 rows/s (p99 71.0 ms, limit 50 ms)"
+    )
+    none = Raced(eight, RACED[::-1], surely=True, missed=missed)
+    (_, warned) = choice_findings(replace(made, raced=none), {})
+    assert warned.message == "with 8 users at a time the SLO is missed: p99 71.0 ms, limit 50 ms"
+    alone = state(model, targets=("onnxruntime:fp32",), objective="throughput", slo=bound)
+    raced = replace(alone, raced=Raced(eight, RACED[1:], surely=True, missed=missed))
+    choice = choice_of(raced, None)
+    assert choice is not None
+    assert choice.by == "only"
+    assert [finding.check for finding in choice_findings(raced, {})] == ["serve.slo"]
+    tuned = state(model, tuned="openvino:fp16", slo=bound)
+    assert list(choice_findings(tuned, {"m": tuned_model()})) == []
+
+
 def test_a_tuned_target_that_is_rejected_gives_way_and_blocks_nothing(model: Path) -> None:
     made = state(model, tuned="openvino:fp16")
     made = soften(reject(made, parse_target("openvino:fp16"), []), strict=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 
-from builder.cli.tune import objective_word
+from builder.cli.tune import objective_word, slo_of
 from builder.errors import SpecError
 from builder.measurement import BatchProof, Latency, Measurement
 from builder.objectives import MEANS, UNITS, Objective, cost_of, shown, value_of
@@ -69,6 +69,31 @@ def test_one_search_has_one_objective() -> None:
         objective_word(spec_of("latency", None), None)
     assert "--model m0" in caught.value.remedy
     assert "--objective" in caught.value.remedy
+
+
+def test_tune_holds_what_the_spec_says() -> None:
+    fast, slow = ({"name": name, "source": {"path": "m.onnx"}, "slo": {"p99_ms": 5.0}} for name in ("a", "b"))
+    slow["slo"] = {"p50_ms": 2.0, "p99_ms": 50.0}
+    both = RepoSpec.model_validate({"models": [fast, slow]})
+    assert slo_of(both, "a") == (("p99", 5.0),)
+    assert slo_of(both, "b") == (("p50", 2.0), ("p99", 50.0))
+    assert slo_of(spec_of("latency"), None) == ()
+    with pytest.raises(SpecError, match="one search holds one SLO") as caught:
+        slo_of(both, None)
+    assert "--model a" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"slo": {}}, "say p50_ms or p99_ms"),
+        ({"slo": {"p99_ms": 0}}, "greater than 0"),
+        ({"slo": {"p99_ms": 5}, "objective": "memory"}, "memory is measured without a load"),
+    ],
+)
+def test_an_slo_that_says_nothing(words: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RepoSpec.model_validate({"models": [{"name": "m", "source": {"path": "m.onnx"}, **words}]})
 
 
 def test_the_defaults_word_reaches_the_models_and_none_stays_none(tmp_path: Path) -> None:

@@ -71,10 +71,11 @@ def tune(
         spec = load_request(
             models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=None
         )
+        word: ObjectiveWord = objective.value if objective else objective_word(spec, model)
         options = TuneOptions(
-            objective=objective.value if objective else objective_word(spec, model),
+            objective=word,
             budget_s=parse_duration(budget),
-            slo=limits_of(_checked(parse_slo(slo))),
+            slo=limits_of(_checked(parse_slo(slo))) or (() if word == "memory" else slo_of(spec, model)),
             users=users,
             rows=rows,
             protocol=protocol.value,
@@ -106,6 +107,21 @@ def objective_word(spec: RepoSpec, only: str | None) -> ObjectiveWord:
             remedy=f"tune them one by one with --model {next(iter(said))}, or all for one with --objective",
         )
     return words.pop() if words else "throughput"
+
+
+def slo_of(spec: RepoSpec, only: str | None) -> tuple[tuple[str, float], ...]:
+    """What the spec says that must hold; nothing where it says nothing.
+
+    Raises:
+        SpecError: its models say different things, and one search holds one SLO.
+    """
+    said = {model.name: model.slo.terms if model.slo else () for model in spec.models if only in (None, model.name)}
+    if len(set(said.values())) > 1:
+        raise SpecError(
+            "one search holds one SLO, and the models of the spec have several",
+            remedy=f"tune them one by one with --model {next(iter(said))}, or all for one with --slo p99=50ms",
+        )
+    return next(iter(said.values()), ())
 
 
 def _checked(terms: tuple[SloTerm, ...]) -> tuple[SloTerm, ...]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Final
 
 from builder import defaults
@@ -25,9 +26,9 @@ from builder.records import canonical, read_record, to_json, write_record
 from builder.tune.belief import Belief, Turn, compare
 from builder.tune.estimate import CONFIDENT
 from builder.tune.profiles import can_batch
-from builder.tune.race import sample_for
+from builder.tune.race import missed_terms, sample_for
 from builder.tune.servable import servable_targets
-from builder.tune.serving import Measured, Slot, Tuned, measure, requests_for, served, there_and_back
+from builder.tune.serving import Measured, Slot, Tuned, measure, merged, requests_for, served, there_and_back
 from builder.tune.space import Candidate, default_setting
 from builder.tuning_records import Objective, Raced, Setting
 from builder.work import work_key
@@ -50,9 +51,9 @@ def race_targets(state: ModelState, release: str, cache: Cache, progress: Progre
         KeyboardInterrupt: the user ended it.
     """
     near = near_targets(state, release) if state.objective in USERS and find_spec("locust") else ()
-    if len(near) < 2:  # noqa: PLR2004 - one is no choice
+    if len(near) < (1 if state.spec.slo else 2):
         return state
-    objective = Objective(state.objective, USERS[state.objective])
+    objective = Objective(state.objective, USERS[state.objective], slo=state.spec.slo.terms if state.spec.slo else ())
     requests, rows = requests_for(state, cache, ROWS)
     tuned = Tuned(state, release, requests, rows)
     settings = [default_setting(state.spec, Candidate(str(item.target), can_batch(state, item))) for item in near]
@@ -75,14 +76,16 @@ def race_targets(state: ModelState, release: str, cache: Cache, progress: Progre
 
 
 def near_targets(state: ModelState, release: str) -> tuple[TargetState, ...]:
-    """The best in process first; empty where something else than a measurement decides."""
-    if state.spec.serve != "best" or state.spec.tuned.target or state.report is None:
+    """What the live server is asked about, the best in process first: where there is a choice, or an SLO to hold."""
+    if state.spec.tuned.target or state.report is None:
         return ()
+    if state.spec.serve != "best":
+        return servable_targets(state, release)[0][:1] if state.spec.slo else ()
     servable, _ = servable_targets(state, release)
     costs = [cost_of_target(state, item.target) for item in servable]
     near = [item for item, cost in zip(servable, costs, strict=True) if cost <= NEAR * costs[0] < math.inf]
     longest_ms = max((value_of(item.measurement, "latency") or 0.0 for item in near), default=0.0)
-    return tuple(near) if longest_ms >= LEAST_MS else ()
+    return tuple(near) if longest_ms >= LEAST_MS or state.spec.slo else ()
 
 
 def _race(tuned: Tuned, settings: Sequence[Setting], objective: Objective, cache: Cache) -> Raced:
@@ -98,27 +101,44 @@ def _race(tuned: Tuned, settings: Sequence[Setting], objective: Objective, cache
         if one is not None and item.target not in wrong
         for sample in [sample_for(objective, one)]
     ]
-    return _raced(settings, objective, compare(turns) if turns else None, wrong)
+    missed = {item.target: _missed(objective, [one for (_, own), one in found if own == item]) for item in settings}
+    return _raced(settings, objective, compare(turns) if turns else None, wrong, missed)
 
 
 def _wrong(measured: Measured | None) -> str:
     return "it answered nothing" if measured is None else measured.wrong
 
 
+def _missed(objective: Objective, taken: Sequence[Measured | None]) -> str:
+    points = [one.point for one in taken if one is not None]
+    return missed_terms(objective, merged(points)) if points else ""
+
+
 def _raced(
-    settings: Sequence[Setting], objective: Objective, belief: Belief[Setting] | None, wrong: Mapping[str, str]
+    settings: Sequence[Setting],
+    objective: Objective,
+    belief: Belief[Setting] | None,
+    wrong: Mapping[str, str],
+    missed: Mapping[str, str] = MappingProxyType({}),
 ) -> Raced:
-    """Of those that the server does not tell apart from the best, the best in process."""
+    """Of those that hold the SLO, and that the server does not tell apart from their best, the best in process."""
     right = [setting for setting in settings if setting.target not in wrong]
     if belief is None or not right:
         return Raced(objective, (), surely=False, wrong=tuple(wrong.items()))
     scores = {setting: float(belief.means[belief.places[setting]]) for setting in right}
-    top = max(right, key=lambda setting: scores[setting])
-    alike = [setting for setting in right if setting == top or not _apart(belief, top, setting)]
-    ordered = [alike[0], *sorted((item for item in right if item != alike[0]), key=lambda item: -scores[item])]
+    # Where none holds it, the fastest comes nearest: users that wait for their answers are a latency.
+    holding = [setting for setting in right if not missed.get(setting.target)] or right
+    top = max(holding, key=lambda setting: scores[setting])
+    alike = [setting for setting in holding if setting == top or not _apart(belief, top, setting)]
+    others = sorted((item for item in right if item != alike[0]), key=lambda item: (item not in holding, -scores[item]))
     sign = 1 if objective.rises else -1
-    values = tuple((item.target, math.exp(sign * scores[item])) for item in ordered)
-    return Raced(objective, values, surely=len(alike) == 1, wrong=tuple(wrong.items()))
+    return Raced(
+        objective,
+        tuple((item.target, math.exp(sign * scores[item])) for item in (alike[0], *others)),
+        surely=len(alike) == 1,
+        wrong=tuple(wrong.items()),
+        missed=tuple((item.target, missed[item.target]) for item in right if missed.get(item.target)),
+    )
 
 
 def _apart(belief: Belief[Setting], one: Setting, other: Setting) -> bool:

@@ -238,7 +238,7 @@ class Race:
         """Why it cannot be chosen, empty where it can; None where fewer users must be tried first."""
         if wrong := next((measured.wrong for measured in taken if measured.wrong), ""):
             return wrong
-        missed, users = self._missed(point), point.users
+        missed, users = missed_terms(self.objective, point), point.users
         if missed and users > 1 and setting not in self.points:
             return None
         return f"misses the SLO with {users} user{'s' * (users > 1)}: {missed}" if missed else ""
@@ -271,12 +271,13 @@ class Race:
         speed = known.requests_per_s if known else self.predictions[setting].requests_per_s
         return min(MOST_S, max(LEAST_S, ENOUGH_REQUESTS / max(speed, 1e-9)))
 
-    def _missed(self, point: LoadPoint) -> str:
-        """Which term of the SLO a load did not hold."""
-        for name, limit in self.objective.slo:
-            if name in SEEN and (seen := getattr(point, SEEN[name])) > limit:
-                return f"{name} {seen:.1f} ms, limit {limit:g} ms"
-        return ""
+
+def missed_terms(objective: Objective, point: LoadPoint) -> str:
+    """Which term of the SLO a load did not hold; empty where it held all."""
+    for name, limit in objective.slo:
+        if name in SEEN and (seen := getattr(point, SEEN[name])) > limit:
+            return f"{name} {seen:.1f} ms, limit {limit:g} ms"
+    return ""
 
 
 def sample_for(objective: Objective, measured: Measured) -> Sample:

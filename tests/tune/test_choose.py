@@ -57,6 +57,16 @@ def test_what_it_does_not_tell_apart_goes_by_the_process() -> None:
     assert not found.surely
 
 
+def test_what_holds_the_slo_comes_first() -> None:
+    belief = compare(turns(one=(5.0, 5.01, 4.99), two=(5.5, 5.49, 5.5), three=(4.0, 4.01, 4.0)))
+    late = {TWO.target: "p99 9.0 ms, limit 5 ms", ONE.target: "", THREE.target: ""}
+    found = _raced((ONE, TWO, THREE), THROUGHPUT, belief, {}, late)
+    assert [target for target, _ in found.values] == ["onnxruntime:fp32", "onnxruntime:int8", "onnxruntime:fp16"]
+    assert found.missed == ((TWO.target, "p99 9.0 ms, limit 5 ms"),)
+    every = dict.fromkeys((item.target for item in (ONE, TWO, THREE)), "p99 9.0 ms, limit 5 ms")
+    assert _raced((ONE, TWO, THREE), THROUGHPUT, belief, {}, every).values[0][0] == "onnxruntime:fp16"
+
+
 def test_none_is_right() -> None:
     wrong = {item.target: "wrong" for item in (ONE, TWO)}
     assert _raced((ONE, TWO), THROUGHPUT, None, wrong).values == ()
@@ -80,6 +90,26 @@ def test_runs_that_no_server_shows_are_not_compared(runtime: Runtime, tmp_path: 
     assert ran.code == 0, ran.err
     assert "on the live server" not in ran.err
     assert json.loads(ran.out)["models"][0]["choice"]["by"] == "measurement"
+
+
+@pytest.mark.live
+@pytest.mark.slow
+@pytest.mark.parametrize("serve", ["best", "onnxruntime:fp32"])
+def test_a_build_says_whether_the_slo_is_held(runtime: Runtime, tmp_path: Path, serve: str) -> None:
+    """Also of the only target, of one that the spec names, and of runs that no server shows."""
+    tiny_models.linear(tmp_path / "m.onnx")
+    said = {}
+    for limit_ms in (60000, 0.001):
+        text = f"{{name: m, source: {{path: m.onnx}}, targets: [onnxruntime:fp32], serve: '{serve}', "
+        text += f"slo: {{p99_ms: {limit_ms}}}}}"
+        (tmp_path / "models.yaml").write_text(f"models:\n  - {text}\n", encoding="utf-8")
+        ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=tmp_path, cache=tmp_path / "cache")
+        assert ran.code == 0, ran.err
+        said[limit_ms] = {item["check"]: item["message"] for item in json.loads(ran.out)["findings"]}
+    assert "serve.slo" not in said[60000]
+    assert "limit 0.001 ms" in said[0.001]["serve.slo"]
+    ran = run("build", "models.yaml", "-o", "repo", "--check", "offline", cwd=tmp_path, cache=tmp_path / "cache")
+    assert "the SLO was not looked at" in ran.err
 
 
 @pytest.mark.live
