@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from benchmarks.measuring import PYTHON, ROOT, run_command, scratch_folder
 from benchmarks.precision import COSINE
 from benchmarks.precision import _tokens as tokens
 from benchmarks.tuning import LOOSE, Bench, neighbour, ratio, side_by_side, sweep
+from builder.tune.race import Race
 from builder.tune.settings import describe
-from builder.tuning_records import TunedModel
+from builder.tuning_records import Setting, TunedModel
 
 FOUND, SPENT, SEARCH_S = 0.95, 0.15, 300.0
 REPEATED, DISTURBED = 5.0, 10.0
@@ -82,6 +84,7 @@ def _against_sweep(bench: Bench, found: TunedModel, name: str, *, quick: bool) -
         f"best of the sweep: {describe(top)}, {points[top].rows_per_s:.0f} rows/s",
         f"default: {describe(found.default)}, {points[found.default].rows_per_s:.0f} rows/s",
         f"load generator: {points[found.chosen].generator_cores:.2f} cores; {found.stopped}",
+        *_predictions(race, swept),
     )
     spent = found.measurements / len(settings)
     what = f"{name}: measurements of the search over the sweep's {len(settings)}"
@@ -91,6 +94,18 @@ def _against_sweep(bench: Bench, found: TunedModel, name: str, *, quick: bool) -
         Figure("tune", what, spent, SPENT, "", "at most", (f"{found.measurements} measurements",)),
         Figure("tune", f"{name}: time of the search", found.seconds, SEARCH_S, "s", "at most"),
     ]  # fmt: skip
+
+
+def _predictions(race: Race, swept: Mapping[Setting, float]) -> Iterator[str]:
+    """How far the physics were off: predicted over measured, both over the reference, for each way of running."""
+    predicted, reference = race.search.predicted, race.search.reference
+    off: dict[str, list[float]] = {}
+    for setting, measured in swept.items():
+        way = f"{setting.target}, {setting.instances} x {setting.threads or setting.hint or 'all'}"
+        off.setdefault(way, []).append(ratio(predicted[setting] - predicted[reference] - measured))
+    for way, ratios in sorted(off.items(), key=lambda item: -statistics.median(item[1])):
+        middle = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        yield f"predicted over measured: {middle}, {len(ratios)} settings of {way}"
 
 
 def _again(bench: Bench, first: TunedModel, *, quick: bool) -> list[Figure]:
