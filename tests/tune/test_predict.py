@@ -50,6 +50,28 @@ def test_what_generator_and_server_take_the_model_does_not_get() -> None:
     assert dear.requests_per_s <= 2 / 0.004
 
 
+def test_several_threads_lose_more_to_what_is_computed_beside_them() -> None:
+    """They wait for the one that was held up."""
+    alone, dear = replace(BATCHED, dynamic=False), Overhead(0.001, 0.001, 0.0)
+    lost = {}
+    for threads in (1, 2):
+        setting, runs = replace(alone, instances=2 // threads, threads=threads), law(10.0 * threads, 1)
+        runs = tuple(replace(run, wall_ms=run.cpu_ms / threads) for run in runs)
+        free, busy = (predict(setting, runs, LOAD, 2, overhead).requests_per_s for overhead in (FREE, dear))
+        lost[threads] = 1 / busy - 1 / free
+    assert lost[2] > lost[1] > 0
+
+
+def test_spinning_threads_beyond_the_cores_burn_what_others_need() -> None:
+    crowded, runs = replace(BATCHED, dynamic=False, instances=2), law(10.0, 2)
+    spinning = predict(crowded, runs, LOAD, 2, FREE).requests_per_s
+    assert spinning < 0.7 * predict(replace(crowded, target="openvino:fp32"), runs, LOAD, 2, FREE).requests_per_s
+    assert predict(crowded, runs, LOAD, 4, FREE).requests_per_s > 2 * spinning
+    # Runs of one thread take turns and burn nothing.
+    four = replace(crowded, instances=4, threads=1)
+    assert predict(four, law(10.0, 1), LOAD, 2, FREE).requests_per_s == pytest.approx(200)
+
+
 def test_a_batch_that_cannot_fill_waits_its_delay_out() -> None:
     long = replace(BATCHED, max_queue_delay_us=50_000)
     full = predict(long, law(1.0, 2), LOAD, 2, FREE)
