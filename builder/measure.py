@@ -32,6 +32,7 @@ from builder.onnx_tools.first_difference import first_difference
 from builder.records import read_record, write_record
 from builder.samples import Request, load_requests
 from builder.samples.batch_proof import HALF_TOLERANCE, TOLERANCE, batch_rows, cut, prove_batch
+from builder.samples.recut import rows_alone
 from builder.task_metrics import task_metric
 from builder.tensors import Signature
 from builder.work import Measure
@@ -77,6 +78,9 @@ def _measure(work: Measure, session: Session, report: ExportReport, requests: Se
     run = _runner(session, str(work.target))
     outputs, metric = accuracy_of(run, report.signature, requests)
     batch = _batch(session, work.target.precision, report, requests)
+    if report.batch.proven and not batch.proven and not batch.refused:
+        # What a row is answered depends on the rows beside it: right in the samples' batches is not right alone.
+        outputs = merge_errors([outputs, *errors_alone(run, report.signature, requests)])
     latency = tuple(_latencies(run, batch, requests))
     peak = peak_memory_bytes()  # before anything is opened once more to look into it
     return Measurement(
@@ -124,6 +128,17 @@ def accuracy_of(
     # An answer of the wrong form is reported by the comparison; a metric on it would mean nothing.
     sound = labelled and not any(error.problem for part in parts for error in part)
     return merge_errors(parts), task_metric(METRIC, signature, requests, kept) if sound else None
+
+
+def errors_alone(
+    run: Callable[[Arrays], Arrays], signature: Signature, requests: Sequence[Request]
+) -> Iterator[tuple[OutputError, ...]]:
+    """Of the requests' rows, each as a request of its own; nothing where no request has several."""
+    alone = rows_alone(requests)
+    if alone:
+        scales = output_scales(signature, [request.outputs for request in requests])
+        answers = [run(request.inputs) for request in alone]
+        yield compare_outputs(signature, [item.outputs for item in alone], answers, scales=scales, counted=True)
 
 
 def _groups(requests: Sequence[Request]) -> Iterator[list[Request]]:

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.cache import Cache
-from builder.compare import Gates, accuracy_findings, worst_excess
+from builder.compare import Gates, accuracy_findings, merge_errors, worst_excess
 from builder.digests import file_digest
 from builder.errors import BuildError, BuildRepoError
 from builder.findings import has_errors
 from builder.log import get_logger
-from builder.measure import accuracy_of
+from builder.measure import accuracy_of, errors_alone
 from builder.measurement import (
     CALIBRATION_FILE,
     EXPORT_FILE,
@@ -36,7 +36,7 @@ from builder.onnx_tools.files import link_model
 from builder.onnx_tools.precision import CalibrationSet, PrecisionJob, precision_module
 from builder.onnx_tools.precision.blocks import BLOCK
 from builder.onnx_tools.precision.half import LARGEST, emulate, overflowing_nodes
-from builder.onnx_tools.precision.int8 import candidates
+from builder.onnx_tools.precision.int8 import candidates, is_dynamic
 from builder.onnx_tools.precision.lowering import holds_graph
 from builder.onnx_tools.precision.naming import name_nodes
 from builder.onnx_tools.precision.search import Found, Node, Ranking, Verdict, find_kept, nodes_of, rank_nodes
@@ -102,7 +102,7 @@ def run_prepare(work: Prepare, cache: Cache, out: Path) -> None:
         else:
             job = _job(work, cache, export, report.signature)
             named = _named(path, scratch)
-            kept, notes = _kept(work, job, named, requests, scratch)
+            kept, notes = _kept(work, job, named, requests, scratch, apart=report.batch.proven)
             quantization = _convert(named, out / ONNX_FILE, job, frozenset(node.name for node in kept))
             in_blocks = quantization.in_blocks if quantization else ()
             kept = tuple(node for node in kept if node.name not in in_blocks)
@@ -184,16 +184,17 @@ def _calibration(path: Path, signature: Signature) -> CalibrationSet | None:
     return CalibrationSet(file_digest(path), rows, tuple(request.inputs for request in requests))
 
 
-def _kept(
-    work: Prepare, job: PrecisionJob, model: Path, requests: Sequence[Request], scratch: Path
+def _kept(  # noqa: PLR0913 - what a search is about
+    work: Prepare, job: PrecisionJob, model: Path, requests: Sequence[Request], scratch: Path, *, apart: bool
 ) -> tuple[tuple[KeptNode, ...], tuple[str, ...]]:
-    """The nodes that stay in fp32, and what is to be said of the search for them."""
+    """The nodes that stay in fp32, and what is to be said of the search for them; the source keeps rows `apart`."""
     constants = overflowing_nodes(model, job) if job.precision in LARGEST else ()
     search = work.search
     if search is None or not search.budget_s:
         return tuple(KeptNode(name, operator, math.inf) for name, operator in constants), ()
     always = frozenset(name for name, _ in constants)
-    trial = _Trial(job, model, tuple(requests), _gates(work), scratch, always, _searched(model, job))
+    mixes = apart and job.precision == "int8" and is_dynamic(model, job)
+    trial = _Trial(job, model, tuple(requests), _gates(work), scratch, always, _searched(model, job), mixes)
     ask, rank = partial(_verdict, trial), partial(_ranking, trial, search.budget_s)
     found = find_kept(trial.nodes, rank, ask, search.budget_s, always)
     return found.kept, tuple(_search_notes(work.precision, search, found))
@@ -203,7 +204,8 @@ def _kept(
 class _Trial:
     """What the candidates of a search are made from and judged by; the nodes in `always` are kept in each.
 
-    `nodes` are those that the search is about.
+    `nodes` are those that the search is about. What `mixes` rows that the source keeps apart is judged
+    by rows alone too.
     """
 
     job: PrecisionJob
@@ -213,6 +215,7 @@ class _Trial:
     scratch: Path
     always: frozenset[str]
     nodes: tuple[Node, ...]
+    mixes: bool = False
 
 
 def _searched(model: Path, job: PrecisionJob) -> tuple[Node, ...]:
@@ -256,6 +259,8 @@ def _judged(trial: _Trial, path: Path) -> Verdict:
         session = open_plain(path)
         answers = partial(_answer, session, names)
         errors, metric = accuracy_of(answers, trial.job.signature, trial.requests)
+        if trial.mixes:
+            errors = merge_errors([errors, *errors_alone(answers, trial.job.signature, trial.requests)])
     except Exception:
         get_logger().debug("a candidate of the search does not run", exc_info=True)
         return Verdict(passes=False, excess=math.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from small_graphs import conversion, plain_answers, random_inputs, requests_for,
 
 from builder.backends import backend_module
 from builder.errors import BuildError
-from builder.measure import artefact_bytes, run_measure
+from builder.measure import accuracy_of, artefact_bytes, errors_alone, run_measure
 from builder.measurement import MEASUREMENT_FILE, Measurement
 from builder.onnx_tools.first_difference import first_difference
 from builder.records import read_record
 from builder.samples import Request
+from builder.samples.recut import rows_alone
 from builder.tensors import Signature
 from builder.work import Measure, parse_target
 
@@ -252,3 +254,22 @@ def test_first_difference_follows_rows_through_other_axes(tmp_path):
     write_graph(path, ports, nodes)
     x = random_inputs(ports, 2)["x"]
     assert first_difference(path, {"x": x}, [{"x": x[:1]}, {"x": x[1:]}]) == "soft (Softmax)"
+
+
+def test_rows_are_judged_alone_where_answers_depend_on_the_rows_beside_them() -> None:
+    """As dynamic int8 does: one range for all rows of a run; the small row is only right beside the large one."""
+    rows = np.asarray([[0.1, 0.2], [4.0, 8.0]], np.float32)
+    whole = Request({"x": rows}, {"y": rows / 8.0}, rows=2)
+    single = Request({"x": rows[:1]}, {"y": rows[:1] / 8.0}, rows=1)
+    ports = signature(["x:float32:batch,2"], ["y:float32:batch,2"])
+
+    def run(inputs: Any) -> Any:
+        return {"y": inputs["x"] / np.abs(inputs["x"]).max()}
+
+    together, _ = accuracy_of(run, ports, [whole])
+    assert together[0].max_absolute == 0.0
+    (alone,) = errors_alone(run, ports, [whole, single])
+    assert alone[0].max_absolute == pytest.approx(1 - 0.025)
+    assert alone[0].max_relative == pytest.approx(1 - 0.025), "by the magnitudes of all requests"
+    assert list(errors_alone(run, ports, [single])) == []
+    assert [item.inputs["x"].tolist() for item in rows_alone([single, whole])] == [rows[:1].tolist(), rows[1:].tolist()]

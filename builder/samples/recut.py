@@ -18,6 +18,8 @@ from builder.samples.strings import array_bytes
 
 POOL_BYTES: Final = 64 << 20
 """Inputs kept of one group of rows: enough to mix, little enough for any machine."""
+ALONE: Final = 64
+"""Rows compared as requests of their own, where answers depend on the rows beside them."""
 SIZES: Final = (1, 2, 1, 3, 4, 1, 5, 2, 8)
 
 
@@ -77,6 +79,20 @@ def row_pools(requests: Sequence[Request]) -> tuple[Request, ...]:
         )
         for group in groups.values()
     )
+
+
+def rows_alone(requests: Sequence[Request]) -> tuple[Request, ...]:
+    """The first rows of larger requests as requests of one row, without labels; for a source that keeps rows apart."""
+    found = [
+        Request(
+            {name: array[place : place + 1] for name, array in request.inputs.items()},
+            {name: array[place : place + 1] for name, array in request.outputs.items()},
+            rows=1,
+        )
+        for request in requests
+        for place in range(request.rows if request.rows > 1 else 0)
+    ]
+    return tuple(found[:ALONE])
 
 
 def split_rows(request: Request, limit: int) -> tuple[Arrays, ...]:

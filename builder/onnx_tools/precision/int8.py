@@ -100,6 +100,11 @@ class _Planned:
     mode: str
 
 
+def is_dynamic(model_path: Path, job: PrecisionJob) -> bool:
+    """Ranges come from every run, all its rows together."""
+    return job.quantization is not None and _planned(model_path, job, job.quantization).mode == "dynamic"
+
+
 def _planned(model_path: Path, job: PrecisionJob, settings: Quantization) -> _Planned:
     return _plan(model_path, model_path.stat().st_mtime_ns, settings.mode, job.dialect, job.opset)
 
