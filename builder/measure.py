@@ -112,10 +112,16 @@ def _runner(session: Session, target: str) -> Callable[[Arrays], Arrays]:
 
 
 def accuracy_of(
-    run: Callable[[Arrays], Arrays], signature: Signature, requests: Sequence[Request]
+    run: Callable[[Arrays], Arrays],
+    signature: Signature,
+    requests: Sequence[Request],
+    scales: Mapping[str, float] | None = None,
 ) -> tuple[tuple[OutputError, ...], TaskMetric | None]:
-    """Every request's answer against the source's, and the task metric where the requests are labelled."""
-    scales = output_scales(signature, [request.outputs for request in requests])
+    """Every request's answer against the source's, and the task metric where the requests are labelled.
+
+    Errors are relative to `scales`, those of the requests themselves when left out.
+    """
+    scales = output_scales(signature, [request.outputs for request in requests]) if scales is None else scales
     labelled = bool(requests) and all(request.labels is not None for request in requests)
     kept: list[Arrays] = []
     parts: list[tuple[OutputError, ...]] = []
@@ -137,8 +143,7 @@ def errors_alone(
     alone = rows_alone(requests)
     if alone:
         scales = output_scales(signature, [request.outputs for request in requests])
-        answers = [run(request.inputs) for request in alone]
-        yield compare_outputs(signature, [item.outputs for item in alone], answers, scales=scales, counted=True)
+        yield accuracy_of(run, signature, alone, scales)[0]
 
 
 def _groups(requests: Sequence[Request]) -> Iterator[list[Request]]:

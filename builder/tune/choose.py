@@ -67,7 +67,7 @@ def race_targets(state: ModelState, release: str, cache: Cache, progress: Progre
         raced = _race(tuned, settings, objective, cache)
     except ServeError as error:
         # The live check says what is wrong with the one that is served.
-        progress(Event("note", label, f"not compared: {error.message.splitlines()[0]}"))
+        progress(Event("failed", label, f"not compared: {error.message.splitlines()[0]}"))
         return state
     file.parent.mkdir(parents=True, exist_ok=True)
     write_record(file, raced)
@@ -79,9 +79,11 @@ def near_targets(state: ModelState, release: str) -> tuple[TargetState, ...]:
     """What the live server is asked about, the best in process first: where there is a choice, or an SLO to hold."""
     if state.spec.tuned.target or state.report is None:
         return ()
-    if state.spec.serve != "best":
-        return servable_targets(state, release)[0][:1] if state.spec.slo else ()
+    if state.spec.serve != "best" and not state.spec.slo:
+        return ()
     servable, _ = servable_targets(state, release)
+    if state.spec.serve != "best":
+        return servable[:1]
     costs = [cost_of_target(state, item.target) for item in servable]
     near = [item for item, cost in zip(servable, costs, strict=True) if cost <= NEAR * costs[0] < math.inf]
     longest_ms = max((value_of(item.measurement, "latency") or 0.0 for item in near), default=0.0)
