@@ -42,7 +42,7 @@ def choice_of(state: ModelState, tuned: TunedModel | None) -> Choice | None:
     if state.spec.tuned.target == str(standing[0].target):
         return _tuned(tuned)
     word, raced = state.objective, state.raced
-    if raced and len(standing) > 1 and str(standing[0].target) in dict(raced.values):
+    if raced and raced.decides(str(standing[0].target)) and len(standing) > 1:
         return Choice("server", word, raced.objective.unit, raced.values)
     values = [(str(item.target), value_of(item.measurement, word)) for item in standing]
     known = tuple((target, value) for target, value in values if value is not None)

@@ -73,6 +73,10 @@ class Raced:
     wrong: tuple[tuple[str, str], ...] = ()
     missed: tuple[tuple[str, str], ...] = ()
 
+    def decides(self, target: str) -> bool:
+        """Whether it was served because of this; one that nothing was near to was only asked about its SLO."""
+        return target in dict(self.values) and len(self.values) + len(self.wrong) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class LoadPoint:

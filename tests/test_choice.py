@@ -110,6 +110,17 @@ def test_the_live_server_decides_between_near_targets(model: Path) -> None:
     assert str(candidates(tuned)[0].target) == "openvino:fp16"
 
 
+def test_one_target_that_is_far_ahead_was_chosen_in_process(model: Path) -> None:
+    """The live server was asked about its SLO alone: nothing else was near, and nothing else was wrong."""
+    made = state(model, objective="throughput", slo={"p99_ms": 50})
+    raced = replace(made, raced=Raced(Objective("throughput", 8, slo=(("p99", 50.0),)), RACED[:1], surely=True))
+    choice = choice_of(raced, None)
+    assert choice is not None
+    assert choice.by == "measurement"
+    (said,) = choice_findings(raced, {})
+    assert "in process: openvino:fp32" in said.message
+
+
 def test_an_slo_is_held_missed_or_not_looked_at(model: Path) -> None:
     bound: Any = {"p99_ms": 50}
     eight = Objective("throughput", 8, slo=(("p99", 50.0),))

@@ -73,7 +73,7 @@ def why(standing: Standing) -> str:
             "Its tuning file was measured with another model, other samples or other libraries, so its figures are not "
             f"shown; next: {standing.tune}, then build again."
         )
-    if standing.raced is not None and chosen.target in dict(standing.raced.values):
+    if standing.raced is not None and standing.raced.decides(chosen.target):
         next_step = f"next: {standing.tune}, which searches settings too"
         return f"No tuning: {_on_the_server(standing.raced)}; {next_step}.{_later(standing)}"
     next_step = f"next: {standing.tune}, which measures on the live server"
