@@ -469,6 +469,7 @@ def test_weights_too_large_for_memory_are_not_loaded(tmp_path, monkeypatch):
         ("", Timing(1.0, 0.9, 0.80, 1.05), False),
         ("3 nodes fewer", Timing(1.0, 1.2, 1.12, 1.3), False),
         ("3 nodes fewer", Timing(1.0, 1.2, 0.9, 1.5), True),
+        ("3 nodes fewer", Timing(0.010, 0.012, 1.12, 1.3), True),
     ],
 )
 def test_the_clock_objects_only_when_it_is_sure(smaller, timing, kept):

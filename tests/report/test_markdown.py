@@ -35,7 +35,7 @@ checked or served |
 
 def plain(text: str) -> str:
     """Without what differs from machine to machine; CPUs with bfloat16 compute in it what others compute in fp32."""
-    text = re.sub(r"cannot be built here \([^)]*\)", "cannot be built here (MACHINE)", text)
+    text = re.sub(r"cannot be built here \(.*?\);", "cannot be built here (MACHINE);", text)
     text = re.sub(r"\| (fp32|bf16)( [\d.]+ %)? \| (?=[\d.e-]+ % \| rejected)", "| fp# | ", text)
     return re.sub(r"(?<![:fp\w])" + NUMBER.pattern, "#", text)
 

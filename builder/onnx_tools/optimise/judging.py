@@ -40,6 +40,8 @@ MUST_GAIN: Final = 0.95
 """Share of the time before at which a transform that makes nothing smaller is worth keeping."""
 MAY_LOSE: Final = 1.10
 """Share of the time before from which on a transform is left out, however small it makes the graph."""
+NOTICED_MS: Final = 0.02
+"""And less is no loss: two sessions of one small graph differ by that much, and a request costs the server more."""
 NOTABLE: Final = 0.01
 """Share of the bytes below which a difference is only one of names and attributes."""
 NOTABLE_BYTES: Final = 4096
@@ -271,7 +273,7 @@ def verdict(smaller: str, timing: Timing) -> tuple[bool, str]:
     Being smaller is a fact and decides; the clock only objects, when it is sure. So equal builds give equal artefacts.
     """
     share = timing.after_ms / timing.before_ms
-    if timing.low >= MAY_LOSE:
+    if _loss_known(timing):
         return False, f"slower: {share:.2f} times the time before"
     if timing.high <= MUST_GAIN:
         return True, f"faster: {share:.2f} times the time before" + (f", {smaller}" if smaller else "")
@@ -292,9 +294,13 @@ def _timed(before: Any, after: Any, inputs: Sequence[Arrays], *, smaller: bool) 
         for _ in range(ROUNDS):
             passes.append(_one_round(before, after, chosen, swap=bool(len(passes) % 2)))
         timing = summary(passes)
-        known = timing.low >= MAY_LOSE or (timing.high < MAY_LOSE and (smaller or _gain_known(timing)))
+        known = _loss_known(timing) or (timing.high < MAY_LOSE and (smaller or _gain_known(timing)))
         if known or len(passes) >= MAX_ROUNDS or time.perf_counter() - start > MAX_SECONDS:
             return timing
+
+
+def _loss_known(timing: Timing) -> bool:
+    return timing.low >= MAY_LOSE and timing.after_ms - timing.before_ms >= NOTICED_MS
 
 
 def _gain_known(timing: Timing) -> bool:
