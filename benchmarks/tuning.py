@@ -16,6 +16,7 @@ import yaml
 
 from builder.cache import Cache, open_cache
 from builder.spec_file import load_spec
+from builder.triton_client import Protocol
 from builder.tune import TuneOptions, build_targets
 from builder.tune.belief import Turn, compare
 from builder.tune.estimate import sample_of
@@ -53,10 +54,10 @@ class Bench:
                 say(f"{finding.target}: {finding.message[:200]}")
         say(f"{model['name']}: {', '.join(str(target.target) for target in self.targets)} can be served")
 
-    def search(self, budget_s: float = 300.0) -> TunedModel:
+    def search(self, budget_s: float = 300.0, protocol: Protocol = "grpc") -> TunedModel:
         """`tune` from the start: what an earlier search measured is forgotten."""
         shutil.rmtree(self.cache.root / "tune", ignore_errors=True)
-        options = TuneOptions(budget_s=budget_s)
+        options = TuneOptions(budget_s=budget_s, protocol=protocol)
         found, _ = tune_model(
             self.state, self.targets, self.spec.triton, options, self.cache, lambda _: None, lambda _: None
         )
