@@ -102,6 +102,17 @@ def gates_of_folder(record: ModelRecord | EnsembleRecord, served: ServedRecord) 
     return from_json(Gates, gates or record.gates)
 
 
+def rows_proven(manifest: Manifest, folder: str) -> bool:
+    """Whether rows of a request were seen to get the answers that they get alone; of an ensemble, in every member."""
+    if folder not in manifest.served_folders():
+        return False
+    record, served = manifest.served_folders()[folder]
+    if isinstance(record, EnsembleRecord):
+        return all(rows_proven(manifest, step.member) for step in record.steps)
+    numbers = next((target.numbers for target in record.targets if target.target == served.target), None)
+    return numbers is not None and numbers.batch.proven
+
+
 def _why_not(
     repository: Path, folder: str, manifest: Manifest | None, unchecked: tuple[str, ...]
 ) -> tuple[str, str] | None:

@@ -143,8 +143,30 @@ def wire(array: np.ndarray, datatype: str) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def refuse_above_limit(model: Served, rows: int) -> None:
+    """Of a model that the server batches.
+
+    Raises:
+        ValueError: it takes fewer rows.
+    """
+    if model.limit and rows > model.limit:
+        raise ValueError(f"model {model.model} takes at most {model.limit} rows a request; the mix asks for {rows}")
+
+
 def made_up(target: Target, client: Any, model: Served, rows: int = 0) -> list[PreparedRequest]:  # noqa: ANN401
-    """Random requests of the first size on the open dimensions that the model answers."""
+    """Random requests of the first size on the open dimensions that the model answers.
+
+    Raises:
+        ValueError: the model takes no requests of so many rows, or only its stored requests say what its rows are.
+        RuntimeError: it answers no random request.
+    """
+    refuse_above_limit(model, rows)
+    if rows and not model.limit:
+        raise ValueError(
+            f"model {model.model} cannot be sent requests of {rows} rows: the server takes whole requests "
+            f"(max_batch_size 0) and does not say which axis is the rows; write {model.model} alone, or give samples "
+            "(build-repo loadtest REPO --url URL; of the Locust file --repository REPO)"
+        )
     refusal = None
     for size in SIZES:
         generator = np.random.default_rng(0)

@@ -1,9 +1,10 @@
 """Stored requests: from an `.npz`, or from the samples in a repository that build-repo made.
 
 An `.npz` holds either arrays named like the inputs (one request), or `INDEX/INPUT` for several requests with `rows`
-(rows of each, 0: no batch axis) and, for a model with states, `sequence` (the sequence that each is a step of, in
-order). Strings are unicode, or all their bytes with `lengths/NAME` beside them; bfloat16 is its bits as uint16.
-Requests of more rows than the model's max_batch_size are cut.
+(rows of each, 0: no batch axis), `rows_proven` where the rows of a request are known not to change each other's answers
+and, for a model with states, `sequence` (the sequence that each is a step of, in order). Strings are unicode, or all
+their bytes with `lengths/NAME` beside them; bfloat16 is its bits as uint16. Requests of more rows than the model's
+max_batch_size are cut.
 The right answers, where they are known, are `expected/OUTPUT` beside the one request, or `expected/INDEX/OUTPUT`.
 A model with a sequence batcher is sent sequences; where the payload knows none, each request is one of a single step.
 """
@@ -17,11 +18,12 @@ from typing import Any
 
 import numpy as np
 from expected import Bounds, Expected, expected_answers
-from payloads import Port, PreparedRequest, Served, as_dims, flagged, wire
+from payloads import Port, PreparedRequest, Served, as_dims, flagged, refuse_above_limit, wire
 
 MANIFEST = "build-repo.json"
 SAMPLES = "reference.npz"
 LENGTHS = "lengths/"
+ROWS_PROVEN = "rows_proven"
 EXPECTED = "expected/"
 
 Arrays = dict[str, np.ndarray]
@@ -36,9 +38,12 @@ def stored_requests(model: Served, arrays: Arrays, rows: int = 0) -> list[Prepar
         ValueError: the arrays are not the model's inputs.
     """
     groups = groups_of(model, arrays)
-    if rows and model.limit:
-        return [resized(group, rows, model) for group in groups]
-    requests = [piece for group in groups for piece in cut(group, model)]
+    if not rows:
+        requests = [piece for group in groups for piece in cut(group, model)]
+    elif model.limit:
+        requests = [resized(group, rows, model) for group in groups]
+    else:
+        requests = of_rows(groups, rows, model, proven=ROWS_PROVEN in arrays)
     return flagged(requests, arrays.get("sequence")) if model.stateful else requests
 
 
@@ -100,7 +105,8 @@ def _of_repository(repository: Path, model: str) -> Arrays | None:
     names = {side: [tensor["name"] for tensor in record["signature"][word]] for side, word in sides.items()}
     with np.load(file, allow_pickle=False) as found:
         known = {stored: _renamed(stored, names) for stored in found.files}
-        return unpacked({key: found[stored] for stored, key in known.items() if key})
+        arrays = unpacked({key: found[stored] for stored, key in known.items() if key})
+    return arrays | ({ROWS_PROVEN: np.asarray(True)} if _rows_proven(repository, model) else {})
 
 
 def _record(repository: Path, model: str) -> dict[str, Any] | None:
@@ -112,14 +118,29 @@ def _record(repository: Path, model: str) -> dict[str, Any] | None:
     return next((item for item in records if model in {served["folder"] for served in item["served"]}), None)
 
 
+def _target_of(record: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """What the manifest says of the target in this folder; empty for an ensemble, which has none."""
+    name = next(served.get("target") for served in record["served"] if served["folder"] == model)
+    return next((item for item in record.get("targets", []) if item["target"] == name), {})
+
+
+def _rows_proven(repository: Path, model: str) -> bool:
+    """Whether the build saw rows of a batch get the answers that they get alone; of an ensemble, in every member."""
+    record = _record(repository, model)
+    if record is None:
+        return False
+    if steps := record.get("steps"):
+        return all(_rows_proven(repository, step["member"]) for step in steps)
+    numbers = _target_of(record, model).get("numbers") or {}
+    return bool(numbers.get("batch", {}).get("proven"))
+
+
 def bounds_of(model: str, repository: str, max_relative_error: float | None) -> Bounds:
     """What the build asked of the answers of this folder, or the user's word."""
     record = _record(Path(repository), model) if repository else None
     gates: dict[str, Any] = {}
     if record is not None:
-        target = next(served.get("target") for served in record["served"] if served["folder"] == model)
-        own = [item["gates"] for item in record.get("targets", []) if item["target"] == target]
-        gates = (own and own[0]) or record["gates"]
+        gates = _target_of(record, model).get("gates") or record["gates"]
     known = {name: gates[name] for name in ("max_relative_error", "max_mismatch_share") if name in gates}
     return Bounds(**known | ({} if max_relative_error is None else {"max_relative_error": max_relative_error}))
 
@@ -185,13 +206,45 @@ def resized(group: Group, rows: int, model: Served) -> PreparedRequest:
     Raises:
         ValueError: the model does not take so many.
     """
-    if rows > model.limit:
-        raise ValueError(f"model {model.model} takes at most {model.limit} rows a request; the mix asks for {rows}")
+    refuse_above_limit(model, rows)
     ports = tuple(
         Port(port.name, port.datatype, np.take(port.array, np.arange(rows) % len(port.array), axis=0))
         for port in _ports(group, model)
     )
     return PreparedRequest(ports, rows, source=group[0])
+
+
+def of_rows(groups: Sequence[Group], rows: int, model: Served, *, proven: bool) -> list[PreparedRequest]:
+    """For a model that the server does not batch: the stored requests of so many rows, else all of them resized.
+
+    Raises:
+        ValueError: nothing says where the rows are, or that they may be taken apart.
+    """
+    same = [group for group in groups if group[2] == rows]
+    if same and (not model.stateful or len(same) == len(groups)):
+        return [PreparedRequest(_ports(group, model), rows, source=group[0]) for group in same]
+    reason = next((text for group in groups if (text := _why_whole(group, rows, model))), "")
+    known = sorted({group[2] for group in groups if group[2]})
+    if not reason and (model.stateful or not proven):
+        reason = "nothing proves that rows of one request do not change each other's answers"
+    if not reason:
+        return [resized(group, rows, model) for group in groups]
+    stored = " or ".join(f"{model.model}@{size}" for size in known)
+    remedy = f"write {model.model} alone" + (f", or one of the sizes that are stored: {stored}" if known else "")
+    raise ValueError(f"model {model.model} cannot be sent requests of {rows} rows: {reason}; {remedy}")
+
+
+def _why_whole(group: Group, rows: int, model: Served) -> str:
+    """Why a request to a model that the server does not batch cannot have other rows; empty where it can."""
+    number, _, known = group
+    if not known:
+        return "the server takes whole requests (max_batch_size 0), and nothing says which axis of them is the rows"
+    for port, served in zip(_ports(group, model), model.inputs, strict=True):
+        if port.array.shape[0] != known:
+            return f"input {port.name} of stored request {number} has not its {known} rows on the first axis"
+        if int((served.get("shape") or [-1])[0]) not in (-1, rows):
+            return f"the server takes input {port.name} as {served['shape']}"
+    return ""
 
 
 def _ports(group: Group, model: Served) -> tuple[Port, ...]:

@@ -65,7 +65,7 @@ class LazyCommands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise Interrupted from error
+            raise Interrupted(*error.args) from error
 
 
 app = typer.Typer(

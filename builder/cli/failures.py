@@ -28,7 +28,7 @@ def end(error: BaseException, *, resumes: bool = True) -> tuple[int, dict[str, A
         return _said(error.exit_code, type(error).__name__, error.message, error.remedy)
     if isinstance(error, (KeyboardInterrupt, Interrupted)) or type(error).__name__ == "Abort":
         remedy = "the same command again goes on where it stopped" if resumes else ""
-        return _said(EXIT_INTERRUPTED, "Interrupted", "interrupted", remedy)
+        return _said(EXIT_INTERRUPTED, "Interrupted", str(error) or "interrupted", remedy)
     show = getattr(error, "show", None)  # typer's own usage errors have no public base class
     if show is not None:
         show(file=sys.stderr)

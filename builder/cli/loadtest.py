@@ -88,9 +88,12 @@ def loadtest(
     def judge(told: LoadResult) -> tuple[Verdict, ...]:
         return (*slo_verdicts(told, terms), *(baseline_verdicts(told, earlier) if earlier is not None else ()))
 
-    with open_endpoint(repository, urls, headers, ca_file, engine, image, ready_timeout) as (endpoint, _):
-        subjects = _subjects(repository, endpoint, _names(model, mix))
-        result = run_load_test(endpoint, subjects, options, progress=_line, judge=judge)
+    try:
+        with open_endpoint(repository, urls, headers, ca_file, engine, image, ready_timeout) as (endpoint, _):
+            subjects = _subjects(repository, endpoint, _names(model, mix))
+            result = run_load_test(endpoint, subjects, options, progress=_line, judge=judge)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(str(error) or "interrupted; no report was written") from error
     findings = [
         *result.diagnosis,
         *judge_slo(result, terms),
@@ -171,7 +174,7 @@ def _names(model: str | None, mix: list[str]) -> list[str]:
 
 def _subjects(repository: Path | None, endpoint: Endpoint, named: list[str]) -> list[LoadSubject]:
     """What is called: the folders of the repository with their samples, else what the server has."""
-    from builder.check_repository import folders_of, gates_of_folder, requests_of
+    from builder.check_repository import folders_of, gates_of_folder, requests_of, rows_proven
     from builder.loadtest import LoadSubject
     from builder.manifest import read_manifest
     from builder.measurement import served_signature
@@ -191,7 +194,8 @@ def _subjects(repository: Path | None, endpoint: Endpoint, named: list[str]) -> 
         if name in ours:
             record, served = ours[name]
             signature = served_signature(record.signature, record.sequence)
-            subjects.append(LoadSubject(name, requests, signature, gates_of_folder(record, served)))
+            proven = manifest is not None and rows_proven(manifest, name)
+            subjects.append(LoadSubject(name, requests, signature, gates_of_folder(record, served), proven))
         else:
             subjects.append(LoadSubject(name, requests))
     return subjects
@@ -235,10 +239,10 @@ def _print_behind(result: LoadResult) -> None:
     if result.arrivals != "closed":
         late = f"{result.late.late} of {result.late.planned} requests started late"
         out.print(f"  {late}, {result.late.generator} of them by the generator's fault")
-    if result.batch_mean is not None:
-        queue, compute = result.queue_ms or 0.0, result.compute_ms or 0.0
-        busy = f"{queue:.2f} ms in the queue, {compute:.2f} ms computing"
-        out.print(f"  server: {result.batch_mean:.2f} rows a run, {busy}")
+    if result.queue_ms is not None:
+        busy = f"{result.queue_ms:.2f} ms in the queue, {result.compute_ms or 0.0:.2f} ms computing"
+        rows = "" if result.batch_mean is None else f"{result.batch_mean:.2f} rows a run, "
+        out.print(f"  server: {rows}{busy}")
     server = "" if machine.server_cores is None else f", server {machine.server_cores:.2f}"
     used = f"load generator {result.generator_cores:.2f}{server}, all {machine.busy_cores:.2f}"
     out.print(f"  CPU: {used} of {result.machine_cores} cores")

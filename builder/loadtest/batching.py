@@ -23,11 +23,11 @@ def single_share(model: ModelFigures) -> float:
     return max(0.0, min(1.0, 2.0 - model.served / model.executions)) if model.executions else 0.0
 
 
-def batching_finding(model: ModelFigures, answered_per_s: float) -> Finding | None:
-    """A word where a model that others wait for merges nothing."""
+def batching_finding(model: ModelFigures, per_s: float) -> Finding | None:
+    """A word where a model that others wait for merges nothing; `per_s` requests a second reach it."""
     if model.served < LEAST or not model.executions or single_share(model) < MERGED_NOTHING:
         return None
-    at_once = answered_per_s * (model.queue_ms + model.compute_ms) / 1000
+    at_once = per_s * (model.queue_ms + model.compute_ms) / 1000
     reason, remedy = _reason(model, at_once)
     # Where requests come one at a time, nothing is lost by a model that does not batch.
     if at_once < AT_ONCE and model.max_batch_size <= 1:

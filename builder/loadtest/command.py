@@ -77,7 +77,7 @@ def _shared(endpoint: Endpoint, models: Sequence[LoadSubject], options: LoadOpti
     for number, subject in enumerate(models):
         if subject.requests:
             file = scratch / f"{number}.npz"
-            save_payload(file, subject.requests)
+            save_payload(file, subject.requests, rows_proven=subject.rows_proven)
             command += ["--payload", f"{subject.name}={file}"]
     return command
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from builder.findings import Finding
 from builder.loadtest.batching import batching_finding
-from builder.loadtest.records import LateStarts, MachineFigures, ModelFigures
+from builder.loadtest.evidence import FULL, WANTS, Evidence
+from builder.loadtest.records import ModelFigures
 
+LEAST: Final = 20
+"""Requests below which nothing is said of limits: a few of them come out so by chance."""
 GENERATOR_BUSY: Final = 0.85
 """Share of one core from which a process of the generator, which cannot use two, is the limit."""
 GENERATOR_LATE: Final = 0.05
-FULL: Final = 0.9
-"""Share of the cores from which a CPU counts as used up."""
 OTHERS: Final = 0.2
 """Share of the machine that other programs may take unnoticed."""
 IN_LINE: Final = 0.25
 """Of the time that a request is computed for, what the server may stand in line for a core, or be held back."""
-WANTS: Final = 0.5
-"""Of the runs at the same time, the cores that a model of computing wants at least."""
 QUEUED: Final = 0.5
 """Share of the time in the server that is queue, from which it is worth a word."""
+QUEUE_LENGTH: Final = 0.5
+QUEUE_MS: Final = 2.0
+"""A queue has at least so many requests on average, or holds each up for so long: an idle server hands over too."""
 OUTSIDE: Final = 0.5
 OUTSIDE_MS: Final = 2.0
 BEHIND: Final = 0.95
@@ -32,70 +34,6 @@ CACHED: Final = 0.2
 GPU_BUSY: Final = 0.85
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What was measured. Rates are of requests a second, `offered_per_s` is what was planned; None: a closed load."""
-
-    users: int
-    offered_per_s: float | None
-    answered_per_s: float
-    mean_ms: float
-    busiest_generator: float
-    late: LateStarts
-    machine: MachineFigures
-    models: tuple[ModelFigures, ...]
-    gpu: float | None = None
-    silent_s: float = 0.0
-
-    @property
-    def slowest(self) -> ModelFigures | None:
-        """The model in which requests spend most time; ensembles are judged by their members."""
-        found = [model for model in self.models if model.served and not model.ensemble]
-        return max(found, key=lambda item: item.served * (item.queue_ms + item.compute_ms), default=None)
-
-    @property
-    def busy(self) -> float:
-        """Share of the machine's cores in use."""
-        return self.machine.busy_cores / self.machine.cores
-
-    @property
-    def other_cores(self) -> float:
-        """What neither the server nor the generator uses, the hypervisor's part included."""
-        machine = self.machine
-        return max(0.0, machine.busy_cores - (machine.server_cores or 0.0) - machine.generator_cores)
-
-    @property
-    def in_line_ms(self) -> float:
-        """Of each request, how long the server stood in line for a core; 0.0 where that is not known."""
-        waiting, used = self.machine.server_waiting, self.machine.server_cores
-        if waiting is None or used is None or not self.answered_per_s:
-            return 0.0
-        return 1000 * used * waiting / max(1 - waiting, 1e-3) / self.answered_per_s
-
-    @property
-    def held_back_ms(self) -> float:
-        """Of each request, how long a limit held the server's threads back, added up."""
-        return 1000 * self.machine.server_held_back / self.answered_per_s if self.answered_per_s else 0.0
-
-    @property
-    def wanted_cores(self) -> float:
-        """What the server used and stood in line for."""
-        return (self.machine.server_cores or 0.0) + self.in_line_ms * self.answered_per_s / 1000
-
-    @property
-    def computing(self) -> float:
-        """Runs of the slowest model at the same time, on average."""
-        model = self.slowest
-        if model is None:
-            return 0.0
-        return self.answered_per_s * model.compute_ms / 1000 * model.executions / model.served
-
-    @property
-    def cpu_bound(self) -> bool:
-        """No core is free, and the server wants one: a model that sleeps does not."""
-        return self.busy >= FULL and self.wanted_cores >= WANTS * min(1.0, self.computing)
-
-
 Rule = Callable[[Evidence], Finding | None]
 
 
@@ -103,8 +41,11 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     """Every rule's word; where nothing limits, that. A server that hangs has no limit: only that is said."""
     if evidence.silent_s:
         return (_silent(evidence),)
-    found = [finding for rule in RULES if (finding := rule(evidence)) is not None]
-    if not any(finding.check.startswith("limit.") for finding in found):
+    enough = evidence.answered >= LEAST
+    found = [finding for rule in (RULES if enough else FACTS) if (finding := rule(evidence)) is not None]
+    if not enough:
+        found.append(_too_few(evidence))
+    elif not any(finding.check.startswith("limit.") for finding in found):
         found += [finding for finding in (_no_limit(evidence),) if finding]
     return tuple(found)
 
@@ -114,6 +55,16 @@ def _silent(evidence: Evidence) -> Finding:
         f"the server stopped answering: nothing came back in the last {evidence.silent_s:.1f} s, while requests waited"
     )
     return _warning("server.silent", text, "see what the model waits for, and the server's log")
+
+
+def _too_few(evidence: Evidence) -> Finding:
+    text = (
+        f"only {evidence.answered} requests were answered: too few to say what limits, {LEAST} are needed; the high "
+        "percentiles are those of the slowest one"
+    )
+    seconds = math.ceil(1.5 * LEAST / evidence.answered_per_s) if evidence.answered_per_s else 0
+    longer = f"--duration {seconds}s" if seconds else "a longer --duration"
+    return Finding("info", "limit.unknown", text, remedy=f"{longer}, more users or a higher rate, or a longer trace")
 
 
 def generator_limit(evidence: Evidence) -> Finding | None:
@@ -161,7 +112,8 @@ def queueing(evidence: Evidence) -> Finding | None:
     if model is None or not model.queue_ms:
         return None
     share = model.queue_ms / (model.queue_ms + model.compute_ms)
-    if share < QUEUED:
+    waiting = evidence.rate_of(model) * model.queue_ms / 1000
+    if share < QUEUED or (waiting < QUEUE_LENGTH and model.queue_ms < QUEUE_MS):
         return None
     text = f"queue time is {share:.0%} of the time that requests spend in model {model.name}"
     delay_ms = model.queue_delay_us / 1000
@@ -241,7 +193,7 @@ def outside(evidence: Evidence) -> Finding | None:
 def falls_behind(evidence: Evidence) -> Finding | None:
     """An open load that is not answered as it arrives."""
     offered = evidence.offered_per_s
-    if offered is None or evidence.answered_per_s >= BEHIND * offered:
+    if offered is None or evidence.late.planned < LEAST or evidence.answered_per_s >= BEHIND * offered:
         return None
     text = (
         f"{evidence.answered_per_s:.1f} requests/s were answered of {offered:.1f} that arrived: the server fell behind"
@@ -270,7 +222,7 @@ def cached(evidence: Evidence) -> Finding | None:
 def merging(evidence: Evidence) -> Finding | None:
     """What the batcher made of the requests."""
     model = evidence.slowest
-    return None if model is None else batching_finding(model, evidence.answered_per_s)
+    return None if model is None else batching_finding(model, evidence.rate_of(model))
 
 
 def _no_limit(evidence: Evidence) -> Finding | None:
@@ -299,3 +251,5 @@ RULES: Final[tuple[Rule, ...]] = (
     memory_grows,
     cached,
 )
+FACTS: Final[tuple[Rule, ...]] = (falls_behind, memory_grows, cached)
+"""What few answers show too."""

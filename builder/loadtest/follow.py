@@ -14,7 +14,7 @@ from builder.errors import MachineError, ServeError, SpecError
 from builder.loadtest.command import DRAIN_S, commands
 from builder.loadtest.http_limit import body_words
 from builder.loadtest.process import Locust, started
-from builder.loadtest.records import INTERRUPTED, LoadOptions, LoadSubject
+from builder.loadtest.records import INTERRUPTED, NOTHING_MEASURED, LoadOptions, LoadSubject
 from builder.loadtest.result import Course
 from builder.loadtest.sampling import Sampler, sampling
 from builder.scratch import temporary_folder
@@ -106,7 +106,7 @@ def _read_run(
         run = cast("dict[str, Any]", json.loads((folder / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         if ended == INTERRUPTED:
-            raise KeyboardInterrupt from error
+            raise KeyboardInterrupt(NOTHING_MEASURED) from error
         raise ServeError(
             ended or f"Locust failed before it measured anything:\n{words}", remedy="see its words above"
         ) from error
@@ -118,7 +118,7 @@ def _read_run(
         raise ServeError(f"{msg}\n{text}".strip(), remedy=remedy or "build-repo check tries one request")
     if not run["phases"]:
         if ended == INTERRUPTED:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(NOTHING_MEASURED)
         raise ServeError(
             ended or f"the load test ended before it measured anything:\n{words}", remedy="see its words above"
         )

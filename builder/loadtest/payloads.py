@@ -19,12 +19,17 @@ PAYLOAD_BYTES: Final = 256 << 20
 """Load tests repeat their requests; more than this only costs memory."""
 
 
-def save_payload(file: Path, requests: Sequence[Request]) -> None:
-    """Write the inputs as `INDEX/INPUT`, `rows` and, of steps, `sequence`; no pickle is needed to read them."""
+def save_payload(file: Path, requests: Sequence[Request], *, rows_proven: bool = False) -> None:
+    """Write the inputs as `INDEX/INPUT`, `rows` and, of steps, `sequence`; no pickle is needed to read them.
+
+    `rows_proven`: rows of a request do not change each other's answers.
+    """
     import numpy as np
 
     chosen = _within(requests, PAYLOAD_BYTES)
     members: dict[str, Array] = {"rows": np.asarray([request.rows for request in chosen], np.int64)}
+    if rows_proven:
+        members["rows_proven"] = np.asarray(True)
     if all(request.sequence is not None for request in chosen):
         members["sequence"] = np.asarray([request.sequence for request in chosen], np.int64)
     for index, request in enumerate(chosen):

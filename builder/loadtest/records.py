@@ -15,6 +15,7 @@ from builder.triton_client import Protocol
 
 INTERRUPTED: Final = "interrupted"
 """What `ended` says after Ctrl-C."""
+NOTHING_MEASURED: Final = "interrupted before anything was measured; no report was written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,14 @@ class LoadSubject:
     """A model to call and the requests to call it with; without requests they are made from the server's metadata.
 
     With the `signature` that clients see, answers under load are compared with those of `requests` by the `gates`.
+    `rows_proven`: rows of a request do not change each other's answers, so requests may be sent with other rows.
     """
 
     name: str
     requests: tuple[Request, ...] = ()
     signature: Signature | None = None
     gates: Gates = field(default_factory=Gates)
+    rows_proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,11 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
-    """One model, as clients saw it (of those that were called) and as the server counted it (members included)."""
+    """One model, as clients saw it (of those that were called) and as the server counted it (members included).
+
+    `rows` and `batches` of a model that the server does not batch are the clients': the server counts each of its
+    requests as one. They are 0 and empty where only ensembles call it. A request without rows counts as one.
+    """
 
     name: str
     requests: int = 0
@@ -180,7 +187,8 @@ class LoadResult:
     `arrivals` is `closed` where each user waits for its answer, else how arrivals were planned.
 
     Latencies are of answered requests, exact, as the client saw them, from the planned arrival on. `batch_mean`,
-    `queue_ms` and `compute_ms` are the server's: mean rows per run, mean time per request. `generator_cores` is CPU
+    `queue_ms` and `compute_ms` are the server's: mean rows per run (of models whose rows are known), mean time per
+    request. `generator_cores` is CPU
     seconds of the load generator per second, `busiest_generator` those of its busiest process. `ended` says what ended
     the test before its time. `diagnosis` says what limits throughput and what to change.
     `verdicts` are those of the SLO and of the baseline.

@@ -131,9 +131,9 @@ def _cards(result: LoadResult) -> list[dict[str, str]]:
         ("wrong answers", f"{result.answers.wrong}", f"of {result.answers.compared} compared"),
         ("late starts", f"{result.late.late}", f"of {result.late.planned}, worst {result.late.worst_ms:.1f} ms"),
     ]
-    if result.batch_mean is not None:
-        queue = f"{result.queue_ms or 0:.2f} ms queue, {result.compute_ms or 0:.2f} ms compute"
-        rows.append(("rows a run", f"{result.batch_mean:.2f}", queue))
+    if result.queue_ms is not None:
+        queue = f"{result.queue_ms:.2f} ms queue, {result.compute_ms or 0:.2f} ms compute"
+        rows.append(("rows a run", "-" if result.batch_mean is None else f"{result.batch_mean:.2f}", queue))
     if result.held_rate is not None:
         rows.insert(0, ("highest rate", f"{result.held_rate:.1f}/s", f"missed {result.missed_rate or 0:.1f}/s"))
     return [{"name": name, "value": value, "more": more} for name, value, more in rows]
@@ -210,7 +210,7 @@ def _verdict_row(verdict: Verdict) -> list[str]:
 
 
 def _row(model: ModelFigures) -> list[str]:
-    mean = f"{model.rows / model.executions:.2f}" if model.executions else "-"
+    mean = f"{model.rows / model.executions:.2f}" if model.executions and model.rows else "-"
     times = [f"{model.queue_ms:.2f}", f"{model.compute_ms:.2f}"] if model.served else ["-", "-"]
     counts = [str(model.requests), str(model.failures), _ms(model.p50_ms), _ms(model.p99_ms), str(model.executions)]
     return [model.name, *counts, mean, *times]

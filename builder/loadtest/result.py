@@ -12,7 +12,8 @@ from builder.errors import ServeError
 from builder.findings import Finding
 from builder.loadtest.answers import answer_findings
 from builder.loadtest.command import users_of
-from builder.loadtest.diagnosis import Evidence, diagnose
+from builder.loadtest.diagnosis import diagnose
+from builder.loadtest.evidence import Evidence
 from builder.loadtest.figures import (
     Log,
     late_starts,
@@ -26,6 +27,7 @@ from builder.loadtest.figures import (
 from builder.loadtest.http_limit import body_finding
 from builder.loadtest.records import (
     INTERRUPTED,
+    NOTHING_MEASURED,
     AnswerFigures,
     LoadOptions,
     LoadResult,
@@ -35,6 +37,9 @@ from builder.loadtest.records import (
 )
 from builder.loadtest.sampling import Reading, Sampler
 from builder.triton_client import Statistics
+
+ALL_CALLED = 0.8
+"""Of the requests that a model answered, the share that clients must have sent themselves for its rows to be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def make_result(
     log, phase = course.log(), course.phase
     texts = tuple(f"{count} x {text}" for text, count in phase["failures"])
     if not len(log.answered.rows) and course.ended == INTERRUPTED:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(NOTHING_MEASURED)
     if not len(log.answered.rows):
         msg = f"no request of the load test was answered: {'; '.join(texts) or 'none came back in time'}"
         raise ServeError(f"{msg}\n{course.ended}".strip(), remedy="see the server's log")
@@ -147,13 +152,31 @@ def _diagnosis(result: LoadResult, course: Course, models: Sequence[LoadSubject]
 
 def _model_figures(course: Course, log: Log, served: Mapping[str, Statistics]) -> tuple[ModelFigures, ...]:
     called = {name: log.of_model(number) for number, name in enumerate(course.run["models"])}
-    names = dict.fromkeys([*called, *served])
+    names, configs = dict.fromkeys([*called, *served]), course.sampler.configs
     return tuple(
         replace(
-            _client_side(name, called.get(name)), **_served_fields(served.get(name), course.sampler.configs.get(name))
+            _client_side(name, called.get(name)),
+            **_served_fields(served.get(name), configs.get(name))
+            | _rows_of_whole_requests(served.get(name), configs.get(name), called.get(name)),
         )
         for name in names
     )
+
+
+def _rows_of_whole_requests(
+    counts: Statistics | None, config: Mapping[str, Any] | None, log: Log | None
+) -> dict[str, Any]:
+    """Rows of a model that the server does not batch: it counts a request as one, only clients know of its rows."""
+    import numpy as np
+
+    if counts is None or config is None or int(config.get("max_batch_size", 0)):
+        return {}
+    sent = log.answered.column("rows").astype(int) if log is not None else np.asarray([], int)
+    if len(sent) < ALL_CALLED * counts.requests:
+        return {"rows": 0, "batches": ()}
+    sizes, runs = np.unique(sent, return_counts=True)
+    batches = tuple(zip(sizes.tolist(), runs.tolist(), strict=True))
+    return {"rows": round(counts.executions * float(sent.mean())), "batches": batches}
 
 
 def _client_side(name: str, log: Log | None) -> ModelFigures:
@@ -197,12 +220,14 @@ def _served_fields(counts: Statistics | None, config: Mapping[str, Any] | None) 
 
 def _server_side(served: Mapping[str, Statistics], figures: Sequence[ModelFigures]) -> dict[str, Any]:
     """Mean rows per run, mean queue and compute milliseconds per request, of the models that do the work."""
-    working = [served[item.name] for item in figures if item.name in served and not item.ensemble]
-    requests, executions = sum(item.requests for item in working), sum(item.executions for item in working)
-    if not requests or not executions:
+    ours = [item for item in figures if item.name in served and not item.ensemble]
+    working = [served[item.name] for item in ours]
+    requests = sum(item.requests for item in working)
+    runs = sum(item.executions for item in ours if item.rows)
+    if not requests:
         return {"batch_mean": None, "queue_ms": None, "compute_ms": None}
     return {
-        "batch_mean": sum(item.inferences for item in working) / executions,
+        "batch_mean": sum(item.rows for item in ours) / runs if runs else None,
         "queue_ms": sum(item.queue_ns for item in working) / requests / 1e6,
         "compute_ms": sum(item.compute_ns for item in working) / requests / 1e6,
     }

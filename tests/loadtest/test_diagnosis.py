@@ -9,7 +9,8 @@ import pytest
 
 from builder.loadtest.answers import answer_findings
 from builder.loadtest.batching import batching_finding, single_share
-from builder.loadtest.diagnosis import Evidence, diagnose
+from builder.loadtest.diagnosis import diagnose
+from builder.loadtest.evidence import Evidence
 from builder.loadtest.records import AnswerFigures, LateStarts, MachineFigures, ModelFigures
 
 MODEL = ModelFigures(
@@ -44,6 +45,32 @@ def test_a_server_that_hangs_has_no_limit() -> None:
     said = found(replace(with_model(queue_ms=18.0), silent_s=3.7))
     assert set(said) == {"server.silent"}
     assert "nothing came back in the last 3.7 s" in said["server.silent"]
+
+
+def test_few_requests_show_no_limit() -> None:
+    """What few answers cannot be blamed for is still said."""
+    few = replace(with_model(queue_ms=18.0, requests=5, served=5), answered_per_s=5.0)
+    said = found(few)
+    assert set(said) == {"limit.unknown"}
+    assert "only 5 requests were answered: too few" in said["limit.unknown"]
+    assert "--duration 6s" in said["limit.unknown"]
+    behind = replace(few, offered_per_s=100.0, late=LateStarts(100, 0, 0, 0.1))
+    assert set(found(behind)) == {"limit.unknown", "rate.behind"}
+    assert "rate.behind" not in found(replace(behind, late=LateStarts(6, 0, 0, 0.1)))
+
+
+def test_an_idle_servers_handing_over_is_no_queue() -> None:
+    """Five requests a second that each wait for 0.1 ms: nobody waits for the one instance."""
+    idle = replace(with_model(queue_ms=0.1, compute_ms=0.05), answered_per_s=5.0, offered_per_s=5.0, mean_ms=0.5)
+    assert set(found(idle)) == {"limit.none"}
+    assert "limit.instances" in found(replace(idle, answered_per_s=6000.0, offered_per_s=6000.0))
+
+
+def test_the_rate_of_a_model_is_its_own() -> None:
+    """One request in ten of a mix: it is not computed ten times at once."""
+    rare = replace(MODEL, name="rare", requests=100, served=100, executions=100, compute_ms=30.0, queue_ms=0.0)
+    mixed = replace(CALM, models=(replace(MODEL, requests=900, served=900, compute_ms=0.1, queue_ms=0.0), rare))
+    assert mixed.computing == pytest.approx(200.0 * 0.1 * 0.03)
 
 
 def test_the_generator_is_the_limit() -> None:

@@ -55,6 +55,7 @@ def endpoint(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
     repository = tmp_path_factory.mktemp("load") / "repository"
     write_linear(repository)
+    write_model(repository, "whole", LINEAR, [helper.make_node("MatMul", ["x", "w"], ["y"])])
     write_model(repository, "texts", TEXTS, [helper.make_node("Identity", ["s"], ["t"])])
     stateful_models.summing(repository / "summing" / "1" / "model.onnx")
     ports = [[port(name, "FP32", [3])] for name in ("x", "y")]
@@ -109,6 +110,26 @@ def test_several_models_without_samples(endpoint: Endpoint, tmp_path: Path) -> N
     assert result.requests > 0
     assert result.failures == 0
     assert result.models == ("linear", "texts")
+
+
+def test_rows_of_a_model_that_the_server_does_not_batch(endpoint: Endpoint, tmp_path: Path) -> None:
+    """The server counts each of its requests as one; the mix and the report speak of the rows in it."""
+    subject = LoadSubject("whole", linear_requests((1, 3)), LINEAR, rows_proven=True)
+    options = LoadOptions(tmp_path / "report", users=2, duration_s=1, mix=("whole@4",))
+    result = run_load_test(endpoint, [subject], options, progress=print)
+    (figures,) = result.model_figures
+    assert figures.row_sizes == (4, 4)
+    assert [size for size, _ in figures.batches] == [4]
+    assert result.batch_mean == pytest.approx(4.0)
+    assert result.rows_per_s == pytest.approx(4 * result.requests_per_s)
+    assert result.answers.compared > 0
+    assert result.answers.wrong == 0
+    for unknown, words in (
+        (replace(subject, rows_proven=False), "nothing proves that rows"),
+        (LoadSubject("whole"), "does not say which axis is the rows"),
+    ):
+        with pytest.raises(SpecError, match=words):
+            run_load_test(endpoint, [unknown], options, progress=print)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -298,6 +319,9 @@ def test_what_only_the_server_or_a_file_shows_is_the_users_to_mend(endpoint: End
     ):
         with pytest.raises(SpecError, match=words):
             run_load_test(endpoint, [LoadSubject("linear", linear_requests())], options, progress=print)
+    with pytest.raises(SpecError, match="takes at most 8 rows"):
+        options = LoadOptions(report, mix=("linear@9",), duration_s=1)
+        run_load_test(endpoint, [LoadSubject("linear")], options, progress=print)
 
 
 def test_wrong_options_are_refused(tmp_path: Path) -> None:

@@ -268,6 +268,20 @@ def test_ctrl_c_leaves_a_report_and_nothing_else(endpoint: Endpoint, tmp_path: P
     assert psutil.wait_procs(family, timeout=2)[1] == []
 
 
+def test_ctrl_c_before_anything_was_measured_says_so(endpoint: Endpoint, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "builder", "loadtest", "--url", f"grpc://{endpoint.grpc}", "--model", "linear"]
+    process = subprocess.Popen([*command, "--report", str(tmp_path / "report")], stderr=subprocess.PIPE, text=True)
+    program = psutil.Process(process.pid)
+    deadline = time.monotonic() + 30
+    while not program.children() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=40)
+    assert process.returncode == 130
+    assert "interrupted before anything was measured; no report was written" in said
+    assert not (tmp_path / "report" / "result.json").exists()
+
+
 def test_a_killed_program_leaves_no_generator(endpoint: Endpoint, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "builder", "loadtest", "--url", f"grpc://{endpoint.grpc}", "--model", "linear"]
     command += ["--duration", "60s", "--users", "2", "--report", str(tmp_path)]

@@ -168,6 +168,36 @@ def test_stored_requests(parts: dict[str, ModuleType], tmp_path: Path) -> None:
         stored.stored_requests(served, {"0/z": rows})
 
 
+def test_rows_of_a_model_that_the_server_does_not_batch(parts: dict[str, ModuleType]) -> None:
+    """Those that are stored; others only where rows are known to be independent, and where they are."""
+    payloads, stored = parts["payloads"], parts["stored"]
+    port = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+    served = payloads.Served("m", [port], ("y",), ("FP32",), 0, False)
+    both = {"0/x": np.zeros((1, 2), np.float32), "1/x": np.ones((3, 2), np.float32), "rows": np.asarray([1, 3])}
+    (same,) = stored.stored_requests(served, both, rows=3)
+    assert (same.rows, same.source, same.tensors[0].array.tolist()) == (3, 1, [[1, 1]] * 3)
+    proven = both | {"rows_proven": np.asarray(True)}
+    assert [item.tensors[0].array.shape for item in stored.stored_requests(served, proven, rows=4)] == [(4, 2)] * 2
+    fixed = payloads.Served("m", [{**port, "shape": [3, 2]}], ("y",), ("FP32",), 0, False)
+    for model, arrays, words in (
+        (served, both, "nothing proves that rows .* write m alone, or one of the sizes that are stored: m@1 or m@3"),
+        (served, {"x": np.ones((3, 2), np.float32)}, "nothing says which axis of them is the rows; write m alone"),
+        (served, {**proven, "rows": np.asarray([1, 2])}, "input x of stored request 1 has not its 2 rows on the first"),
+        (fixed, proven, r"the server takes input x as \[3, 2\]"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            stored.stored_requests(model, arrays, rows=4)
+
+
+def test_steps_of_sequences_keep_their_flags_whatever_the_mix_asks(parts: dict[str, ModuleType]) -> None:
+    payloads, stored = parts["payloads"], parts["stored"]
+    served = payloads.Served("m", [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}], ("y",), ("FP32",), 1, True)
+    step = np.ones((1, 2), np.float32)
+    arrays = {"0/x": step, "1/x": step, "rows": np.asarray([1, 1]), "sequence": np.asarray([0, 0])}
+    found = stored.stored_requests(served, arrays, rows=1)
+    assert [(item.start, item.end) for item in found] == [(True, False), (False, True)]
+
+
 def test_stored_requests_of_a_model_that_the_server_reshapes(parts: dict[str, ModuleType]) -> None:
     """Requests and right answers take the form of the wire; open sizes keep their order."""
     payloads, stored = parts["payloads"], parts["stored"]
