@@ -15,6 +15,7 @@ from builder.errors import MachineError, SpecError
 from builder.libraries import code_digest, library_versions
 from builder.machine import machine_facts
 from builder.measurement import FORMAT_FILES
+from builder.plan_devices import lacks_gpu
 from builder.plan_options import NO_OPTIONS, backend_options
 from builder.plan_packages import packages_here, served_packages
 from builder.records import to_json
@@ -195,7 +196,7 @@ def _plan_target(model: ModelSpec, export: Export, target: Target, release: str,
     backend = backend_module(target.backend)
     options = backend_options(model, target.backend)
     bound = device_bound(target.backend)
-    missing = _cannot_be_written(model, target) or backend.missing()
+    missing = _cannot_be_written(model, target) or backend.missing() or lacks_gpu(model, target.backend)
     if missing is None and bound is not None:
         missing = bound.mismatch(release, json.loads(options))
     deferred = defer and missing is not None and backend.DEFERS

@@ -16,7 +16,7 @@ from builder.problems import Problem, nearest, spec_error
 from builder.recognise import find_model, recognise
 from builder.releases import get_release
 from builder.sources import SOURCES
-from builder.spec import LONGEST_NAME, ModelSpec, RepoSpec, SourceSpec
+from builder.spec import LONGEST_NAME, AccuracySpec, ModelSpec, RepoSpec, SourceSpec
 from builder.spec_conflicts import conflicts
 from builder.spec_ensembles import completed_ensemble, ensemble_problems
 from builder.spec_errors import problems_of
@@ -246,7 +246,7 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             "sequence": model.sequence and _completed_sequence(model.sequence, folder),
             "targets": tuple(str(parse_target(text)) for text in model.targets or default_targets(model, spec)),
             "serve": _serve_word(model.serve or default_serve(model, spec)),
-            "accuracy": model.accuracy or given.accuracy,
+            "accuracy": model.accuracy or _default_accuracy(model, spec),
             "objective": model.objective or given.objective,
             "slo": model.slo or given.slo,
             "optimize": model.optimize or given.optimize,
@@ -256,6 +256,18 @@ def _completed(model: ModelSpec, spec: RepoSpec, folder: Path) -> ModelSpec:
             "versions": _completed_versions(model, model.versions or given.versions),
         }
     )
+
+
+def _default_accuracy(model: ModelSpec, spec: RepoSpec) -> AccuracySpec | None:
+    """A default for labelled models says nothing of the others; where none is labelled it stays, and is warned of."""
+    given = spec.defaults.accuracy
+    if given is None or given.max_drop is None or _labelled(model) or not any(map(_labelled, spec.models)):
+        return given
+    return given.model_copy(update={"metric": None, "max_drop": None})
+
+
+def _labelled(model: ModelSpec) -> bool:
+    return model.samples is not None and model.samples.labels is not None
 
 
 def _completed_source(source: SourceSpec, folder: Path) -> SourceSpec:

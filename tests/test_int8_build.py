@@ -128,6 +128,19 @@ def test_zeros_as_samples_are_caught(tmp_path: Path) -> None:
         assert "samples" in finding["remedy"]
 
 
+def test_one_sample_many_times_is_caught(tmp_path: Path) -> None:
+    found = digits.write_digits(tmp_path)
+    with np.load(found.samples) as stored:
+        rows = np.repeat(stored["image"][:1], 20, axis=0)
+    np.savez(tmp_path / "digits.npz", image=rows, label=np.zeros(20, np.int64))
+    ran = build(
+        write_spec(tmp_path, serve="best", targets=["onnxruntime:fp32", INT8[0]]), "-o", "repo", "--json", cwd=tmp_path
+    )
+    target = targets_of(ran.document)[INT8[0]]
+    assert target["status"] == "failed"
+    assert "10 calibration samples are 10 times the same" in str(target["findings"])
+
+
 def test_without_samples_int8_is_refused_before_any_work(tmp_path: Path) -> None:
     tiny_models.linear(tmp_path / "m.onnx")
     ran = build("m.onnx", "-o", "repo", "--targets", "openvino:int8", cwd=tmp_path)

@@ -137,6 +137,18 @@ def test_tensorrt_without_a_gpu_names_the_choices(model: Path) -> None:
         assert choice in error.value.remedy
 
 
+def test_instances_on_a_gpu_that_is_not_there_are_refused_before_any_work(model: Path) -> None:
+    no_gpu()
+    with pytest.raises(MachineError) as error:
+        plan(model, targets=["onnxruntime:fp32"], instances={"kind": "gpu"})
+    assert "instances: asks for an NVIDIA GPU, and this machine shows none" in error.value.message
+    assert "instances: {kind: auto}" in error.value.remedy
+    with pytest.raises(MachineError):
+        plan(model, targets=["onnxruntime:fp32"], instances=[{"count": 1}, {"gpus": [0]}])
+    beside = plan(model, targets=["onnxruntime:fp32", "openvino:fp32"], instances={"kind": "gpu"})
+    assert [bool(target.missing) for target in beside.models[0].targets] == [True, False]
+
+
 def test_a_deferred_target_has_no_works_but_its_pre_flight(model: Path) -> None:
     no_gpu()
     made = plan(model, targets=["onnxruntime:fp32", "tensorrt:fp32"], defer=True)

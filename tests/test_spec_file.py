@@ -63,6 +63,26 @@ models:
     assert (second.targets, second.serve, second.versions and second.versions.keep) == (("openvino:fp16",), "best", 1)
 
 
+def test_a_default_drop_is_for_the_models_with_labels(folder: Path) -> None:
+    """The others are judged by bounds on tensors, and have nothing to be warned of; where none is labelled all have."""
+    (folder / "s.npz").touch()
+    text = """
+defaults: {accuracy: {metric: top1, max_drop: 0.01, min_cosine: 0.9}}
+models:
+  - {name: plain, source: {path: m.onnx}}
+  - {name: own, source: {path: m.onnx}, accuracy: {max_drop: 0.5}}
+"""
+    labelled = "  - {name: labelled, source: {path: m.onnx}, samples: {path: s.npz, labels: label}}\n"
+    drops = [
+        model.accuracy and (model.accuracy.max_drop, model.accuracy.min_cosine) for model in load(folder, text).models
+    ]
+    assert drops == [(0.01, 0.9), (0.5, None)]
+    found = load(folder, text + labelled).models
+    assert [model.accuracy and model.accuracy.max_drop for model in found] == [None, 0.5, 0.01]
+    assert found[0].accuracy is not None
+    assert found[0].accuracy.min_cosine == 0.9
+
+
 def test_the_command_line_wins(folder: Path) -> None:
     spec = load(
         folder, model(targets=["openvino:fp16"]), targets=["onnxruntime:fp32"], triton="26.06", serve="onnxruntime"

@@ -222,6 +222,27 @@ def _check_inputs(samples: CalibrationSet, signature: Signature) -> None:
     if still:
         shown = ", ".join(f"{name!r} is {value:g} in every element" for name, value in still)
         raise BuildError(f"the calibration samples hold nothing to measure ranges on: {shown}", remedy=GIVE_REAL)
+    if samples.rows > 1 and _all_equal(samples, signature):
+        raise BuildError(
+            f"the {samples.rows} calibration samples are {samples.rows} times the same one, which tells no ranges",
+            remedy=GIVE_REAL,
+        )
+
+
+def _all_equal(samples: CalibrationSet, signature: Signature) -> bool:
+    """Whether every row of every input is the first one again."""
+    import numpy as np
+
+    def rows(array: Array) -> Array:
+        return array if signature.has_batch_axis else array[np.newaxis]
+
+    first = samples.requests[0]
+    return all(
+        rows(inputs[tensor.name]).shape[1:] == rows(first[tensor.name]).shape[1:]
+        and bool((rows(inputs[tensor.name]) == rows(first[tensor.name])[:1]).all())
+        for tensor in signature.inputs
+        for inputs in samples.requests
+    )
 
 
 def _check_finite(name: str, array: Array) -> None:
