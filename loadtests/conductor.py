@@ -13,6 +13,7 @@ import gevent.event
 import numpy as np
 from locust.env import Environment
 from locust.runners import MasterRunner
+from mix import given
 from request_log import ANSWERED, COLUMNS, falls_behind, level_figures, table
 from schedule import read_trace
 from search import Level, held_rate, holds, missed_rate, next_rate
@@ -97,8 +98,8 @@ class Conductor:
         """Every user is ready: forget the warm-up, go through the phases, and quit; without an end it is one phase."""
         self.environment.stats.reset_all()
         try:
-            if self.options.turn:
-                for text in self.options.turn:
+            if turns := given(self.options.turn):
+                for text in turns:
                     self.turn(*text.rsplit("=", 2))
             elif self.options.load_shape == "step":
                 self.search()
@@ -182,7 +183,7 @@ class Conductor:
     def search(self) -> None:
         """The highest rate that holds the SLO, in `measure_s` at most."""
         options = self.options
-        limits = dict(parse_limit(text) for text in options.limit)
+        limits = dict(parse_limit(text) for text in given(options.limit))
         ends = time.perf_counter() + options.measure_s
         level_s = min(LEVEL_S[1], max(LEVEL_S[0], options.measure_s / LEVELS))
         first = options.rate or self._calibrated()

@@ -62,6 +62,10 @@ class WrongAnswer(Exception):  # noqa: N818 - the word that Locust's page shows
     """The server answered, and not what it should."""
 
 
+class NoAnswer(Exception):  # noqa: N818 - the word that Locust's page shows
+    """In the client's words, which its own exceptions do not show where Locust prints them."""
+
+
 class Generator:
     """The phases as the conductor names them; `send` takes what is told back to it."""
 
@@ -169,7 +173,9 @@ class Generator:
                 error = WrongAnswer(text) if text else None
             self._note(flight, now, FAILED if error else ANSWERED)
             if error is not None:
-                self.failures[str(error).strip() or type(error).__name__] += 1
+                self.failures[words_of(error)] += 1
+        if error is not None and not isinstance(error, WrongAnswer):
+            error = NoAnswer(words_of(error))
         return Landing(now - flight.arrival.due, error)
 
     def _note(self, flight: Flight, ended: float, outcome: float) -> None:
@@ -209,6 +215,11 @@ class Generator:
         self._drain(time.perf_counter() + limit_s)
         self._settle()
         self.report()
+
+
+def words_of(error: Exception) -> str:
+    """What it says, else what it is."""
+    return str(error).strip() or type(error).__name__
 
 
 class Answers:

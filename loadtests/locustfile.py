@@ -33,7 +33,7 @@ from locust import User, constant, events, task
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
-from mix import Part, Turns, parse_part
+from mix import Part, Turns, given, parse_part
 from payloads import PreparedRequest, made_up, request_inputs, sequence_arguments, served, size_of, turned
 from schedule import SHAPES, read_trace
 from stored import bounds_of, read_payload, stored_answers, stored_requests
@@ -59,21 +59,21 @@ locust.stats.CSV_STATS_FLUSH_INTERVAL_SEC = 0
 def add_arguments(parser: ArgumentParser) -> None:
     """The words this file adds to Locust's own."""
     add = parser.add_argument
-    add(
-        "--mix", action="append", default=[], metavar="NAME[@ROWS][=WEIGHT]", help="What is called; default: all models"
-    )
-    add("--payload", action="append", default=[], metavar="[MODEL=]FILE.npz", help="Arrays named like the inputs")
+    hidden: dict[str, Any] = {"include_in_web_ui": False}
+    several: dict[str, Any] = {"action": "append", "default": [""]}
+    add("--mix", **several, metavar="NAME[@ROWS][=WEIGHT]", help="What is called; default: all models")
+    add("--payload", **several, metavar="[MODEL=]FILE.npz", help="Arrays named like the inputs")
     add("--repository", default="", help="A repository made by build-repo, whose samples are sent")
     add("--protocol", choices=["", "grpc", "http"], default="", help="Default: the scheme of --host")
     add("--rate", type=float, default=0.0, help="Arrivals per second of all users together; 0: as fast as answers come")
     add("--arrivals", choices=["even", "poisson"], default="even", help="How arrivals of --rate are spaced")
     add("--load-shape", choices=SHAPES, default="constant", help="The load over the time of --measure-s")
-    add("--turn", action="append", default=[], metavar="MODEL,…=USERS=SECONDS", help="Loads one after the other")
+    add("--turn", **several, metavar="MODEL,…=USERS=SECONDS", help="Loads one after the other", **hidden)
     add("--replay", default="", metavar="FILE", help="A trace of arrival times, CSV or JSON")
     add("--measure-s", type=float, default=0.0, help="Quit this many seconds after every user is ready")
     add("--drain-s", type=float, default=10.0, help="How long the last requests may take after that")
-    add("--limit", action="append", default=[], metavar="p99=MS", help="What --load-shape step must hold")
-    add("--result", default="", metavar="FOLDER", help="The raw log of the measured time, for build-repo")
+    add("--limit", **several, metavar="p99=MS", help="What --load-shape step must hold")
+    add("--result", default="", metavar="FOLDER", help="The raw log of the measured time, for build-repo", **hidden)
     add("--request-timeout-s", type=float, default=30.0)
     add(
         "--compare-per-s",
@@ -85,7 +85,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--max-relative-error", type=float, default=None, help="Of an answer; default: the repository's gate, else 0.01"
     )
     # A secret often: it is not shown on Locust's page, and a file keeps it out of the list of processes.
-    hidden: dict[str, Any] = {"include_in_web_ui": False}
     add("--header", action="append", default=[], metavar="NAME:VALUE", help="Sent with every request", **hidden)
     add("--header-file", default="", metavar="FILE", help="The same, one in each line", **hidden)
     add("--ca-file", default="")
@@ -160,7 +159,7 @@ def prepare(environment: Environment) -> None:
     options, target = environment.parsed_options, environment.triton
     trace = read_trace(options.replay) if options.replay else []
     with target.client() as client:
-        parts = [parse_part(text) for text in options.mix] or [
+        parts = [parse_part(text) for text in given(options.mix)] or [
             Part(name, 0, 1.0) for name in target.ready_models(client)
         ]
         environment.models = list(dict.fromkeys(part.model for part in parts))
@@ -168,13 +167,15 @@ def prepare(environment: Environment) -> None:
         environment.parts, environment.requests = parts, {}
         for part in parts:
             model = served(target, client, part.model)
-            arrays = read_payload(part.model, options.payload, options.repository)
+            arrays = read_payload(part.model, given(options.payload), options.repository)
             if arrays is None:
                 environment.requests[part.key] = made_up(target, client, model, part.rows)
             else:
                 environment.requests[part.key] = stored_requests(model, arrays, part.rows)
                 outputs[part.model] = model.outputs
-                bounds = bounds_of(part.model, options.repository, options.max_relative_error)
+                # Locust's page gives an empty text where nothing was given.
+                error = None if options.max_relative_error in (None, "") else float(options.max_relative_error)
+                bounds = bounds_of(part.model, options.repository, error)
                 if right := stored_answers(model, arrays, bounds):
                     expected[part.model] = right
     environment.generator = Generator(

@@ -42,6 +42,14 @@ def parse_part(text: str) -> Part:
     return part
 
 
+def given(words: Sequence[str]) -> list[str]:
+    """Of a word that may come several times; one that does not come is an empty text, as on Locust's page.
+
+    The default is that text too: of an empty list Locust's page would make numbers.
+    """
+    return [word for word in words if word]
+
+
 def woven(weights: Sequence[float]) -> Iterator[int]:
     """Places by weight, as evenly spread as can be: (2, 1) gives 0 1 0 again and again."""
     credit = [0.0] * len(weights)

@@ -159,7 +159,7 @@ def model_waits(evidence: Evidence) -> Finding | None:
     model, machine = evidence.slowest, evidence.machine
     if model is None or machine.server_cores is None or evidence.gpu is not None:
         return None
-    if model.queue_ms > model.compute_ms or model.queue_ms + model.compute_ms < OUTSIDE_MS:
+    if model.compute_ms < OUTSIDE_MS:
         return None
     computing = evidence.computing
     if computing < FULL or evidence.wanted_cores >= WANTS * min(computing, machine.cores):
@@ -168,7 +168,12 @@ def model_waits(evidence: Evidence) -> Finding | None:
         f"model {model.name} computes {computing:.1f} runs at once on {machine.server_cores:.2f} cores: it waits for "
         "something that is no CPU (a lock, the network, a sleep)"
     )
-    return _warning("limit.model_waits", text, "look into the model; more instances overlap its waits", model.name)
+    return _warning(
+        "limit.model_waits",
+        text,
+        "look into the model; more instances overlap its waits, but for a lock that all of them take",
+        model.name,
+    )
 
 
 def outside(evidence: Evidence) -> Finding | None:
@@ -179,6 +184,8 @@ def outside(evidence: Evidence) -> Finding | None:
         return None
     inside = sum(model.served * (model.queue_ms + model.compute_ms) for model in called) / total
     rest = evidence.mean_ms - inside
+    if evidence.busy >= FULL and evidence.other_cores >= OTHERS * evidence.machine.cores:
+        return None  # the generator stands in line for a core too
     if evidence.busy >= FULL:  # then a part of it may be the CPU's, the generator's too
         rest -= 2 * evidence.in_line_ms
     if rest < OUTSIDE_MS or rest < OUTSIDE * evidence.mean_ms:

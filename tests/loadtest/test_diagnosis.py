@@ -106,7 +106,7 @@ def test_a_queue_that_others_programs_do_not_explain() -> None:
         server_cores=0.02,
         server_waiting=0.6,
     )
-    assert set(found(replace(sleeping, answered_per_s=20.0))) == {"limit.instances"}
+    assert set(found(replace(sleeping, answered_per_s=20.0))) == {"limit.instances", "limit.model_waits"}
 
 
 def test_queue_on_purpose() -> None:
@@ -154,12 +154,16 @@ def test_a_model_that_waits_for_something_else() -> None:
     )
     assert "computes 1.0 runs at once on 0.10 cores" in found(waits)["limit.model_waits"]
     assert "limit.model_waits" not in found(with_machine(waits, server_cores=1.0))
+    locked = replace(with_model(queue_ms=90.0, compute_ms=31.0, executions=1000, instances=2), answered_per_s=64.0)
+    assert {"limit.instances", "limit.model_waits"} <= set(found(with_machine(locked, server_cores=0.1)))
 
 
 def test_time_outside_the_models() -> None:
     said = found(replace(CALM, mean_ms=40.0))["limit.outside"]
     assert "88%" in said
     assert "40.0 ms" in said
+    crowded = with_machine(replace(CALM, mean_ms=40.0), busy_cores=4.0, server_cores=0.8, server_waiting=0.6)
+    assert "limit.outside" not in found(crowded)
     late = LateStarts(1000, 500, 0, 90.0)
     assert "limit.outside" not in found(replace(CALM, mean_ms=40.0, late=late, offered_per_s=200.0))
 

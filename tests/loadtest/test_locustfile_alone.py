@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
+import socket
 import subprocess
 import sys
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ import pytest
 from command_line import build
 from served_models import LINEAR, ROW, WEIGHTS, linear_requests, write_linear, write_model
 from small_graphs import write_graph
+from triton_models import wait_until
 
 from builder.resources import resource
 from builder.runtime import Runtime
@@ -76,6 +82,54 @@ def test_right_answers_are_no_failures(endpoint: Endpoint, tmp_path: Path) -> No
     (line,) = [line for line in text.splitlines() if "answers were compared" in line]
     assert int(line.split(": ")[-1].split()[0]) > 100, line
     assert "0 are wrong" in line
+
+
+def form_of(page: str) -> dict[str, str]:
+    """What Locust's page sends where nobody changed a field."""
+    (line,) = [line for line in page.splitlines() if "window.templateArgs" in line]
+    given = json.loads(line.partition("=")[2].strip().rstrip(";"))
+    defaults = {name: option["default_value"] for name, option in given["extra_options"].items()}
+    fields = {name: "" if value is None else value for name, value in defaults.items()}
+    return {name: ",".join(value) if isinstance(value, list) else f"{value}" for name, value in fields.items()}
+
+
+def asked(url: str, fields: dict[str, str] | None = None) -> str:
+    body = urllib.parse.urlencode(fields).encode() if fields is not None else None
+    with urllib.request.urlopen(url, data=body, timeout=10) as response:
+        return str(response.read().decode())
+
+
+def test_locusts_own_page_starts_a_test(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Its form sends every field, empty ones too."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    np.savez(tmp_path / "one.npz", **{"x": np.ones((1, ROW), np.float32), "expected/y": np.ones((1, 10), np.float32)})
+    command = [sys.executable, "-m", "locust", "-f", str(resource("loadtests") / "locustfile.py")]
+    command += ["--host", f"grpc://{endpoint.grpc}", "--web-host", "127.0.0.1", "--web-port", str(port)]
+    process = subprocess.Popen([*command, "--payload", str(tmp_path / "one.npz")], stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+
+    def page() -> str:
+        with contextlib.suppress(OSError):
+            return asked(url)
+        return ""
+
+    def called() -> dict[str, tuple[int, int]]:
+        rows = json.loads(asked(f"{url}/stats/requests"))["stats"]
+        return {row["name"]: (row["num_requests"], row["num_failures"]) for row in rows}
+
+    try:
+        assert wait_until(lambda: bool(page()), limit_s=30)
+        form = form_of(page())
+        assert "result" not in form
+        asked(f"{url}/swarm", {**form, "mix": "linear@2,linear=2", "user_count": "2", "spawn_rate": "2"})
+        assert wait_until(lambda: called().get("linear", (0, 0))[0] > 10, limit_s=30)
+        assert set(called()) == {"linear", "Aggregated"}
+        assert called()["linear"][1] > 0
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_a_wrong_answer_is_a_failure(endpoint: Endpoint, tmp_path: Path) -> None:

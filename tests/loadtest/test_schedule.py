@@ -18,7 +18,7 @@ from builder.resources import resource
 from builder.samples import Request, save_requests
 from builder.tensors import Signature, Tensor
 
-NAMES = ("schedule", "search", "mix", "stored", "payloads", "target", "request_log", "expected")
+NAMES = ("schedule", "search", "mix", "stored", "payloads", "target", "request_log", "expected", "generator")
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +263,17 @@ def test_what_is_right_and_what_is_not(parts: dict[str, ModuleType]) -> None:
     assert said(None).startswith("is missing")
     assert said(np.asarray([1, 2, 9]), np.asarray([1, 2, 3])).strip() == ""
     assert said(np.asarray([1, 0, 9]), np.asarray([1, 2, 3])) == "is not as expected 66.7% of its elements differ"
+
+
+def test_locusts_page_shows_what_the_client_said(parts: dict[str, ModuleType]) -> None:
+    """It prints the representation, which tritonclient's exceptions leave empty."""
+    from tritonclient.utils import InferenceServerException
+
+    generator = parts["generator"].Generator(["m"], [], 1.0, lambda *_: None)
+    flight = generator.take_off(0, parts["generator"].Arrival(0.0, 0.0), "m", parts["payloads"].PreparedRequest((), 1))
+    landing = generator.land(0, flight, InferenceServerException("connection refused", status="UNAVAILABLE"), None)
+    assert repr(landing.error) == "NoAnswer('[UNAVAILABLE] connection refused')"
+    assert generator.failures == {"[UNAVAILABLE] connection refused": 1}
 
 
 def test_an_input_of_another_rank_is_named_with_both_shapes(parts: dict[str, ModuleType]) -> None:
