@@ -9,7 +9,7 @@ from typing import Any, Final
 from builder.errors import SpecError
 from builder.native_rules import auto_completed, batch_size
 from builder.ports import inspect_ports, ports_json
-from builder.scan import FILENAMES, ModelDir, backend_of, model_file, served_versions
+from builder.scan import ModelDir, backend_of, default_filename, model_file, served_versions
 
 Json = dict[str, Any]
 
@@ -59,8 +59,8 @@ def _named(model: ModelDir, backend: str) -> Json:
         config["platform"] = PLATFORM[backend]
     if backend and backend != "ensemble":
         config.setdefault("backend", backend)
-        if backend in FILENAMES:
-            config.setdefault("default_model_filename", FILENAMES[backend])
+        if filename := default_filename(model):
+            config["default_model_filename"] = filename
     config.setdefault("version_policy", {"latest": {"num_versions": 1}})
     return config
 
@@ -94,11 +94,10 @@ def _schedulers(config: Json) -> None:
 
 
 def _instances(config: Json, backend: str, gpus: int) -> None:
-    groups = config.setdefault("instance_group", [{}])
+    groups = config.get("instance_group") or [{"name": config["name"]}]
+    config["instance_group"] = groups
     for index, group in enumerate(groups):
-        if not group.get("name"):
-            only = len(groups) == 1 and not group
-            group["name"] = config["name"] if only else f"{config['name']}_{index}"
+        group["name"] = group.get("name") or f"{config['name']}_{index}"
         listed = [int(gpu) for gpu in group.get("gpus", ())]
         if group.get("kind", "KIND_AUTO") == "KIND_AUTO":
             there = backend != "openvino" and gpus and all(gpu < gpus for gpu in listed)

@@ -162,7 +162,8 @@ def _reshape_problem(dims: list[int], shape: list[int], batch: int) -> str | Non
     if not shape:
         if batch == 0:
             return "cannot have empty reshape for non-batching model as scalar tensors are not supported"
-        return None if _chunks(dims) == [1] else "has different size for dims and reshape"
+        # The core counts with 64 bits, and takes no shape for a count of 0.
+        return None if _chunks(dims) in ([0], [1]) else "has different size for dims and reshape"
     if any(dim < 1 and dim != -1 for dim in shape):
         return "reshape dimensions must be integer >= 1, or -1 to indicate a variable-size dimension"
     before, after = _chunks(dims), _chunks(shape)
@@ -178,7 +179,7 @@ def _chunks(dims: list[int]) -> list[int]:
         if dim == -1:
             counts.append(1)
         else:
-            counts[-1] *= dim
+            counts[-1] = counts[-1] * dim % 2**64
     return counts
 
 
@@ -212,6 +213,9 @@ def _controls(name: str, batching: Json) -> Iterator[str]:
         kind = control.get("kind", "CONTROL_SEQUENCE_START")
         if not io.get("name"):
             yield f"sequence batching control tensor must have a name for {name}"
+        if kind.lstrip("-").isdigit():
+            # The core asks for each kind that it knows, and never looks at another.
+            continue
         if kind in seen:
             yield f"sequence batching specifies multiple {kind} tensors for {name}"
         seen.add(kind)
@@ -276,8 +280,7 @@ def _states(backend: str, config: Json, ports: Json) -> Iterator[str]:
     if states and backend in STATELESS:
         yield f"the {backend} backend keeps no state: what the model puts out would never come back to it"
         return
-    warm_ups = [item for item in config.get("model_warmup", ()) if int(item.get("batch_size", 1))]
-    if states and warm_ups and backend != "python":
+    if states and warm_ups(config) and backend != "python":
         yield "model_warmup: a warm-up request belongs to no sequence and has no state, so the model would not load"
     for state in states:
         if state.get("use_growable_memory") and not _grows(state, config):
@@ -302,11 +305,19 @@ def _states(backend: str, config: Json, ports: Json) -> Iterator[str]:
             if problem:
                 yield f"state {side} '{name}': {problem}"
     if pairs_swapped(states):
-        names = ", ".join(f"{state['input_name']} ← {state['output_name']}" for state in states)
+        names = ", ".join(f"{state.get('input_name', '')} ← {state.get('output_name', '')}" for state in states)
         yield (
             f"the states {names} would be mixed up: Triton pairs the inputs with the outputs by the alphabetical order "
             "of their names; rename the outputs so that they sort as their inputs do"
         )
+
+
+def warm_ups(config: Json) -> list[Json]:
+    """The requests that the server sends to itself: to instances that are not passive."""
+    groups = config.get("instance_group", ())
+    if groups and all(group.get("passive") for group in groups):
+        return []
+    return [item for item in config.get("model_warmup", ()) if int(item.get("batch_size", 0))]
 
 
 def _grows(state: Json, config: Json) -> bool:

@@ -56,6 +56,9 @@ def _core_warnings(backend: str, config: Json) -> Iterator[str]:
                 f"of at most {max(preferred)}"
             )
     yield from _sequence_warnings(config)
+    groups = config.get("instance_group", ())
+    if groups and all(group.get("passive") for group in groups):
+        yield "every instance group is passive: the model loads, is never warmed up, and answers no request"
     for index, group in enumerate(config.get("instance_group", ())):
         if group.get("kind") == "KIND_MODEL" and backend != "pytorch":
             yield f"instance group {index} has KIND_MODEL, which onnxruntime and openvino do not use"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -14,6 +15,9 @@ from builder.triton_config.text import parse_config
 Json = dict[str, Any]
 
 CONFIG_FILE: Final = "config.pbtxt"
+LONGEST_NAME: Final = 255
+LONGEST_PATH: Final = 3000
+"""Bytes of one name and of a whole path below the repository."""
 KEPT: Final = 2048
 """Parsed configurations: every check scans the repository again."""
 BESIDE_VERSIONS: Final = ("warmup", "initial_state", "configs")
@@ -78,12 +82,24 @@ def backend_of(model: ModelDir) -> str:
         return PLATFORMS.get(config["platform"], "")
     if config.get("default_model_filename"):
         return next((word for word, name in FILENAMES.items() if name == config["default_model_filename"]), "")
+    return _backend_of_file(model) or model.name.partition(".")[2]
+
+
+def _backend_of_file(model: ModelDir) -> str:
     # The server looks into the folder whose name sorts first, a version or not.
     folder = min((item for item in model.path.iterdir() if item.is_dir()), default=None)
-    found = folder and next((backend for name, backend in BY_FILE if (folder / name).exists()), "")
-    if found:
-        return found
-    return "" if model.config else model.name.partition(".")[2]
+    return next((backend for name, backend in BY_FILE if folder and (folder / name).exists()), "")
+
+
+def default_filename(model: ModelDir) -> str:
+    """The name of the model's file: what the configuration says, else the backend's; empty where none is known."""
+    config = model.config or {}
+    if config.get("default_model_filename"):
+        return str(config["default_model_filename"])
+    if not config.get("backend") and not config.get("platform") and not _backend_of_file(model):
+        # A backend that only the folder's name says.
+        return f"model.{backend_of(model)}"
+    return FILENAMES.get(backend_of(model), "")
 
 
 def served_versions(model: ModelDir) -> tuple[int, ...]:
@@ -100,14 +116,23 @@ def served_versions(model: ModelDir) -> tuple[int, ...]:
 
 def model_file(model: ModelDir, version: int) -> Path | None:
     """Where the backend looks; None for backends whose file name is not known here."""
-    name = (model.config or {}).get("default_model_filename") or FILENAMES.get(backend_of(model))
+    name = default_filename(model)
     # The server writes the version into the path as a number without sign.
     return joined(model.path / str(version % 2**64), name) if name else None
 
 
 def joined(folder: Path, name: str) -> Path:
-    """As the server joins paths: a name that begins with a slash stays below the folder."""
-    return folder / name.lstrip("/")
+    """As the server joins paths: a name that begins with a slash stays below the folder, and a NUL ends it.
+
+    Longer names than a file can have are cut: nothing is there, and Python would raise.
+    """
+    parts = name.partition("\0")[0].lstrip("/").encode()[:LONGEST_PATH].split(b"/")
+    return folder.joinpath(*(os.fsdecode(part[:LONGEST_NAME]) for part in parts))
+
+
+def is_file(folder: Path, name: str) -> bool:
+    """Whether the server would open it as a file."""
+    return joined(folder, name).is_file() and not name.endswith("/")
 
 
 def line_of(model: ModelDir, word: str) -> int | None:

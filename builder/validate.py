@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from builder.checks import CheckContext, run_checks
+from builder.checks.ensembles import Members, is_ensemble
 from builder.completion import completed_config
 from builder.errors import SpecError
 from builder.findings import Finding
@@ -38,12 +39,15 @@ def completed_texts(repository: Path, release: str, gpus: int = 0) -> Iterator[t
         SpecError: the release is unknown.
     """
     get_release(release)
-    for model in scan_repository(repository):
+    models = scan_repository(repository)
+    members = Members({model.name: model for model in models}, CheckContext(release, gpus=gpus, auto_complete=True))
+    for model in models:
         if model.problem:
             yield model.name, model.problem, ""
             continue
         done = completed_config(model, gpus=gpus)
-        yield model.name, done.note, config_to_text(done.config, release=release)
+        config = members.config(model.name) if is_ensemble(model) else None
+        yield model.name, done.note, config_to_text(config or done.config, release=release)
 
 
 def model_names(repository: Path) -> tuple[str, ...]:

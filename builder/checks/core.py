@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from builder.findings import Finding
+from builder.model_libraries import Problem, backends_of, batch_strategy_problems, library_problems
 from builder.native_rules import SIDES, sizes
-from builder.releases import get_release
-from builder.scan import PLATFORMS, ModelDir, backend_of, line_of, scan_repository
+from builder.scan import BY_FILE, PLATFORMS, ModelDir, backend_of, default_filename, line_of, scan_repository
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext
@@ -27,12 +27,8 @@ PLATFORM_OF: Final = {
     "tensorflow": ("tensorflow_savedmodel", "tensorflow_graphdef"),
 }  # fmt: skip
 """Backends whose platform the server fills in, or checks where it is said; others take any."""
-BACKENDS: Final = (
-    "dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "repeat", "square", "tensorrt",
-    "tensorrtllm", "vllm",
-)  # fmt: skip
-"""What the containers of a release bring."""
-TENSORFLOW_UNTIL: Final = "25.02"
+SAYS_THE_BACKEND: Final = tuple(name for name, backend in BY_FILE if backend != "tensorflow")
+"""File names from which the server concludes a backend, also for an ensemble."""
 AGENTS: Final = ("checksum",)
 """Repository agents that the container brings."""
 LARGEST_STATE: Final = 2**36
@@ -54,19 +50,15 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
         yield from _agents(model)
 
 
-Problem = tuple[str, str, str]
-"""A word of the line, the server's words, the remedy."""
-
-
 def problems(model: ModelDir, release: str) -> Iterator[Problem]:
     """Every rule in turn."""
     config = {"name": model.name, **(model.config or {})}
     yield from _backend(model, config, release)
-    if "ensemble_scheduling" in config:
-        return
-    yield from _priorities(config)
-    yield from _cache(config)
-    yield from _controls(config)
+    if "ensemble_scheduling" not in config:
+        yield from _priorities(config)
+        yield from _cache(config)
+        yield from _controls(config)
+        yield from batch_strategy_problems(model, config)
     yield from _batch_io(config)
     yield from _metrics(config)
     yield from _crashes(config)
@@ -76,9 +68,10 @@ def _backend(model: ModelDir, config: Json, release: str) -> Iterator[Problem]:
     backend, platform, name = config.get("backend", ""), config.get("platform", ""), model.name
     ensemble = "ensemble_scheduling" in config
     if platform == "ensemble":
-        if backend:
+        if backend or config.get("default_model_filename") in SAYS_THE_BACKEND:
+            field = "backend" if backend else "default_model_filename"
             text = f"Ensemble model '{name}' must have platform type 'ensemble' and empty backend type"
-            yield "backend", text, "remove the line backend"
+            yield field, text, f"remove the line {field}"
         elif not ensemble:
             text = f"ensemble scheduling must be set for ensemble {name} whose platform is ensemble"
             yield "platform", text, "write ensemble_scheduling { step [ … ] }, or the platform of a model file"
@@ -109,37 +102,20 @@ def _backend(model: ModelDir, config: Json, release: str) -> Iterator[Problem]:
         text = f"unexpected 'platform' and 'backend' pair, got:{platform}, {word}"
         yield ("platform" if platform else "backend"), text, "remove the line platform"
         return
-    if word == "python" and ".." in str(config.get("default_model_filename", "")):
-        text = f"default_model_filename '{config['default_model_filename']}': no module has such a name"
-        yield "default_model_filename", text, "put the file into the version folder"
-    yield from _library(model, config, word, release)
+    if word == "python":
+        yield from _module(default_filename(model))
+    yield from library_problems(model, config, word, release)
 
 
-def _held(model: ModelDir) -> set[str]:
-    """Names of the files beside the configuration and in the version folders."""
-    folders = (model.path, *(model.path / str(version) for version in model.versions))
-    return {item.name for folder in folders if folder.is_dir() for item in folder.iterdir()}
-
-
-def _library(model: ModelDir, config: Json, word: str, release: str) -> Iterator[Problem]:
-    """The backend's shared library: in the server, in the model's folder or in a version's."""
-    own = _held(model)
-    runtime = config.get("runtime", "")
-    library = f"libtriton_{word}.so"
-    if word not in backends_of(release) and not {library, runtime or library} & own:
-        text = (
-            f"unable to find backend library for backend '{word}', try specifying runtime on the model configuration."
-        )
-        gone = " (TensorFlow's is gone since 25.03)" if word == "tensorflow" else ""
-        yield word, text, f"Triton {release} brings {', '.join(backends_of(release))}{gone}; put {library} beside it"
-    elif runtime and runtime != library and not (runtime in own if runtime.endswith(".so") else word == "pytorch"):
-        text = f"unable to find backend library '{runtime}' for model '{model.name}'"
-        yield "runtime", text, f"remove the line runtime: the server takes {library} by itself"
-
-
-def backends_of(release: str) -> tuple[str, ...]:
-    """The backends of a release's containers."""
-    return (*BACKENDS, "tensorflow") if get_release(release).release <= TENSORFLOW_UNTIL else BACKENDS
+def _module(filename: str) -> Iterator[Problem]:
+    """The python backend imports the file by its name, from a process that reads paths as ASCII."""
+    module = filename.removesuffix(".py")
+    if module == filename:
+        text = f"Model name must end with '.py'. Model name is \"{filename}\"."
+        yield "default_model_filename", text, 'write backend: "python" and call the file model.py'
+    elif "." in module or not module.isascii():
+        text = f"default_model_filename '{filename}': no module has such a name (ModuleNotFoundError)"
+        yield "default_model_filename", text, "call the file model.py, in the version folder"
 
 
 def _priorities(config: Json) -> Iterator[Problem]:
@@ -194,7 +170,7 @@ def _controls(config: Json) -> Iterator[Problem]:
             if kind == "CONTROL_SEQUENCE_CORRID" and given:
                 text = f"sequence batching must not specify either {words} or 'bool_false_true' for {kind} for {name}"
                 yield given[0], text, f"remove {given[0]}: an ID has a data_type only"
-            elif kind != "CONTROL_SEQUENCE_CORRID" and len(given) > 1:
+            elif kind != "CONTROL_SEQUENCE_CORRID" and not kind.lstrip("-").isdigit() and len(given) > 1:
                 text = f"{head} {words} and 'bool_false_true' for {kind} for {name}"
                 yield given[1], text, "keep the one of the input's type"
 

@@ -40,8 +40,8 @@ class _Node:
 
 
 @dataclass(slots=True)
-class _Members:
-    """The other models of the repository, completed once each."""
+class Members:
+    """The models of the repository, completed once each."""
 
     models: Mapping[str, ModelDir]
     context: CheckContext
@@ -52,24 +52,36 @@ class _Members:
         if name not in self.configs:
             done = completed_config(self.models[name], auto_complete=self.context.auto_complete, gpus=self.context.gpus)
             self.configs[name] = done.config if done.known else None
+            if is_ensemble(self.models[name]) and not _problems(self.models[name], self.models):
+                # Whether it is decoupled hangs on its members.
+                deque(_edges(self.models[name], self), maxlen=0)
         return self.configs[name]
+
+
+def is_ensemble(model: ModelDir) -> bool:
+    """Whether there is anything to follow."""
+    config = model.config or {}
+    return not model.problem and config.get("platform") == "ensemble" and "ensemble_scheduling" in config
 
 
 def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
     """What the server refuses of every ensemble."""
     models = {model.name: model for model in scan_repository(repository)}
-    members = _Members(models, context)
-    for model in models.values():
-        config = model.config or {}
-        if model.problem or config.get("platform") != "ensemble" or "ensemble_scheduling" not in config:
-            continue
-        found = list(field_problems(config, model.name)) or list(flow_problems(config, model.name))
-        found = found or list(_dependencies(model, models)) or list(_edges(model, members))
+    members = Members(models, context)
+    for model in filter(is_ensemble, models.values()):
+        found = _problems(model, models) or list(_edges(model, members))
         for word, message, remedy in found:
             line = line_of(model, word) if word else None
             yield Finding("error", "ensemble", message, remedy, model=model.name, file=model.config_file, line=line)
         if not found:
             yield from _unknown(model, members)
+
+
+def _problems(model: ModelDir, models: Mapping[str, ModelDir]) -> list[Problem]:
+    """What is wrong before any edge is looked at."""
+    config = model.config or {}
+    found = list(field_problems(config, model.name)) or list(flow_problems(config, model.name))
+    return found or list(_dependencies(model, models))
 
 
 def _dependencies(model: ModelDir, models: Mapping[str, ModelDir]) -> Iterator[Problem]:
@@ -110,7 +122,7 @@ def _circle(name: str, models: Mapping[str, ModelDir]) -> list[str]:
     return []
 
 
-def _edges(model: ModelDir, members: _Members) -> Iterator[Problem]:
+def _edges(model: ModelDir, members: Members) -> Iterator[Problem]:
     config, name = model.config or {}, model.name
     nodes: dict[str, _Node] = {}
     for side in ("input", "output"):
@@ -198,7 +210,7 @@ def _text(shape: list[int]) -> str:
     return f"[{','.join(map(str, shape))}]"
 
 
-def _labels(config: Json, name: str, nodes: dict[str, _Node], members: _Members) -> Iterator[Problem]:
+def _labels(config: Json, name: str, nodes: dict[str, _Node], members: Members) -> Iterator[Problem]:
     """Answers of different decoupled members never meet in one step."""
     queue = deque(io.get("name", "") for io in config.get("input", ()))
     for tensor in queue:
@@ -229,8 +241,9 @@ def _labels(config: Json, name: str, nodes: dict[str, _Node], members: _Members)
         text = f"in ensemble {name}, step of model '{name}' receives inputs originated from different decoupled models"
         yield "output", text, "let all outputs come from one decoupled member, or from none"
         return
-    if last:
-        members.configs[name] = {**config, "name": name, "model_transaction_policy": {"decoupled": True}}
+    # The server overwrites what the configuration says.
+    policy = {"decoupled": True} if last else {}
+    members.configs[name] = {**(members.configs.get(name) or config), "model_transaction_policy": policy}
     if config.get("response_cache", {}).get("enable") and (
         last or config.get("model_transaction_policy", {}).get("decoupled")
     ):
@@ -239,7 +252,7 @@ def _labels(config: Json, name: str, nodes: dict[str, _Node], members: _Members)
         yield "response_cache", text, "remove response_cache"
 
 
-def _unknown(model: ModelDir, members: _Members) -> Iterator[Finding]:
+def _unknown(model: ModelDir, members: Members) -> Iterator[Finding]:
     for name in sorted({step["model_name"] for step in steps_of(model.config or {})}):
         if name in members.models and members.config(name) is None:
             message = f"the edges to {name} are not judged: its own code or file says what it takes, which was not run"

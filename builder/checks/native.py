@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-LATER = "every request would fail"
+LATER = ("every request would fail", "would be mixed up", "would never come back")
+"""Words of what a build refuses, and the server loads all the same."""
 OTHER_FRAMEWORKS = (".pdmodel", ".tflite", ".pb")
 """What OpenVINO reads beside its own format and ONNX; a folder is a SavedModel."""
 READABLE = ("onnxruntime", "openvino", "pytorch")
@@ -185,7 +186,7 @@ def _judge(model: ModelDir, backend: str, ports: Json, context: CheckContext) ->
     for message in refused:
         yield Finding(
             # Where a build would be worthless, the server still loads the model.
-            "warning" if auto and LATER in message else "error",
+            "warning" if auto and any(words in message for words in LATER) else "error",
             f"native.{word}",
             message,
             _remedy(message) if message in whatever_file else FILE_REMEDY,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from builder.findings import Finding, Severity
 from builder.releases import get_release
-from builder.scan import RENAME, ModelDir, backend_of, broken_in_shell, line_of, scan_repository
+from builder.scan import RENAME, ModelDir, backend_of, broken_in_shell, joined, line_of, scan_repository
 
 if TYPE_CHECKING:
     from builder.checks import CheckContext
@@ -58,6 +58,12 @@ def _shell(model: ModelDir) -> Iterator[Finding]:
             "starts, and the server waits for it for ever"
         )
         yield Finding("error", "python.name", message, RENAME, model=model.name)
+    elif not model.name.isascii():
+        message = (
+            f"the python backend reads paths as ASCII, whatever the server's locale, and the folder is {model.name!r}: "
+            "UnicodeEncodeError: 'ascii' codec can't encode characters"
+        )
+        yield Finding("error", "python.name", message, RENAME, model=model.name)
 
 
 def _flags(model: ModelDir, parameters: dict[str, str]) -> Iterator[Finding]:
@@ -80,7 +86,7 @@ def _environment(repository: Path, model: ModelDir, value: str, release: str, py
         remedy = f"put the environment into the model's folder and write {HERE}/NAME.tar.gz"
         yield _found(model, "warning", "environment", message, remedy, word)
         return
-    path = model.path / value[len(HERE) :].lstrip("/")
+    path = joined(model.path, value[len(HERE) :])
     if not path.exists() or not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(repository)):
         message = f"Failed to get the canonical path for {model.name}/{value[len(HERE) :].lstrip('/')}."
         yield _found(model, "error", "environment", message, f"put it into the folder {model.name}", word)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.findings import Finding, Severity
+from builder.native_rules import warm_ups
 from builder.releases import fields_unknown, new_fields
 from builder.scan import (
     BESIDE_VERSIONS,
     CONFIG_FILE,
     ModelDir,
     backend_of,
+    is_file,
     joined,
     line_of,
     model_file,
@@ -136,7 +138,7 @@ def _versions(model: ModelDir) -> Iterator[Finding]:
     for folder in sorted(item for item in model.path.iterdir() if item.is_dir()):
         if folder.name in BESIDE_VERSIONS or folder.name in map(str, model.versions):
             continue
-        zeros = folder.name.isdigit()
+        zeros = folder.name.isascii() and folder.name.isdigit()
         why = "it has leading zeros" if zeros else "it is no number"
         remedy = f"rename it to {int(folder.name)}" if zeros else "move it out of the model's folder"
         message = f"Triton ignores the folder {folder.name!r}: {why}"
@@ -164,6 +166,8 @@ def _versions(model: ModelDir) -> Iterator[Finding]:
 
 
 def _model_files(model: ModelDir) -> Iterator[Finding]:
+    if backend_of(model) == "ensemble":
+        return
     for version in served_versions(model):
         yield from _engine_files(model, version)
         path = model_file(model, version)
@@ -196,7 +200,7 @@ def _engine_files(model: ModelDir, version: int) -> Iterator[Finding]:
 def _labels(model: ModelDir) -> Iterator[Finding]:
     for output in (model.config or {}).get("output", ()):
         name = output.get("label_filename")
-        if name and not joined(model.path, name).is_file():
+        if name and not is_file(model.path, name):
             message = f"output {output.get('name', '')!r} names the label file {name!r}, which is not there"
             line = line_of(model, name)
             remedy = f"put it at {model.name}/{name}, one label a line"
@@ -204,12 +208,13 @@ def _labels(model: ModelDir) -> Iterator[Finding]:
 
 
 def _warm_up(model: ModelDir) -> Iterator[Finding]:
-    for request in (model.config or {}).get("model_warmup", ()):
+    config = model.config or {}
+    for request in config.get("model_warmup", ()):
         if not int(request.get("batch_size", 0)):
             message = f"warm-up {request.get('name', '')!r} has batch_size 0: Triton skips it"
             line = line_of(model, "model_warmup")
             yield _found(model, "warning", "warmup", message, "set batch_size: 1", file=model.config_file, line=line)
-            continue
+    for request in warm_ups(config):
         for name, item in sorted(request.get("inputs", {}).items()):
             message = _warm_up_problem(model, item)
             if message:
@@ -233,7 +238,7 @@ def _data_problem(model: ModelDir, folder: str, name: str, item: dict[str, Any])
     path = joined(model.path / folder, name)
     if path.is_dir():
         return f"{model.name}/{folder}/{name} is a folder: the whole server ends at it"
-    if not path.is_file():
+    if not is_file(model.path / folder, name):
         return f"{model.name}/{folder}/{name} is not there"
     dtype = BY_TRITON.get(item.get("data_type", ""))
     if dtype is None or dtype.numpy == "string":

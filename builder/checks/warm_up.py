@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from builder.completion import Completed, completed_config
 from builder.findings import Finding
-from builder.native_rules import TRITON, batch_size, sizes
+from builder.native_rules import TRITON, batch_size, sizes, warm_ups
 from builder.scan import ModelDir, backend_of, joined, line_of, scan_repository
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _batch_sizes(model: ModelDir, completed: Completed) -> Iterator[tuple[str, s
     backend, limit = backend_of(model), batch_size(completed.config)
     if backend not in BATCHES_COUNTED or not (limit or (completed.known and backend != "tensorrt")):
         return
-    for request in completed.config["model_warmup"]:
+    for request in warm_ups(completed.config):
         size = int(request.get("batch_size", 0))
         if size > max(1, limit):
             head = f"failed to run warmup sample '{request.get('name', '')}': "
@@ -48,10 +48,7 @@ def _warm_up(model: ModelDir, config: Json) -> Iterator[tuple[str, str]]:
     inputs = {io.get("name", ""): io for io in config.get("input", ())}
     if not inputs:
         return
-    for request in config.get("model_warmup", ()):
-        batch = int(request.get("batch_size", 0))
-        if not batch:
-            continue
+    for request in warm_ups(config):
         given = request.get("inputs", {})
         head = f"warm-up '{request.get('name', '')}': "
         missing = sorted(name for name, io in inputs.items() if name not in given and not io.get("optional"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from builder.errors import SpecError
 from builder.resources import resource
-from builder.triton_config.lexer import LexError, readable
+from builder.triton_config.reader import read_into
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -72,7 +72,7 @@ def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
 
     message = model_config_proto().ModelConfig()
     try:
-        text_format.Parse(_as_the_server_reads(text), message)
+        read_into(text, message)
     except text_format.ParseError as error:
         reason = str(error)
         if error.GetLine():
@@ -83,18 +83,6 @@ def parse_message(text: str) -> Any:  # noqa: ANN401 - a protobuf message
             msg, remedy="mend the text; comments start with #, list items are separated by commas"
         ) from None
     return message
-
-
-def _as_the_server_reads(text: str) -> str:
-    """Python's parser takes other numbers, escapes and white space than the server's."""
-    from google.protobuf import text_format
-
-    try:
-        return readable(text)
-    except LexError as error:
-        line = text.count("\n", 0, error.place)
-        column = error.place - (text.rfind("\n", 0, error.place) + 1)
-        raise text_format.ParseError(str(error), line + 1, column + 1) from None
 
 
 def to_message(config: Json, *, where: str = "config") -> Any:  # noqa: ANN401

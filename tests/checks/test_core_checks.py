@@ -163,3 +163,40 @@ def test_links_that_lead_somewhere_are_as_good_as_folders(tmp_path: Path) -> Non
     (tmp_path / "m" / "2").symlink_to("1")
     (tmp_path / "other").symlink_to("m")
     assert errors(tmp_path) == []
+
+
+def test_an_ensemble_is_completed_with_what_its_members_make_of_it(tmp_path: Path) -> None:
+    """The server overwrites `decoupled`, also where the member is an ensemble that is judged later."""
+    outer = CHAIN.replace('"a"', '"z"').replace('key: "x"', 'key: "in"', 1).replace('key: "y"', 'key: "out"', 1)
+    put(tmp_path, "outer", outer + "model_transaction_policy { decoupled: true }")
+    put(tmp_path, "z", CHAIN)
+    put(tmp_path, "a", PLAIN)
+    put(tmp_path, "b", PLAIN)
+    found = {name: text for name, _, text in completed_texts(tmp_path, "26.07")}
+    assert "decoupled" not in found["outer"]
+    (tmp_path / "a" / "config.pbtxt").write_text(PLAIN + "model_transaction_policy { decoupled: true }\n")
+    found = {name: text for name, _, text in completed_texts(tmp_path, "26.07")}
+    assert "decoupled: true" in found["outer"]
+    assert "decoupled: true" in found["z"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "config", "line"),
+    [
+        ("m", PLAIN + "instance_group { }", 'name: "m_0"'),
+        ("m", PLAIN, 'name: "m"'),
+        ("m.python", "max_batch_size: 2", 'default_model_filename: "model.python"'),
+    ],
+)
+def test_names_that_the_server_gives(tmp_path: Path, folder: str, config: str, line: str) -> None:
+    put(tmp_path, folder, config)
+    (tmp_path / folder / "1" / "model.py").rename(tmp_path / folder / "1" / "code")
+    ((_, _, text),) = completed_texts(tmp_path, "26.07")
+    assert line in text
+
+
+def test_a_model_of_passive_instances_is_told_of(tmp_path: Path) -> None:
+    put(tmp_path, "m", PLAIN + "instance_group { kind: KIND_CPU passive: true }")
+    (found,) = validate_repository(tmp_path, "26.07")
+    assert found.severity == "warning"
+    assert "answers no request" in found.message

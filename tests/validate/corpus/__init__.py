@@ -14,10 +14,11 @@ from typing import Final
 FAMILIES: Final = (
     "syntax", "names", "versions", "files", "tensors", "batching", "sequences", "instances", "warmup", "extras",
     "ensembles", "backends", "onnx_models", "odd_ensembles", "odd", "rare",
+    "strange",
 )  # fmt: skip
-STRICT: Final = ("syntax", "names", "versions", "files", "ensembles", "odd_ensembles")
+STRICT: Final = ("syntax", "names", "versions", "files", "ensembles", "odd_ensembles", "strange")
 """Families in which the validator must agree with the server in every case."""
-REAL: Final = ("warmup_batch_above", "warmup_unbatched_batch_two", "rare_warmup_ragged_sizes")
+REAL: Final = ("names_unicode", "warmup_batch_above", "warmup_unbatched_batch_two", "rare_warmup_ragged_sizes")
 """Cases of plain models that the backend itself decides: the quiet one takes any number of requests at once."""
 MODEL_PY: Final = (
     "import triton_python_backend_utils as pb_utils\n\n\nclass TritonPythonModel:\n"
