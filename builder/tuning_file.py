@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from builder.errors import SpecError
 from builder.findings import Finding
-from builder.machine import machine_facts
+from builder.machine import machine_differences, machine_facts
 from builder.problems import Problem, spec_error
 from builder.records import RecordError, from_json, to_json, write_text
 from builder.spec import ModelName, ModelSpec, RepoSpec
@@ -230,13 +230,8 @@ def _target(words: TunedWords) -> str | None:
 
 def _elsewhere(tuning: Tuning, measured: TunedModel, release: str) -> Iterator[Finding]:
     """What the settings were measured on, where that is not what they are built for."""
-    here, name = machine_facts(), measured.name
-    differ = [
-        f"{key} {measured.machine.get(key, 'none')}, here {here.get(key, 'none')}"
-        for key in dict.fromkeys((*measured.machine, *here))
-        if measured.machine.get(key) != here.get(key)
-    ]
-    if differ:
+    name = measured.name
+    if differ := machine_differences(measured.machine, machine_facts(), "here"):
         message = f"{tuning.path.name} was measured on another machine ({'; '.join(differ)}): {BEST_THERE}"
         yield Finding("warning", "tuning.machine", message, AGAIN, model=name)
     if measured.triton != release:

@@ -7,11 +7,17 @@ report shows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 ObjectiveWord = Literal["throughput", "latency", "memory"]
 UNITS = {"throughput": "rows/s", "latency": "ms", "memory": "bytes"}
 """Of an objective's values; rows are requests where the model has no batch axis."""
+BETTER: Final[dict[ObjectiveWord, str]] = {
+    "throughput": "the throughput of",
+    "latency": "as quick as",
+    "memory": "as small as",
+}
+"""What a gain counts: `1.4 times as quick as` the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +26,15 @@ class Objective:
 
     `throughput`: the most rows a second of `users` that each wait for their answer; with an `slo` at the largest number
     of users, up to `users`, that holds it. `latency`: the smallest median of `users` (one unless told otherwise).
-    `memory`: the smallest resident size of the model's server process(es). `slo` pairs `p99` with milliseconds.
+    `memory`: the smallest resident size of the model's server process(es). `slo` pairs `p99` with milliseconds,
+    `rows` are those of a request where the model has a batch axis.
     """
 
     word: ObjectiveWord
     users: int
     protocol: Literal["grpc", "http"] = "grpc"
     slo: tuple[tuple[str, float], ...] = ()
+    rows: int = 1
 
     @property
     def unit(self) -> str:
@@ -83,7 +91,8 @@ class LoadPoint:
     """A setting under a load: `users` that each wait for their answer.
 
     Latencies as the client saw them; `queue_ms` and `compute_ms` are the server's means per request. `batches` pairs
-    the rows of a run with how many runs had so many. Cores are CPU seconds per second.
+    the rows of a run with how many runs had so many. Cores are CPU seconds per second; `other_cores` are those that
+    other programs of the machine used.
     """
 
     users: int
@@ -99,6 +108,7 @@ class LoadPoint:
     generator_cores: float
     server_cores: float | None
     server_bytes: int | None
+    other_cores: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +137,7 @@ class TunedModel:
     `default` is what would be served without tuning, `chosen` the answer; both are among `tried`. `gain` is how many
     times better the chosen one is (dimensionless, 1.0: no better). `space` counts the settings that were considered,
     `stopped` says why the search ended, `default_curve` and `chosen_curve` are empty where there was no time for them.
-    `export_key` is that of the model it holds for.
+    `export_key` is that of the model it holds for, `measured_on` the day of the search (2026-07-31, UTC).
     """
 
     name: str
@@ -147,3 +157,4 @@ class TunedModel:
     default_curve: tuple[LoadPoint, ...] = ()
     chosen_curve: tuple[LoadPoint, ...] = ()
     notes: tuple[str, ...] = ()
+    measured_on: str = ""

@@ -231,6 +231,14 @@ def test_another_machine_and_release_are_warned_of(here: Path) -> None:
     assert "measured for Triton 25.01, and this is for 26.07" in lines["tuning.release"]
 
 
+def test_no_digest_is_shown_to_people(here: Path) -> None:
+    found = tuning(here, machine={**machine_facts(), "instruction_sets": "6a93"})
+    (line,) = (
+        text for check, text in said(apply_tuning(load(here, found), found)).items() if check == "tuning.machine"
+    )
+    assert "another machine (other instruction sets of the CPU):" in line
+
+
 def export_key(spec: RepoSpec) -> str:
     export = next(work for work in make_plan(spec).works().values() if isinstance(work, Export))
     return work_key(export)

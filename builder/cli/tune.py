@@ -196,6 +196,8 @@ def _document(result: TuneResult, file: Path) -> dict[str, Any]:
 def _print(result: TuneResult, file: Path) -> None:
     from rich.table import Table
 
+    from builder.tuning_records import BETTER
+
     out = console()
     for model in result.models:
         unit = model.objective.unit
@@ -206,9 +208,11 @@ def _print(result: TuneResult, file: Path) -> None:
             table.add_row(*_row(row, model))
         out.print(table)
         users = f"{model.objective.users} user{'' if model.objective.users == 1 else 's'}"
+        users += f", {model.objective.rows} rows a request" if model.objective.rows > 1 else ""
         spent = "measurement" if model.measurements == 1 else "measurements"
         out.print(
-            f"{model.name}: [bold]{model.gain:.2f}[/bold] times the default's {model.objective.word} with {users}; "
+            f"{model.name}: [bold]{model.gain:.2f}[/bold] times "
+            f"{BETTER[model.objective.word]} the default with {users}; "
             f"{model.measurements} {spent} of {model.space} settings in {model.seconds:.0f} s",
             soft_wrap=True,
         )

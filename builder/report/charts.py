@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 Spec = dict[str, Any]
 Row = dict[str, Any]
@@ -36,6 +36,13 @@ STEPS: Final = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 3.0, 5.0), 
 """Places of ticks within a power of ten, the densest first."""
 ROOM: Final = 1.5
 """By which factor a logarithmic axis goes beyond its values."""
+LETTER: Final = 6.5
+"""Mean width of a letter, in the plot's units."""
+CLEAR: Final = 30.0
+"""From this distance on a mark and the name of a line do not disturb each other."""
+Ends = tuple[Literal["left", "right"], Literal["above", "below"]]
+ENDS: Final[tuple[Ends, ...]] = (("left", "above"), ("right", "above"), ("left", "below"), ("right", "below"))
+"""Where the name of a level line may stand, the usual place first."""
 INK: Final = "var(--ink)"
 SOFT: Final = "var(--soft)"
 
@@ -166,17 +173,52 @@ def keys(names: Sequence[str], shown: Iterable[str]) -> tuple[Key, ...]:
     return found if len(found) > 1 else ()
 
 
-def rule(channel: str, axis: Spec, value: float, text: str, row: int = 0) -> list[Spec]:
-    """A dashed line across at a value, and its name at the line's end; `row` keeps names of several apart."""
+def upright(axis: Spec, value: float, text: str, row: int = 0) -> list[Spec]:
+    """A dashed line from top to bottom at a value, and its name; `row` keeps the names of several apart."""
+    return _rule("x", axis, value, text, {"align": "right", "baseline": "top", "dx": -5, "y": 2 + 15 * row})
+
+
+def level(axis: Spec, value: float, text: str, beside: Ends) -> list[Spec]:
+    """A dashed line from left to right at a value, and its name at an end of it."""
+    side, height = beside
+    place: Spec = {"align": side, "x": 3 if side == "left" else {"expr": "width - 3"}}
+    place |= {"baseline": "bottom", "dy": -4} if height == "above" else {"baseline": "top", "dy": 5}
+    return _rule("y", axis, value, text, place)
+
+
+def _rule(channel: str, axis: Spec, value: float, text: str, place: Spec) -> list[Spec]:
     data = [{axis["field"]: value, "name": text}]
-    place = {channel: axis}
     line = {"type": "rule", "stroke": "var(--bad)", "strokeDash": [5, 4], "strokeWidth": 1.5}
-    label: Spec = {"type": "text", "fill": "var(--bad)", "fontSize": FONT}
-    if channel == "y":
-        label |= {"align": "left", "baseline": "bottom", "dy": -4, "x": 3}
-    else:
-        label |= {"align": "right", "baseline": "top", "dx": -5, "y": 2 + 15 * row}
-    return [layer(line, data, **place), layer(label, data, **place, text={"field": "name"})]
+    label: Spec = {"type": "text", "fill": "var(--bad)", "fontSize": FONT, **place}
+    return [
+        layer(line, data, **{channel: axis}),
+        layer(label, data, **{channel: axis}, text={"field": "name"}),
+    ]
+
+
+def roomiest(x: Spec, y: Spec, value: float, text: str, rows: Sequence[Row]) -> Ends:
+    """Where the name of a level line is farthest from the points of `rows`."""
+    half, level = LETTER * len(text) / WIDTH / 2, along(y, value)
+    points = [(along(x, row[x["field"]]), along(y, row[y["field"]])) for row in rows]
+
+    def room(ends: Ends) -> float:
+        across = half if ends[0] == "left" else 1 - half
+        up = level + (1 if ends[1] == "above" else -1) * FONT / HEIGHT
+        return min(
+            (math.hypot(max(0.0, abs(at - across) - half) * WIDTH, (height - up) * HEIGHT) for at, height in points),
+            default=math.inf,
+        )
+
+    return max(ENDS, key=lambda ends: min(room(ends), CLEAR))
+
+
+def along(axis: Spec, value: float) -> float:
+    """How far along an axis a value lies, from 0 to 1."""
+    scale = axis["scale"]
+    low, high = scale["domain"]
+    if scale.get("type") == "log":
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return float((value - low) / (high - low))
 
 
 def ring(rows: Iterable[Row], x: Spec, y: Spec, text: str) -> list[Spec]:

@@ -9,7 +9,7 @@ from builder.objectives import MEANS
 from builder.report import words
 from builder.report.records import TargetFacts
 from builder.report.standing import Standing, tried_for
-from builder.tuning_records import Raced, TunedModel
+from builder.tuning_records import BETTER, Raced, TunedModel
 
 MEASURED: Final = ("best", "all")
 """Words of `serve:` that leave the choice to measurements."""
@@ -40,10 +40,9 @@ def _tuned_speed(tuning: TunedModel) -> str:
     value = words.objective_value(found.value, objective) if found else ""
     was = f" ({words.objective_value(before.value, objective)})" if before else ""
     reached = f"{value} with {words.load(objective, found.point.users if found else None)}".strip()
-    if tuning.gain < 1 + words.SAME:
+    if abs(tuning.gain - 1) < words.SAME:
         return f"{reached}, as good as the default setting{was}"
-    better = {"throughput": "the throughput of", "latency": "as quick as", "memory": "as small as"}[objective.word]
-    return f"{reached}, {words.times(tuning.gain)} {better} the default setting{was}"
+    return f"{reached}, {words.times(tuning.gain)} {BETTER[objective.word]} the default setting{was}"
 
 
 def _accuracy(chosen: TargetFacts) -> str:
@@ -82,7 +81,8 @@ def why(standing: Standing) -> str:
 
 def _by_tuning(tuning: TunedModel, chosen: TargetFacts, standing: Standing) -> str:
     tried = f"{words.count(len(tuning.tried), 'setting')} of {tuning.space:,} served and measured"
-    told = f"Tuned for {tuning.objective.word} with {words.load(tuning.objective)}: {tried}; {tuning.stopped}."
+    when = f" on {tuning.measured_on}" if tuning.measured_on else ""
+    told = f"Tuned{when} for {tuning.objective.word} with {words.load(tuning.objective)}: {tried}; {tuning.stopped}."
     if standing.tuned:
         return f"{_setting(tuning)} {told}"
     reason = "the spec names it" if standing.serve not in MEASURED else "the other one did not stand"

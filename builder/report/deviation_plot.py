@@ -19,8 +19,8 @@ from builder.report.charts import (
     layer,
     linear_axis,
     log_axis,
-    rule,
     shaped,
+    upright,
 )
 from builder.report.records import TargetFacts
 from builder.report.targets import badness
@@ -60,7 +60,7 @@ def deviations_plot(targets: Sequence[TargetFacts], names: Sequence[str]) -> Plo
         layer({"type": "point", "filled": True, "size": 45, "opacity": 1}, [row for row in others if row["share"]],
               x=middle, y=y, color=colour, shape=shaped("target", names)),
     ] if others else []  # fmt: skip
-    layers += rule("x", x, gate, f"gate {words.percent(gate)}") if gate else []
+    layers += upright(x, gate, f"gate {words.percent(gate)}") if gate else []
     reads = f"Bars: {main}; lines: the others." if others else ""
     return Plot(
         "deviations",

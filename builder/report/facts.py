@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from builder.errors import SpecError
 from builder.findings import Finding
+from builder.machine import machine_differences
 from builder.manifest import (
     MANIFEST_FILE,
     EnsembleRecord,
@@ -134,10 +135,10 @@ def _doubt(tuning: TunedModel | None, targets: Iterable[TargetFacts], *, stale: 
     if stale:
         return "the tuning in the manifest was measured with another model, other samples or other libraries"
     machines = [target.machine for target in targets if target.chosen and target.machine]
-    if tuning is None or not machines or machines[0] == tuning.machine:
+    differ = machine_differences(tuning.machine, machines[0], "built on") if tuning and machines else ()
+    if not differ:
         return ""
-    there, here = words.machine(tuning.machine), words.machine(machines[0])
-    return f"tuned on another machine ({there}) than it was built on ({here}): other settings may be better here"
+    return f"tuned on another machine than it was built on ({'; '.join(differ)}): other settings may be better here"
 
 
 def _version(name: str, record: VersionRecord, chosen: str | None, manifest: Manifest) -> VersionFacts:

@@ -8,7 +8,7 @@ from typing import Final
 
 from builder.measurement import OutputError
 from builder.report import words
-from builder.report.charts import Plot, Row, Spec, Table, chart, coloured, keys, layer, log_axis, rule, shaped
+from builder.report.charts import Plot, Row, Spec, Table, chart, coloured, keys, layer, log_axis, shaped, upright
 from builder.report.records import TargetFacts
 from builder.report.targets import badness
 
@@ -45,7 +45,7 @@ def errors_plot(targets: Sequence[TargetFacts], names: Sequence[str]) -> Plot:
     exact = not all(output.max_relative for _, output in every)
     x = log_axis("error", ERROR, [row["error"] for row in rows] + gates, "%", zero if exact else None)
     y: Spec = {"field": "output", "type": "nominal", "title": None, "sort": shown}
-    layers = [item for row, value in enumerate(gates) for item in rule("x", x, value, words.percent(value), row)]
+    layers = [item for row, value in enumerate(gates) for item in upright(x, value, words.percent(value), row)]
     mark = {"type": "point", "filled": True, "size": 80, "opacity": 0.9}
     layers.append(layer(mark, rows, x=x, y=y, color=coloured("target", names), shape=shaped("target", names)))
     height = max(170, 90 + BAND * len(shown))

@@ -11,23 +11,13 @@ from typing import Final
 from builder.digests import file_digest
 from builder.libraries import ABSENT
 from builder.manifest import Manifest
+from builder.report import words
 from builder.report.records import Command, ModelFacts, Provenance, TargetFacts
+from builder.tuning_records import Objective
 
-TAKE_A_VALUE: Final = frozenset(
-    (
-        "-o",
-        "--output",
-        "--targets",
-        "--triton",
-        "--name",
-        "--input",
-        "--samples",
-        "--serve",
-        "--check",
-        "--jobs",
-        "--tuning",
-    )
-)
+SHARED: Final = ("--targets", "--triton", "--name", "--input", "--samples")
+"""Options of `build` that `tune` has too: they say what the model is."""
+TAKE_A_VALUE: Final = frozenset((*SHARED, "-o", "--output", "--serve", "--check", "--jobs", "--tuning"))
 """Options of `build` whose next word is no model."""
 RELEASED: Final = re.compile(r"[\w.!+]+")
 """A version that pip can be asked for; `1.27.0 (onnxruntime-gpu)` is none."""
@@ -83,8 +73,35 @@ def _commands(repository: str, manifest: Manifest, libraries: Mapping[str, tuple
     yield Command("The build that wrote this repository last", manifest.run.command)
     if manifest.models.keys() - manifest.run.tuning.keys():
         yield Command("Measures on the live server what is best; build again afterwards", tune_command(manifest))
+    yield from _searches(manifest)
     yield Command("Asks the served models again", shlex.join(["build-repo", "check", repository]))
     yield Command("This report again", shlex.join(["build-repo", "report", repository]))
+
+
+def _searches(manifest: Manifest) -> Iterator[Command]:
+    """What was searched for; models are named where it was not the same for all."""
+    tuning = manifest.run.tuning
+    objectives = dict.fromkeys(tuned.objective for tuned in tuning.values())
+    alike = len(objectives) == 1 and tuning.keys() == manifest.models.keys()
+    for objective in objectives:
+        names = [name for name, tuned in tuning.items() if tuned.objective == objective]
+        for name in [""] if alike else names:
+            does = f"Searches for the {objective.word} of {name or words.listed(names)} again"
+            yield Command(does, f"{tune_command(manifest)} {shlex.join(_options(objective, name))}")
+
+
+def _options(objective: Objective, name: str) -> Iterator[str]:
+    """Of `tune`, for such a search."""
+    yield from ("--objective", objective.word, "--users", str(objective.users))
+    if objective.slo:
+        limits = [f"{term}={limit:.10f}".rstrip("0").rstrip(".") + "ms" for term, limit in objective.slo]
+        yield from ("--slo", ",".join(limits))
+    if objective.rows > 1:
+        yield from ("--rows", str(objective.rows))
+    if objective.protocol != "grpc":
+        yield from ("--protocol", objective.protocol)
+    if name:
+        yield from ("--model", name)
 
 
 def tune_command(manifest: Manifest) -> str:
@@ -93,10 +110,15 @@ def tune_command(manifest: Manifest) -> str:
         said = shlex.split(manifest.run.command)
     except ValueError:
         said = []
-    given, rest = [], iter(said[2:] if said[1:2] == ["build"] else ())
+    given: list[str] = []
+    options: list[str] = []
+    rest = iter(said[2:] if said[1:2] == ["build"] else ())
     for word in rest:
         if word in TAKE_A_VALUE:
-            next(rest, None)
+            value = next(rest, "")
+            options += [word, value] if word in SHARED else []
         elif not word.startswith("-"):
             given.append(word)
-    return shlex.join(["build-repo", "tune", *(given or ["models.yaml"])])
+        elif word.partition("=")[0] in SHARED:
+            options.append(word)
+    return shlex.join(["build-repo", "tune", *(given or ["models.yaml"]), *options])

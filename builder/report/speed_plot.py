@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from builder.report import words
-from builder.report.charts import Plot, Row, Table, chart, keys, linear_axis, log_axis, points, ring, rule
+from builder.report.charts import Plot, Row, Table, chart, keys, level, linear_axis, log_axis, points, ring, roomiest
 from builder.report.output_plot import ERROR, place_of_zero
 from builder.report.records import ModelFacts, TargetFacts
 from builder.report.targets import best_tried
@@ -60,7 +60,7 @@ def speed_plot(targets: Sequence[TargetFacts], names: Sequence[str], tuning: Tun
     served = "best rows/s on the live server" if rises else "best p50 on the live server (ms)"
     title = served if tuning else "one request in process (ms)"
     x = log_axis("speed", title, [speed.value for speed in speeds.values()], ".3~s" if rises else ".4~g")
-    layers = [item for value, text in limits for item in rule("y", y, value, text)]
+    layers = [item for value, text in limits for item in level(y, value, text, roomiest(x, y, value, text, rows))]
     layers.append(points(rows, x, y, names))
     layers += ring([row for row in rows if row["chosen"]], x, y, "served")
     better = f"{'Right' if rises else 'Left'} is faster, {'up' if metric else 'down'} is more accurate."

@@ -81,10 +81,11 @@ def _tuning(model: ModelFacts) -> Iterator[Section]:
     if tuning is None:
         return
     chosen, default = words.setting(tuning.chosen), words.setting(tuning.default)
+    when = f", {tuning.measured_on}" if tuning.measured_on else ""
     told = (
         f"Chosen: {chosen}.",
         f"Default: {default}.",
-        f"Holds for {words.machine(tuning.machine)}; Triton {tuning.triton}, measured on {tuning.server}.",
+        f"Holds for {words.machine(tuning.machine)}; Triton {tuning.triton}, measured on {tuning.server}{when}.",
         *tuning.notes,
     )
     yield Section("tuning", f"Settings tried: {len(tuning.tried)} of {tuning.space:,}", told, (settings_table(tuning),))
@@ -216,5 +217,5 @@ def libraries_table(provenance: Provenance) -> Table:
 
 
 def machines(provenance: Provenance) -> tuple[str, ...]:
-    """`AMD EPYC, 2 cores, instruction sets 6a93…`."""
+    """`AMD EPYC, 2 cores, with AVX2, AVX-512`."""
     return tuple(map(words.machine, provenance.machines))

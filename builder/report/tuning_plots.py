@@ -18,10 +18,11 @@ from builder.report.charts import (
     coloured,
     keys,
     layer,
+    level,
     linear_axis,
     log_axis,
     ring,
-    rule,
+    roomiest,
     shaped,
 )
 from builder.report.standing import tried_for
@@ -30,6 +31,8 @@ from builder.tuning_records import LoadPoint, Tried, TunedModel
 NAMES: Final = ("tuned", "default")
 FAR: Final = 10.0
 """An interval that is wider than this many times its value is cut: it says that nothing is known."""
+STEADY: Final = 0.1
+"""Measurements of one load that differ by more are said to: the machine was busy during one of them."""
 ROLES: Final = ("tried", "default", "refused")
 
 
@@ -65,7 +68,8 @@ def _curves(tuning: TunedModel) -> Plot:
     order: Spec = {"field": "users", "type": "quantitative"}
     mark = {"type": "point", "filled": True, "size": 70, "opacity": 1}
     text = {"type": "text", "fill": SOFT, "fontSize": FONT, "dy": -11}
-    layers = rule("y", y, slo, f"SLO {words.milliseconds(slo)}") if slo else []
+    limit = f"SLO {words.milliseconds(slo)}"
+    layers = level(y, slo, limit, roomiest(x, y, slo, limit, rows)) if slo else []
     layers += [
         layer({"type": "line", "strokeWidth": 2}, rows, x=x, y=y, color=coloured("setting", NAMES), order=order),
         layer(mark, rows, x=x, y=y, color=coloured("setting", NAMES), shape=shaped("setting", NAMES)),
@@ -73,7 +77,7 @@ def _curves(tuning: TunedModel) -> Plot:
     ]
     numbers = tuple((name, *_point_cells(point)) for name, curve in named for point in curve)
     head = ("setting", "users", "rows/s", "p50", "p99", "queue", "compute", "failed", "generator", "server")
-    reads = "Right is more, down is quicker; the numbers are users."
+    reads = f"Right is more, down is quicker; the numbers are users.{_otherwise(tuning)}"
     return Plot(
         "load",
         "Throughput and latency under load",
@@ -90,6 +94,23 @@ def _peak(named: Sequence[tuple[str, Sequence[LoadPoint]]]) -> str:
     if not all(tops):
         return ""
     return f"At most {words.rate(tops[0])} tuned, {words.rate(tops[1])} by default."
+
+
+def _otherwise(tuning: TunedModel) -> str:
+    """A word where the curve and the search say different things of the same load: other things ran beside one."""
+    found = tried_for(tuning.chosen, tuning)
+    at = next((item for item in tuning.chosen_curve if found and item.users == found.point.users), None)
+    if found is None or at is None:
+        return ""
+    pair = found.point.rows_per_s, at.rows_per_s
+    if tuning.objective.word == "throughput":
+        pair = found.value, at.rows_per_s
+    if abs(pair[1] / pair[0] - 1) <= STEADY:
+        return ""
+    return (
+        f" Of tuned with {words.count(at.users, 'user')} the search measured {words.rate(pair[0])}, the curve, later "
+        f"and for a shorter time, {words.rate(pair[1])}: the machine was not steady."
+    )
 
 
 def _point_cells(point: LoadPoint) -> tuple[str, ...]:

@@ -129,7 +129,8 @@ def load(objective: Objective, users: int | None = None, *, limits: bool = True)
     """`8 users over gRPC, p99 ≤ 50 ms`; `users` where an SLO held only with fewer."""
     protocol = {"grpc": "gRPC", "http": "HTTP"}.get(objective.protocol, objective.protocol)
     held = [f"{name} ≤ {milliseconds(value)}" for name, value in objective.slo] if limits else []
-    return ", ".join((f"{count(users or objective.users, 'user')} over {protocol}", *held))
+    sizes = [f"{count(objective.rows, 'row')} a request"] if objective.rows > 1 else []
+    return ", ".join((f"{count(users or objective.users, 'user')} over {protocol}", *sizes, *held))
 
 
 def objective_value(value: float, objective: Objective) -> str:
@@ -140,7 +141,12 @@ def objective_value(value: float, objective: Objective) -> str:
 
 
 def machine(facts: Mapping[str, str]) -> str:
-    """`AMD EPYC, 2 cores, instruction sets 6a93…`."""
-    named = {"cpu": "{}", "gpu": "{}", "cores": "{} cores"}
-    known = [form.format(facts[name]) for name, form in named.items() if name in facts]
-    return ", ".join((*known, *(f"{name.replace('_', ' ')} {facts[name]}" for name in facts if name not in named)))
+    """`AMD EPYC, 2 cores, with AVX2, AVX-512`."""
+    forms = {
+        "cpu": "{}",
+        "gpu": "{}",
+        "cores": "{} cores",
+        "vector_instructions": "with {}",
+        "cpu_limit": "limited by {}",
+    }
+    return ", ".join(form.format(facts[name]) for name, form in forms.items() if name in facts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -39,8 +39,12 @@ LEAST_MS: Final = 0.1
 """Where each run is shorter, a request costs the server several times as much, and it tells no target apart."""
 ROUNDS: Final = 3
 TURN_S: Final = 0.8
-USERS: Final = {"throughput": defaults.LOAD_USERS, "latency": defaults.LATENCY_USERS}
-"""Objectives that a load decides → clients that each wait for their answer. Memory needs a server for each target."""
+USERS: Final = {
+    "throughput": defaults.LOAD_USERS,
+    "latency": defaults.LATENCY_USERS,
+    "memory": defaults.LOAD_USERS,
+}
+"""Objective → clients that each wait for their answer."""
 ROWS: Final = 1
 
 
@@ -50,7 +54,7 @@ def race_targets(state: ModelState, release: str, cache: Cache, progress: Progre
     Raises:
         KeyboardInterrupt: the user ended it.
     """
-    near = near_targets(state, release) if state.objective in USERS and find_spec("locust") else ()
+    near = near_targets(state, release) if find_spec("locust") else ()
     if len(near) < (1 if state.spec.slo else 2):
         return state
     objective = Objective(state.objective, USERS[state.objective], slo=state.spec.slo.terms if state.spec.slo else ())
@@ -87,15 +91,12 @@ def near_targets(state: ModelState, release: str) -> tuple[TargetState, ...]:
     costs = [cost_of_target(state, item.target) for item in servable]
     near = [item for item, cost in zip(servable, costs, strict=True) if cost <= NEAR * costs[0] < math.inf]
     longest_ms = max((value_of(item.measurement, "latency") or 0.0 for item in near), default=0.0)
-    return tuple(near) if longest_ms >= LEAST_MS or state.spec.slo else ()
+    told_apart = longest_ms >= LEAST_MS or state.objective == "memory" or state.spec.slo
+    return tuple(near) if told_apart else ()
 
 
 def _race(tuned: Tuned, settings: Sequence[Setting], objective: Objective, cache: Cache) -> Raced:
-    variants = [(tuned, setting) for setting in settings]
-    order = there_and_back(settings, ROUNDS)
-    with served(variants, cache) as (endpoint, names):
-        slots = [Slot((settings.index(item),), objective.users, TURN_S) for _, item in order]
-        found = list(zip(order, measure(endpoint, names, variants, slots, objective.protocol), strict=True))
+    found = [one for group in _groups(settings, objective) for one in _taken(tuned, group, objective, cache)]
     wrong = {item.target: reason for (_, item), one in found if (reason := _wrong(one))}
     turns = [
         Turn(item, 0, number, sample.log_value, sample.error)
@@ -105,6 +106,22 @@ def _race(tuned: Tuned, settings: Sequence[Setting], objective: Objective, cache
     ]
     missed = {item.target: _missed(objective, [one for (_, own), one in found if own == item]) for item in settings}
     return _raced(settings, objective, compare(turns) if turns else None, wrong, missed)
+
+
+def _groups(settings: Sequence[Setting], objective: Objective) -> list[Sequence[Setting]]:
+    """Those that share a server: each has one of its own where the memory of all of it counts."""
+    return [[setting] for setting in settings] if objective.word == "memory" else [settings]
+
+
+def _taken(
+    tuned: Tuned, settings: Sequence[Setting], objective: Objective, cache: Cache
+) -> Iterator[tuple[tuple[int, Setting], Measured | None]]:
+    """Number of the round and setting, what was measured."""
+    variants = [(tuned, setting) for setting in settings]
+    order = there_and_back(settings, ROUNDS)
+    with served(variants, cache) as (endpoint, names):
+        slots = [Slot((settings.index(item),), objective.users, TURN_S) for _, item in order]
+        yield from zip(order, measure(endpoint, names, variants, slots, objective.protocol), strict=True)
 
 
 def _wrong(measured: Measured | None) -> str:

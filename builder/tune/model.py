@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
 
 from builder import defaults
 from builder.cache import Cache
+from builder.errors import ServeError
 from builder.judge import ModelState, TargetState
 from builder.libraries import all_code_digest
 from builder.machine import machine_facts
@@ -22,6 +25,7 @@ from builder.tune.profiles import can_batch, profiles
 from builder.tune.race import BETWEEN_S, OVERHEAD_S, ROUNDS, WAVE, Race
 from builder.tune.search import Search, why_stopped
 from builder.tune.serving import Slot, Tuned, measure, requests_for, served
+from builder.tune.settings import describe
 from builder.tune.space import Candidate, Load, default_setting, space
 from builder.tuning_records import Objective, ObjectiveWord, Setting, Tried, TunedModel
 from builder.work import work_key
@@ -34,6 +38,10 @@ CURVES: Final = 3
 """Measurements that are left for the curves of the report."""
 CURVE_S: Final = 1.5
 LEAST_CURVE_S: Final = 0.5
+OTHERS: Final = 0.15
+"""Of the cores: what others may take before it is said."""
+ANEW_S: Final = 30.0
+"""For curves of a setting that was decided for later."""
 SEARCH_SHARE: Final = 0.8
 """Of the time: the rest is for the curves."""
 
@@ -58,7 +66,7 @@ class TuneOptions:
     def wanted(self) -> Objective:
         """With the number of users that the objective asks for."""
         users = self.users or (defaults.LATENCY_USERS if self.objective == "latency" else defaults.LOAD_USERS)
-        return Objective(self.objective, users, self.protocol, self.slo)
+        return Objective(self.objective, users, self.protocol, self.slo, self.rows)
 
 
 def tune_model(  # noqa: PLR0913, PLR0917 - what a search is about
@@ -88,6 +96,21 @@ def tune_model(  # noqa: PLR0913, PLR0917 - what a search is about
     result = _with_curves(result, race, begun + options.budget_s)
     answer(result)
     return result, race
+
+
+def with_chosen(result: TunedModel, race: Race, chosen: Setting) -> TunedModel:
+    """The answer with another setting, which something else than this search decided for; its figures are its own.
+
+    Raises:
+        ServeError: alone it cannot be served, answers wrongly, or misses the SLO.
+    """
+    if chosen not in race.points:
+        race.add(chosen)
+    why = race.search.refused.get(chosen, "" if chosen in race.points else "it was not measured")
+    if why:
+        raise ServeError(f"{describe(chosen)}: {why}")
+    changed = _tuned_model(race, result.seconds, result.stopped, chosen)
+    return _with_curves(changed, race, time.monotonic() + ANEW_S) if result.chosen_curve else changed
 
 
 def prepare_race(  # noqa: PLR0913, PLR0917 - what a search is about
@@ -162,11 +185,11 @@ def _identity(tuned: Tuned, objective: Objective) -> str:
     return hashlib.sha256(canonical(parts)).hexdigest()[:32]
 
 
-def _tuned_model(race: Race, seconds: float, stopped: str) -> TunedModel:
+def _tuned_model(race: Race, seconds: float, stopped: str, decided: Setting | None = None) -> TunedModel:
     from builder.runtime import require
 
     search, tuned = race.search, race.tuned
-    chosen = search.best()
+    chosen = decided or search.best()
     tried = [
         item for item in dict.fromkeys([search.reference, *search.belief.waves, *search.refused]) if item in race.points
     ]
@@ -186,6 +209,7 @@ def _tuned_model(race: Race, seconds: float, stopped: str) -> TunedModel:
         seconds=round(seconds, 1),
         stopped=stopped,
         notes=tuple(_notes(race, chosen)),
+        measured_on=datetime.now(UTC).date().isoformat(),
     )
 
 
@@ -211,10 +235,16 @@ def _tried(race: Race, setting: Setting) -> Tried:
 
 def _notes(race: Race, chosen: Setting) -> list[str]:
     """What must be known of the figures."""
-    point, notes = race.points.get(chosen), []
+    point, notes, cores = race.points.get(chosen), [], int(machine_facts()["cores"])
     if point is not None:
-        share = point.generator_cores / int(machine_facts()["cores"])
+        share = point.generator_cores / cores
         notes.append(f"the load generator ran on the same cores and took {share:.0%} of them")
+    others = [item.other_cores for item in race.points.values() if item.other_cores is not None]
+    if others and (taken := statistics.median(others)) >= OTHERS * cores:
+        notes.append(
+            f"other programs took {taken:.1f} of {cores} cores meanwhile: the ratios hold, but figures are too low and "
+            "less sure; tune again on a quiet machine"
+        )
     if chosen in race.search.refused:
         notes.append(f"even the chosen setting {race.search.refused[chosen]}")
     return notes

@@ -36,6 +36,8 @@ BETWEEN_S: Final = 0.6
 """From one turn to the next."""
 OVERHEAD_S: Final = 8.0
 """What a wave takes besides: servers and load generator start."""
+ADDED_S: Final = 40.0
+"""For one more setting and its anchor."""
 
 SEEN: Final = {"p50": "p50_ms", "p99": "p99_ms"}
 """Terms of an SLO that a measurement of some seconds can show → a load's figure."""
@@ -168,6 +170,12 @@ class Race:
             except ServeError as error:
                 self._blame(group, error)
 
+    def add(self, setting: Setting) -> None:
+        """Measure one more, whatever was spent: something other than the search asks for it."""
+        self.deadline = max(self.deadline, time.monotonic() + ADDED_S)
+        self.cap = max(self.cap, self.measurements + 2)
+        self.run_wave([setting])
+
     def _blame(self, group: Sequence[Setting], error: ServeError) -> None:
         """One of several did not load: each alone beside the anchor says which."""
         if group == [self.search.reference]:
@@ -253,7 +261,7 @@ class Race:
                 self._say_refused(kept.setting, kept.refused)
             elif kept.setting != self.search.reference:
                 ratio = self.search.estimate(kept.setting).ratio
-                text = f"{describe(kept.setting)}: {ratio:.2f} times the default"
+                text = f"{describe(kept.setting)}: {ratio:.2f} times as good as the default"
                 self.progress(Event("note", f"{self.tuned.name} tune", text))
 
     def _refuse(self, setting: Setting, why: str) -> None:

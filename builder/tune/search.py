@@ -176,5 +176,8 @@ def why_stopped(left: Sequence[Setting], *, out_of_time: bool, out_of_measuremen
             "--budget goes on from here"
         )
     if out_of_measurements:
-        return f"the measurements were spent with {len(left)} kinds of settings left that might be better"
+        return (
+            f"the measurements were spent with {len(left)} kinds of settings left that might be better; the same tune "
+            "goes on from here"
+        )
     return "no setting that was not tried can be better by more than noise"

@@ -224,7 +224,16 @@ def _point(result: LoadResult, turn: Turn) -> LoadPoint:
         generator_cores=result.generator_cores,
         server_cores=result.machine.server_cores,
         server_bytes=memory[1] if memory else None,
+        other_cores=_other_cores(result),
     )
+
+
+def _other_cores(result: LoadResult) -> float | None:
+    """What neither server nor load generator used."""
+    machine = result.machine
+    if machine.server_cores is None:
+        return None
+    return max(0.0, machine.busy_cores - machine.server_cores - machine.generator_cores)
 
 
 def _wrong(result: LoadResult) -> str:
@@ -263,4 +272,5 @@ def merged(points: Sequence[LoadPoint]) -> LoadPoint:
         queue_ms=known("queue_ms"),
         compute_ms=known("compute_ms"),
         server_cores=known("server_cores"),
+        other_cores=known("other_cores"),
     )

@@ -14,7 +14,7 @@ from builder.machine import machine_facts
 from builder.progress import Event, Progress
 from builder.tune.belief import Turn, compare
 from builder.tune.estimate import Estimate
-from builder.tune.model import TuneOptions
+from builder.tune.model import TuneOptions, with_chosen
 from builder.tune.race import ROUNDS, Race
 from builder.tune.serving import Slot, Variant, measure, served, there_and_back
 from builder.tune.settings import describe
@@ -59,9 +59,12 @@ def share_out(found: Found, options: TuneOptions, cache: Cache, progress: Progre
         best = 0
     said = f"called at once, {combinations[best].name} is {math.exp(ratios[best].log_ratio):.2f} times the best alone"
     progress(Event("done", label, said, time.monotonic() - begun))
-    return [
-        _chosen(model, variants[place][1], said) for model, place in zip(alone, combinations[best].places, strict=True)
-    ]
+    decided = [variants[place][1] for place in combinations[best].places]
+    try:
+        return [_chosen(model, race, setting, said) for (model, race), setting in zip(found, decided, strict=True)]
+    except ServeError as error:
+        lost = f"{said}, but what is best alone stays: {error.message.splitlines()[0]}"
+        return [_noted(model, lost) for model in alone]
 
 
 def _combinations(found: Found) -> tuple[list[Variant], list[Combination]]:
@@ -118,10 +121,11 @@ def _measure(
     return [belief.ahead(place, 0) if place in belief.places else silent for place in range(len(combinations))]
 
 
-def _chosen(model: TunedModel, setting: Setting, said: str) -> TunedModel:
+def _chosen(model: TunedModel, race: Race, setting: Setting, said: str) -> TunedModel:
+    """With the setting of its share, and what that reaches alone."""
     if setting == model.chosen:
         return _noted(model, said)
-    return replace(_noted(model, f"{said}; alone {describe(model.chosen)} was best"), chosen=setting)
+    return _noted(with_chosen(model, race, setting), f"{said}; alone {describe(model.chosen)} was best")
 
 
 def _noted(model: TunedModel, text: str) -> TunedModel:

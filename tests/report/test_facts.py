@@ -15,13 +15,15 @@ from builder.errors import SpecError
 from builder.findings import Finding
 from builder.manifest import read_manifest, write_manifest
 from builder.records import from_json
-from builder.report import read_facts, render
+from builder.report import read_facts, render, words
+from builder.report.charts import log_axis, roomiest
 from builder.report.choice import headline
 from builder.report.page import render_page
 from builder.report.plots import measured_plots
 from builder.report.provenance import tune_command
 from builder.report.records import ModelFacts, RepositoryFacts, TargetFacts
 from builder.report.standing import Standing
+from builder.report.tuning_plots import tuning_plots
 from builder.report.words import percent
 
 
@@ -242,7 +244,8 @@ def test_a_tuning_of_another_machine_is_a_finding(repository: Path) -> None:
     with_tuning(repository, "classifier", served="openvino:int8", machine={"cpu": "Other", "cores": "64"})
     found = model(read_facts(repository), "classifier")
     (finding,) = [item for item in found.findings if item.check == "report.tuning"]
-    assert finding.message.startswith("tuned on another machine (Other, 64 cores) than it was built on (")
+    assert finding.message.startswith("tuned on another machine than it was built on (cpu Other, built on ")
+    assert "cores 64, built on " in finding.message
     assert found.tuning is not None, "its figures are shown all the same"
 
 
@@ -316,8 +319,15 @@ def test_commands_can_be_typed(facts: RepositoryFacts, built: Path) -> None:
     ("command", "expected"),
     [
         ("build-repo build 'my models.yaml' -o repo --jobs 1", "build-repo tune 'my models.yaml'"),
-        ("build-repo build --targets onnxruntime:fp32 a.onnx b.onnx --strict", "build-repo tune a.onnx b.onnx"),
-        ("build-repo build a.onnx -o=r --triton=26.07", "build-repo tune a.onnx"),
+        (
+            "build-repo build --targets onnxruntime:fp32 a.onnx b.onnx --strict",
+            "build-repo tune a.onnx b.onnx --targets onnxruntime:fp32",
+        ),
+        ("build-repo build a.onnx -o=r --triton=26.07", "build-repo tune a.onnx --triton=26.07"),
+        (
+            "build-repo build a.pt --input x:float32:batch,3 --serve best",
+            "build-repo tune a.pt --input x:float32:batch,3",
+        ),
         ("something else", "build-repo tune models.yaml"),
         ("build-repo build 'unclosed", "build-repo tune models.yaml"),
     ],
@@ -326,6 +336,13 @@ def test_the_next_command_is_made_of_the_last(built: Path, command: str, expecte
     manifest = read_manifest(built / "repo")
     assert manifest is not None
     assert tune_command(replace(manifest, run=replace(manifest.run, command=command))) == expected
+
+
+def test_the_search_can_be_made_again(tuned: RepositoryFacts) -> None:
+    """Of the one model that was tuned, with its objective and load."""
+    lines = [command.line for command in tuned.provenance.commands if " tune " in command.line]
+    again = "build-repo tune models.yaml --objective throughput --users 8 --slo p99=50ms --model classifier"
+    assert lines == ["build-repo tune models.yaml", again]
 
 
 def test_json_holds_every_fact_and_reads_back(tuned: RepositoryFacts) -> None:
@@ -421,3 +438,34 @@ def test_a_small_error_is_no_power_of_ten_in_a_sentence(facts: RepositoryFacts) 
     for error, said in ((4.4e-7, "0.001 %"), (0.0052, "0.52 %")):
         standing = Standing("m", [replace(chosen, error=error)], "best", "latency", None, "build-repo tune m.yaml")
         assert headline(standing).endswith(f"answers within {said} of the source's.")
+
+
+def test_a_busy_machine_is_said_where_two_figures_of_one_load_differ(tuned: RepositoryFacts) -> None:
+    found = model(tuned, "classifier").tuning
+    assert found is not None
+    calm, *_ = tuning_plots(found)
+    assert "not steady" not in calm.reads
+    slow = tuple(replace(item, rows_per_s=0.7 * item.rows_per_s) for item in found.chosen_curve)
+    busy, *_ = tuning_plots(replace(found, chosen_curve=slow))
+    assert "with 8 users the search measured 1,320 rows/s" in busy.reads
+    assert "the machine was not steady" in busy.reads
+
+
+@pytest.mark.parametrize(
+    ("points", "place"),
+    [
+        ([], ("left", "above")),
+        ([(11.0, 2.2)], ("right", "above")),
+        ([(11.0, 2.2), (95.0, 2.1)], ("left", "below")),
+    ],
+)
+def test_the_name_of_a_line_stands_where_no_point_is(points: list[tuple[float, float]], place: tuple[str, str]) -> None:
+    x, y = log_axis("speed", "", [15.0, 70.0]), log_axis("accuracy", "", [0.1, 10.0])
+    rows = [{"speed": across, "accuracy": up} for across, up in points]
+    assert roomiest(x, y, 2.0, "allowed 2 %", rows) == place
+
+
+def test_rows_of_a_request_are_said(tuned: RepositoryFacts) -> None:
+    found = model(tuned, "classifier").tuning
+    assert found is not None
+    assert words.load(replace(found.objective, rows=4)) == "8 users over gRPC, 4 rows a request, p99 ≤ 50 ms"

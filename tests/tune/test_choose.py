@@ -93,6 +93,19 @@ def test_runs_that_no_server_shows_are_not_compared(runtime: Runtime, tmp_path: 
 
 
 @pytest.mark.live
+def test_memory_is_that_of_a_server_for_each(runtime: Runtime, tmp_path: Path) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    spec = "models:\n  - {name: m, source: {path: m.onnx}, objective: memory}\n"
+    (tmp_path / "models.yaml").write_text(spec, encoding="utf-8")
+    ran = run("build", "models.yaml", "-o", "repo", "--json", cwd=tmp_path, cache=tmp_path / "cache")
+    assert ran.code == 0, ran.err
+    choice = json.loads(ran.out)["models"][0]["choice"]
+    assert (choice["by"], choice["unit"]) == ("server", "bytes")
+    assert set(choice["values"]) == {"onnxruntime:fp32", "openvino:fp32"}
+    assert min(choice["values"].values()) > 50e6, "a whole server"
+
+
+@pytest.mark.live
 @pytest.mark.slow
 @pytest.mark.parametrize("serve", ["best", "onnxruntime:fp32"])
 def test_a_build_says_whether_the_slo_is_held(runtime: Runtime, tmp_path: Path, serve: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ def test_the_answer_is_measured_and_says_what_it_holds_for(here: Path, tuned: An
         assert row["point"]["requests"] > 20
         assert row["refused"] == ""
     assert model["machine"]["cores"]
+    assert model["measured_on"] == datetime.now(UTC).date().isoformat()
     assert any("load generator" in note for note in model["notes"])
     assert model["stopped"]
 
@@ -93,7 +96,7 @@ def test_ctrl_c_leaves_a_valid_answer_and_no_process(here: Path) -> None:
         assert child.stderr is not None
         lines = iter(child.stderr.readline, "")
         assert any("serving" in line for line in lines)
-        assert any("times the default" in line for line in lines)
+        assert any("times as good as the default" in line for line in lines)
         family = psutil.Process(child.pid).children(recursive=True)
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=60)
@@ -142,6 +145,10 @@ def test_several_models_get_their_shares(tmp_path: Path, runtime: object) -> Non
     same = all(model["chosen"]["instances"] * (model["chosen"]["threads"] or 2) <= 1 for model in made)
     assert len(said) == 2 or same
     assert read_tuning(tmp_path / "models.tuning.yaml").words.keys() == {"one", "two"}
+    for model in made:
+        values = {json.dumps(row["setting"]): row["value"] for row in model["tried"]}
+        chosen, default = (values[json.dumps(model[name])] for name in ("chosen", "default"))
+        assert model["gain"] == pytest.approx(chosen / default, rel=1e-6), "of what its share made of it"
 
 
 def test_what_cannot_be_tuned_is_said_and_the_file_stays_away(tmp_path: Path, runtime: object) -> None:
