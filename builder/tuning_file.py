@@ -179,7 +179,8 @@ def apply_tuning(spec: RepoSpec, tuning: Tuning) -> Applied:
     for name, words in tuning.words.items():
         if name not in models:
             message = f"{tuning.path.name} tunes a model that the spec does not have"
-            findings.append(Finding("warning", "tuning.model", message, AGAIN, model=name))
+            remedy = f"remove {name} from {tuning.path.name}: tune keeps what it was not asked for"
+            findings.append(Finding("warning", "tuning.model", message, remedy, model=name))
             continue
         model, measured = models[name], tuning.measured.get(name)
         own, lost = _own_words(model, words), _lost_target(tuning, model, words)

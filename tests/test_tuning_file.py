@@ -219,6 +219,7 @@ def test_a_model_that_the_spec_does_not_have(here: Path) -> None:
     applied = apply_tuning(load(here, found), found)
     assert applied.taken == {}
     assert said(applied) == {"tuning.model": "warning: t.yaml tunes a model that the spec does not have"}
+    assert applied.findings[0].remedy.startswith("remove other from t.yaml")
 
 
 def test_another_machine_and_release_are_warned_of(here: Path) -> None:

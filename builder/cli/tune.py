@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from builder.loadtest.slo import SloTerm
     from builder.spec import RepoSpec
     from builder.tune import TuneOptions, TuneResult
+    from builder.tuning_file import Tuning
     from builder.tuning_records import ObjectiveWord, Tried, TunedModel
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -147,12 +148,12 @@ def _run(spec: RepoSpec, options: TuneOptions, file: Path) -> TuneResult:
     """The search; its answer so far is in the file after every wave, so an interruption loses nothing."""
     from builder.tune import free_words
     from builder.tune import tune as run_tune
-    from builder.tuning_file import read_tuning, write_tuning
+    from builder.tuning_file import write_tuning
 
     words: dict[str, Any] = {}
     measured: dict[str, TunedModel] = {}
     if file.is_file():
-        before = read_tuning(file)
+        before = _before(file)
         words = {name: _plain(said) for name, said in before.words.items()}
         measured = dict(before.measured)
     specs = {model.name: model for model in spec.models}
@@ -169,6 +170,17 @@ def _run(spec: RepoSpec, options: TuneOptions, file: Path) -> TuneResult:
             if measured:
                 sys.stderr.write(f"interrupted; {file} holds the best so far, and the same command goes on from here\n")
             raise
+
+
+def _before(file: Path) -> Tuning:
+    """What the file holds, which stays for the models that are not tuned now."""
+    from builder.tuning_file import read_tuning
+
+    try:
+        return read_tuning(file)
+    except SpecError as error:
+        # The file's own errors say to tune again, and here that is what was typed.
+        raise SpecError(error.message, remedy=f"remove {file}, or write another file: -o FILE") from error
 
 
 def _plain(said: Any) -> dict[str, Any]:  # noqa: ANN401 - TunedWords

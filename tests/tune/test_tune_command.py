@@ -199,3 +199,14 @@ def test_bad_input_changes_nothing(tmp_path: Path, runtime: object, arguments: t
     assert ran.code == 2, ran.err
     assert said in ran.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_tuning_file_that_cannot_be_read_is_not_answered_with_the_same_command(
+    tmp_path: Path, runtime: object
+) -> None:
+    tiny_models.linear(tmp_path / "m.onnx")
+    (tmp_path / "m.tuning.yaml").write_text("format: 1\nmeasured: {m: {name: m}}\n", encoding="utf-8")
+    ran = run("tune", "m.onnx", cwd=tmp_path, cache=tmp_path / "cache")
+    assert ran.code == 2
+    assert "m.tuning.yaml: line 2" in ran.err
+    assert "remove m.tuning.yaml" in ran.err
