@@ -56,6 +56,9 @@ def _core_warnings(backend: str, config: Json) -> Iterator[str]:
                 f"of at most {max(preferred)}"
             )
     yield from _sequence_warnings(config)
+    batcher = str(config.get("parameters", {}).get("TRITON_BATCH_STRATEGY_PATH", {}).get("string_value", ""))
+    if batcher.startswith("/"):
+        yield f"TRITON_BATCH_STRATEGY_PATH {batcher!r} is a path of the machine that serves, and is not judged here"
     groups = config.get("instance_group", ())
     if groups and all(group.get("passive") for group in groups):
         yield "every instance group is passive: the model loads, is never warmed up, and answers no request"

@@ -204,8 +204,16 @@ def _missing_data(folder: Path, graph: Any) -> tuple[str, ...]:  # noqa: ANN401 
     return tuple(
         place
         for place in sorted(places)
-        if not (folder / place).is_file() or not (folder / place).absolute().resolve().is_relative_to(root)
+        if not _is_file(folder / place) or not (folder / place).absolute().resolve().is_relative_to(root)
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A name that no file can have.
+        return False
 
 
 def _openvino(path: Path) -> Ports:
@@ -216,6 +224,8 @@ def _openvino(path: Path) -> Ports:
     except ET.ParseError as error:
         line, column = error.position
         raise _damaged(path, f"{path.name}:{line}:{column}: {error.msg}") from None
+    except (LookupError, ValueError) as error:
+        raise _damaged(path, f"{path.name} says an encoding that no reader has: {error}") from None
     if net.tag != "net" or net.find("layers") is None:
         raise _damaged(path, f"{path.name} is no OpenVINO IR: its root is <{net.tag}>")
     layers = {layer.get("id"): layer for layer in net.iterfind("layers/layer")}

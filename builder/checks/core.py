@@ -27,6 +27,17 @@ PLATFORM_OF: Final = {
     "tensorflow": ("tensorflow_savedmodel", "tensorflow_graphdef"),
 }  # fmt: skip
 """Backends whose platform the server fills in, or checks where it is said; others take any."""
+OF_OLD_SERVERS: Final = {
+    "caffe2_netdef": (
+        "Triton serves no Caffe2 model any more: export the network to ONNX from the framework that it was trained in, "
+        "then build-repo build MODEL.onnx"
+    ),
+    "custom": (
+        "custom backends of the first Triton are gone: write the code as a python model (model.py), or compile it for "
+        "the backend API (tritonbackend.h) and name it with backend"
+    ),
+}
+"""Platforms that servers of long ago took, and what to do with such a model."""
 SAYS_THE_BACKEND: Final = tuple(name for name, backend in BY_FILE if backend != "tensorflow")
 """File names from which the server concludes a backend, also for an ensemble."""
 AGENTS: Final = ("checksum",)
@@ -83,7 +94,7 @@ def _backend(model: ModelDir, config: Json, release: str) -> Iterator[Problem]:
     if not backend and platform and platform not in PLATFORMS:
         text = f"unexpected platform type '{platform}' for {name}"
         remedy = f'write backend: "{platform}"' if platform in backends_of(release) else "write the backend's name"
-        yield "platform", text, remedy
+        yield "platform", text, OF_OLD_SERVERS.get(platform, remedy)
         return
     word = backend_of(model)
     if not word:

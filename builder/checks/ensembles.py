@@ -157,9 +157,17 @@ def _step(name: str, step: Json, member: Json, nodes: dict[str, _Node], index: i
         ports = {io.get("name", ""): io for io in member.get(side, ())}
         mapped = step[f"{side}_map"]
         for port, tensor in mapped.items():
-            if port in ports:
-                yield from _edge(name, tensor, nodes, _node(at, ports[port], sizes(ports[port].get("dims")), member))
-            else:
+            declared = [io for io in member.get(side, ()) if io.get("name", "") == port]
+            for io in declared:
+                yield from _edge(name, tensor, nodes, _node(at, io, sizes(io.get("dims")), member))
+            if side == "output" and len(declared) > 1:
+                text = f"multiple outputs in model {at} are mapped to the same ensemble tensor {tensor}"
+                yield (
+                    f'"{tensor}"',
+                    f"in ensemble {name}, {text}",
+                    f"declare '{port}' once in the configuration of {at}",
+                )
+            if not declared:
                 way = "mapping to non-existing input" if side == "input" else "mapped from non-existing output"
                 text = f"in ensemble {name}, ensemble tensor {tensor} is {way} {port} in model {at}"
                 yield f'"{port}"', text, f"the {side}s of {at} are {', '.join(sorted(ports)) or 'none'}"

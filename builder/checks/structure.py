@@ -166,7 +166,7 @@ def _versions(model: ModelDir) -> Iterator[Finding]:
 
 
 def _model_files(model: ModelDir) -> Iterator[Finding]:
-    if backend_of(model) == "ensemble":
+    if backend_of(model) in ("ensemble", ""):
         return
     for version in served_versions(model):
         yield from _engine_files(model, version)

@@ -195,8 +195,27 @@ def test_names_that_the_server_gives(tmp_path: Path, folder: str, config: str, l
     assert line in text
 
 
-def test_a_model_of_passive_instances_is_told_of(tmp_path: Path) -> None:
-    put(tmp_path, "m", PLAIN + "instance_group { kind: KIND_CPU passive: true }")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("instance_group { kind: KIND_CPU passive: true }", "answers no request"),
+        (
+            'parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "/opt/x.so" } }',
+            "path of the machine that serves",
+        ),
+    ],
+)
+def test_what_loads_and_is_worth_a_look_is_a_warning(tmp_path: Path, text: str, words: str) -> None:
+    put(tmp_path, "m", PLAIN + text)
     (found,) = validate_repository(tmp_path, "26.07")
     assert found.severity == "warning"
-    assert "answers no request" in found.message
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    ("platform", "words"), [("caffe2_netdef", "export the network to ONNX"), ("custom", "model.py")]
+)
+def test_a_platform_of_long_ago_says_where_its_model_goes(tmp_path: Path, platform: str, words: str) -> None:
+    config = PLAIN.replace('backend: "python"', f'platform: "{platform}"\ndefault_model_filename: "lib.so"')
+    (found,) = errors(put(tmp_path, "m", config))
+    assert words in found.remedy

@@ -129,6 +129,26 @@ def test_a_dim_that_is_no_size_is_a_finding(tmp_path: Path, dim: str) -> None:
     assert any("is no size" in message for message in found), found
 
 
+@pytest.mark.parametrize("encoding", ["nosuch", "shift_jis", "utf-7", "idna", "hex"])
+def test_an_ir_of_another_encoding_is_a_finding(tmp_path: Path, encoding: str) -> None:
+    path = put(tmp_path, "openvino", "model.xml")
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?>{IR}', encoding="utf-8")
+    found = [item.message for item in validate_repository(tmp_path, "26.07") if item.severity == "error"]
+    assert any("encoding" in message for message in found), found
+
+
+def test_weights_under_a_name_that_no_file_has_are_missing(tmp_path: Path) -> None:
+    path = put(tmp_path, "onnxruntime", "model.onnx")
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w" * 300)
+    path.write_bytes(model.SerializeToString())
+    found = [item.message for item in validate_repository(tmp_path, "26.07") if item.severity == "error"]
+    assert any("is not there" in message for message in found), found
+
+
 @pytest.mark.parametrize("key", ["intra_op_thread_count", "execution_mode", "NUM_STREAMS", "INFERENCE_NUM_THREADS"])
 def test_a_number_of_any_length_is_read(tmp_path: Path, key: str) -> None:
     """Python refuses to make an integer of more than 4,300 digits."""

@@ -18,7 +18,7 @@ def cases() -> list[Case]:
     return [
         *whole("strange", WHOLE),
         *configs("strange", AFTER),
-        *(Case(f"strange_{name}", files) for name, files in {**ENSEMBLES, **NESTED, **LIBRARIES}.items()),
+        *(Case(f"strange_{name}", files) for name, files in {**ENSEMBLES, **NESTED, **LIBRARIES, **TWICE}.items()),
         *(Case(f"strange_module_{name}", {"@M/config.pbtxt": f'{PLAIN}default_model_filename: "{file}"', f"@M/1/{file}": MODEL_PY}, "real") for name, file in MODULES.items()),
         Case("strange_folder_not_ascii", {"@M-größe/config.pbtxt": PLAIN, "@M-größe/1/model.py": MODEL_PY}, "real"),
         Case("strange_folder_square", {**model(PLAIN), "@M/²/model.py": MODEL_PY}),
@@ -74,6 +74,16 @@ AFTER = {
     **{f"batcher_{name}": BATCHER % path for name, path in (("empty", ""), ("relative", "x.so"), ("relative_folder", "1/x.so"), ("variable", "$$TRITON_MODEL_DIRECTORY/x.so"))},
 }  # fmt: skip
 MINE = PLAIN.replace('"python"', '"mine"')
+TWICE: dict[str, Files] = {
+    "member_output_twice": ensemble(ONE) | member("a", outputs="y:FP32:2 y:FP32:2"),
+    "member_output_twice_unmapped": ensemble([step("a", "x=in", "w=out")]) | member("a", outputs="y:FP32:2 y:FP32:2 w:FP32:2"),
+    "member_output_twice_types": ensemble(ONE) | member("a", outputs="y:INT32:2 y:FP32:2"),
+    "member_output_twice_types_last": ensemble(ONE) | member("a", outputs="y:FP32:2 y:INT32:2"),
+    "member_input_twice": ensemble(ONE) | member("a", "x:FP32:2 x:FP32:2"),
+    "member_input_twice_types": ensemble(ONE) | member("a", "x:INT32:2 x:FP32:2"),
+    "member_input_twice_types_last": ensemble(ONE) | member("a", "x:FP32:2 x:INT32:2"),
+    "inner_output_twice": ensemble([step("inner", "in=in", "out=out")]) | ensemble(ONE, outputs="out:FP32:2 out:FP32:2", name="@M_inner") | A,
+}  # fmt: skip
 LIBRARIES: dict[str, Files] = {
     "batcher_in_model": model(PLAIN, more={"@M/batchstrategy.so": "x"}),
     "batcher_in_version": model(PLAIN, more={"@M/1/batchstrategy.so": "x"}),
