@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from builder.backends import Conversion, Settings
 from builder.errors import BuildError
-from builder.frameworks.openvino.execution import precision_proof
+from builder.frameworks.openvino.execution import precision_proof, runs_in
 from builder.measurement import PrecisionProof
 from builder.tensors import BY_NUMPY, BY_OPENVINO, Dim, Signature, Tensor
 
@@ -38,6 +38,9 @@ DEFERS = False
 MIN_FP16_SHARE: Final = 0.5
 """Below this share of the float weights' elements in fp16, the artefact is not what its precision says."""
 RUN_WORDS: Final = {"threads": "INFERENCE_NUM_THREADS", "streams": "NUM_STREAMS", "hint": "PERFORMANCE_HINT"}
+LARGEST_FP16: Final = 65504.0
+PRECISE: Final = "precise_0"
+"""OpenVINO's mark of what is not compressed."""
 REMOVE: Final = "remove the openvino targets of this model"
 COMPUTE: Final = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
@@ -96,6 +99,8 @@ def convert(job: Conversion, out: Path) -> Signature:
         model = _named(openvino.convert_model(os.fspath(job.model), share_weights=False), job.signature)
         # The file's own place would make equal artefacts differ.
         model.set_rt_info("model.onnx", ["conversion_parameters", "input_model"])
+        if job.precision == "fp16":
+            _spare_large(model)
         openvino.save_model(model, os.fspath(out / FILENAME), compress_to_fp16=job.precision == "fp16")
         del model
         _number_layers(out / FILENAME)
@@ -259,6 +264,20 @@ def _shape(shape: Any, tensor: Tensor) -> tuple[Dim, ...]:  # noqa: ANN401
     return tuple(dim.get_length() if dim.is_static else word for dim, word in zip(shape, tensor.shape, strict=True))
 
 
+def _spare_large(model: Any) -> None:  # noqa: ANN401
+    """Weights beyond fp16's range stay in fp32: OpenVINO would store the largest fp16 for them, and say nothing."""
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant" and node.get_element_type().to_string() in ("f32", "f64"):
+            values = node.get_data()
+            if values.size and _beyond(float(values.min()), float(values.max())):
+                node.get_rt_info()[PRECISE] = ""
+
+
+def _beyond(low: float, high: float) -> bool:
+    """Infinities are infinite in fp16 too."""
+    return any(LARGEST_FP16 < abs(edge) < math.inf for edge in (low, high))
+
+
 def _require_fp16(model: Any) -> None:  # noqa: ANN401
     """OpenVINO leaves weights in fp32 where fp16 would change them too much, and says nothing.
 
@@ -298,7 +317,8 @@ class OpenVinoSession:
         # By place: where OpenVINO drops an operator that changes nothing, a port also gets that operator's name.
         self._inputs = {tensor.name: index for index, tensor in enumerate(signature.inputs)}
         self._outputs = [tensor.name for tensor in signature.outputs]
-        precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        allowed = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        precision = allowed if runs_in(compiled, allowed) else "f32"
         devices = "+".join(compiled.get_property("EXECUTION_DEVICES"))
         self._compute = f"{COMPUTE.get(precision, precision)}, {devices}"
         self._request = compiled.create_infer_request()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from small_graphs import conversion, random_inputs, signature, write_graph
+from small_graphs import conversion, plain_answers, random_inputs, signature, write_graph
 
 from builder.backends import BACKENDS, Backend, Settings, backend_module
 from builder.errors import BuildError, MachineError
@@ -352,6 +352,35 @@ def test_openvino_in_bf16_is_told_to_the_server_and_proven(tmp_path: Path):
 
     able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert proof.compute == ((("bf16" if able else "fp32"), 1.0),)
+    session.close()
+
+
+def test_weights_beyond_fp16_stay_as_they_are_in_openvino(tmp_path: Path):
+    """OpenVINO would store 65504 in their place."""
+    generator = np.random.default_rng(0)
+    weights = generator.standard_normal((16, 1024)).astype(np.float32)
+    large = generator.standard_normal((1024, 4)).astype(np.float32)
+    large[0, :2] = 2e5, -3e5
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("MatMul", ["m", "large"], ["y"])]
+    write_graph(tmp_path / "export" / "model.onnx", LINEAR, nodes, {"w": weights, "large": large})
+    backend, out, _ = converted("openvino", tmp_path, LINEAR, "fp16")
+    session = backend.open_session(out, LINEAR, Settings("fp16"))
+    proof = session.precision_proof()
+    assert proof is not None
+    assert dict(proof.weights) == {"fp16": 0.8, "fp32": 0.2}
+    inputs = random_inputs(LINEAR, 3)
+    expected = plain_answers(tmp_path / "export", inputs, LINEAR)["y"]
+    np.testing.assert_allclose(session.run(inputs)["y"], expected, rtol=0, atol=0.02 * np.abs(expected).max())
+    session.close()
+
+
+def test_what_runs_nowhere_in_bf16_is_not_said_to(tmp_path: Path):
+    """On a CPU with bf16 units the plugin may use the type; here nothing does."""
+    ports = signature(["x:float32:batch,16"], ["y:float32:batch,16"])
+    write_graph(tmp_path / "export" / "model.onnx", ports, [helper.make_node("Sin", ["x"], ["y"])])
+    backend, out, _ = converted("openvino", tmp_path, ports)
+    session = backend.open_session(out, ports, Settings())
+    assert session.compute == "fp32, CPU"
     session.close()
 
 

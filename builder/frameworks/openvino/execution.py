@@ -142,6 +142,15 @@ def _kernels(compiled: CompiledModel, heavy: Mapping[str, _Heavy]) -> Iterator[t
         yield from ((kernel, work / len(kernels)) for kernel in kernels)
 
 
+def runs_in(compiled: CompiledModel, word: str) -> bool:
+    """Whether a layer computes in the type (OpenVINO's word) that the plugin may use: it need not do so anywhere.
+
+    What is inside If and Loop is not shown, and may.
+    """
+    layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    return any(_text(facts, "runtimePrecision") == word or _text(facts, "layerType") in BODIES for facts in layers)
+
+
 def _kernels_of_bodies(compiled: CompiledModel, model: Model) -> Iterator[tuple[str, float]]:
     """The execution graph does not show what is inside If and Loop: it has the type that floats are computed in."""
     import openvino
