@@ -16,6 +16,8 @@ LEAST: Final = 20
 GENERATOR_BUSY: Final = 0.85
 """Share of one core from which a process of the generator, which cannot use two, is the limit."""
 GENERATOR_LATE: Final = 0.05
+GENERATOR_LATE_LEAST: Final = 5
+"""Late requests below which it may be chance, whatever their share."""
 OTHERS: Final = 0.2
 """Share of the machine that other programs may take unnoticed."""
 IN_LINE: Final = 0.25
@@ -38,7 +40,9 @@ Rule = Callable[[Evidence], Finding | None]
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
-    """Every rule's word; where nothing limits, that. A server that hangs has no limit: only that is said."""
+    """Every rule's word; where nothing limits, that. A server that hangs or is gone has no limit: only that is said."""
+    if evidence.broken_off:
+        return tuple(finding for finding in (_broken_off(evidence), memory_grows(evidence)) if finding)
     if evidence.silent_s:
         return (_silent(evidence),)
     enough = evidence.answered >= LEAST
@@ -57,6 +61,11 @@ def _silent(evidence: Evidence) -> Finding:
     return _warning("server.silent", text, "see what the model waits for, and the server's log")
 
 
+def _broken_off(evidence: Evidence) -> Finding:
+    text = f"nothing is said of limits, since the test ended before its time: {evidence.broken_off.splitlines()[0]}"
+    return _warning("limit.unknown", text, "see the server's log, and run the test again")
+
+
 def _too_few(evidence: Evidence) -> Finding:
     text = (
         f"only {evidence.answered} requests were answered: too few to say what limits, {LEAST} are needed; the high "
@@ -69,7 +78,8 @@ def _too_few(evidence: Evidence) -> Finding:
 
 def generator_limit(evidence: Evidence) -> Finding | None:
     """The generator has no CPU left, or sends late by itself."""
-    late = evidence.late.generator / evidence.late.planned if evidence.late.planned else 0.0
+    enough = evidence.late.generator >= GENERATOR_LATE_LEAST
+    late = evidence.late.generator / evidence.late.planned if enough else 0.0
     if evidence.busiest_generator < GENERATOR_BUSY and late < GENERATOR_LATE:
         return None
     reason = f"a process of it used {evidence.busiest_generator:.2f} of the one core it can use"

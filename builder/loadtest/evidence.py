@@ -15,7 +15,10 @@ WANTS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was measured. Rates are of requests a second, `offered_per_s` is what was planned; None: a closed load."""
+    """What was measured. Rates are of requests a second, `offered_per_s` is what was planned; None: a closed load.
+
+    `broken_off` is what ended the test before its time, but for the user.
+    """
 
     users: int
     offered_per_s: float | None
@@ -27,6 +30,7 @@ class Evidence:
     models: tuple[ModelFigures, ...]
     gpu: float | None = None
     silent_s: float = 0.0
+    broken_off: str = ""
 
     @property
     def answered(self) -> int:

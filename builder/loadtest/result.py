@@ -144,6 +144,7 @@ def _diagnosis(result: LoadResult, course: Course, models: Sequence[LoadSubject]
         models=result.model_figures,
         gpu=max(gpus, default=None),
         silent_s=0.0 if course.ended else silent_s(log),
+        broken_off="" if course.ended == INTERRUPTED else course.ended,
     )
     found = [*answer_findings(result.answers, result.models), *diagnose(evidence)]
     body = body_finding(models, result)

@@ -47,6 +47,16 @@ def test_a_server_that_hangs_has_no_limit() -> None:
     assert "nothing came back in the last 3.7 s" in said["server.silent"]
 
 
+def test_a_server_that_died_has_no_limit() -> None:
+    """That fewer were answered than arrived is its end's doing, no rate's."""
+    died = replace(with_model(queue_ms=18.0), offered_per_s=400.0, broken_off="the embedded server ended\nits log")
+    said = found(died)
+    assert set(said) == {"limit.unknown"}
+    assert "before its time: the embedded server ended;" in said["limit.unknown"]
+    leaking = with_machine(died, server_bytes=(200 << 20, 900 << 20))
+    assert set(found(leaking)) == {"limit.unknown", "memory.growth"}
+
+
 def test_few_requests_show_no_limit() -> None:
     """What few answers cannot be blamed for is still said."""
     few = replace(with_model(queue_ms=18.0, requests=5, served=5), answered_per_s=5.0)
@@ -81,6 +91,7 @@ def test_the_generator_is_the_limit() -> None:
     late = found(replace(CALM, late=LateStarts(1000, 300, 100, 40.0)))
     assert "10%" in late["limit.generator"]
     assert set(found(replace(CALM, late=LateStarts(1000, 300, 20, 40.0)))) == {"limit.none"}
+    assert "limit.generator" not in found(replace(CALM, late=LateStarts(60, 4, 4, 40.0)))
     full = found(with_machine(replace(CALM, busiest_generator=0.97), busy_cores=3.9, server_cores=3.0))
     assert "another machine" in full["limit.generator"]
 
