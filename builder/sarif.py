@@ -5,6 +5,7 @@ The shape is that of the OASIS standard, section 3: one run, a rule per `check`,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -54,4 +55,4 @@ def _location(finding: Finding) -> dict[str, Any]:
 def _uri(path: str) -> str:
     from urllib.parse import quote
 
-    return quote(path)
+    return quote(os.fsencode(path))

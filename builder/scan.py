@@ -141,6 +141,11 @@ def line_of(model: ModelDir, word: str) -> int | None:
     return next((number for number, line in lines if word in line), None)
 
 
+def is_utf8(name: str) -> bool:
+    """Python keeps other bytes of a file's name as halves of surrogates, which nothing encodes."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
 def scan_model(folder: Path, text: str | None) -> ModelDir:
     """The folder with this text for its configuration, whatever the file holds; None: there is no file."""
     names = [item.name for item in folder.iterdir() if item.is_dir() and item.name not in BESIDE_VERSIONS]
@@ -162,6 +167,12 @@ def _parsed(text: str) -> tuple[Json | None, str, int | None]:
 
 
 def _scan(folder: Path) -> ModelDir:
+    if not is_utf8(folder.name):
+        problem = (
+            "the folder's name is no UTF-8: the server's list of its models is no JSON then, for any of them, and no "
+            "client can ask for this one"
+        )
+        return replace(scan_model(folder, None), problem=problem)
     try:
         return scan_model(folder, (folder / CONFIG_FILE).read_bytes().decode(errors="replace"))
     except FileNotFoundError:

@@ -15,9 +15,11 @@ from builder.releases import fields_unknown, new_fields
 from builder.scan import (
     BESIDE_VERSIONS,
     CONFIG_FILE,
+    RENAME,
     ModelDir,
     backend_of,
     is_file,
+    is_utf8,
     joined,
     line_of,
     model_file,
@@ -70,7 +72,7 @@ def _links(model: ModelDir) -> Iterator[Finding]:
 
 def _config(model: ModelDir, context: CheckContext) -> Iterator[Finding]:
     if model.problem:
-        remedy = text_remedy(model.problem)
+        remedy = text_remedy(model.problem) if is_utf8(model.name) else RENAME
         yield _found(model, "error", "config", model.problem, remedy, file=model.config_file, line=model.line)
     elif model.config is None:
         severity: Severity = "info" if context.auto_complete else "error"

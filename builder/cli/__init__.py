@@ -6,6 +6,7 @@ stdout carries results only; stderr carries progress and errors.
 from __future__ import annotations
 
 import importlib
+import io
 import itertools
 import os
 import sys
@@ -86,6 +87,10 @@ def options() -> None:
 def main(arguments: list[str]) -> int:
     """Run one command; returns its exit code. A traceback is only printed for a bug (70)."""
     interrupts.install()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may be no UTF-8; their escapes are right in JSON too.
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = app(arguments, standalone_mode=False, prog_name="build-repo")
     except BrokenPipeError:

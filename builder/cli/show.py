@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MARKS = {"error": "✗", "warning": "!", "info": "·"}
 PIPE_COLUMNS = 160
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
@@ -46,6 +48,11 @@ def human_size(size_bytes: int) -> str:
     return f"{size_bytes / 1e3:.1f} kB"
 
 
+def printable(text: str) -> str:
+    """What names of files and tensors would make a terminal do, as escapes."""
+    return _CONTROL.sub(lambda char: ascii(char[0])[1:-1], text)
+
+
 def print_findings(findings: Iterable[Finding]) -> None:
     """Findings on stderr, each with the next thing to do."""
     from rich.markup import escape
@@ -56,9 +63,9 @@ def print_findings(findings: Iterable[Finding]) -> None:
         colour = COLOURS[finding.severity]
         head = f"[{colour}]{MARKS[finding.severity]} {finding.severity}[/{colour}]"
         said = f"{subject}: {finding.message}" if subject else finding.message
-        out.print(f"{head} {escape(said)} [dim]\\[{finding.check}][/dim]", soft_wrap=True)
+        out.print(f"{head} {escape(printable(said))} [dim]\\[{finding.check}][/dim]", soft_wrap=True)
         if finding.remedy:
-            out.print(f"    try: {escape(finding.remedy)}", soft_wrap=True)
+            out.print(f"    try: {escape(printable(finding.remedy))}", soft_wrap=True)
 
 
 def _merged(findings: Iterable[Finding]) -> list[Finding]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import tiny_models
-from command_line import run
+from command_line import ROOT, environment, run
 
 CONFIG = """name: "m"
 backend: "onnxruntime"
@@ -94,3 +98,23 @@ def test_nothing_is_changed(repository: Path) -> None:
     before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
     run("validate", repository, cwd=repository.parent)
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("form", ["text", "json", "sarif", "junit"])
+def test_names_that_no_terminal_and_no_document_should_meet_as_they_are(tmp_path: Path, form: str) -> None:
+    text = 'backend: "python"\ninput { name: "x\\033[31m" data_type: TYPE_FP32 dims: 0 }\n'
+    for name in (b"a\xff", b"b\x1b[31m", "c\u202e".encode()):
+        version = os.fsencode(tmp_path) + b"/" + name + b"/1"
+        os.makedirs(version + b"\xfe")  # noqa: PTH103 - bytes that are no text
+        os.makedirs(version)  # noqa: PTH103
+        Path(os.fsdecode(version)).with_name("config.pbtxt").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "builder", "validate", str(tmp_path), "--format", form]
+    ran = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, check=False)
+    assert ran.returncode == 3, ran.stderr.decode()
+    out = ran.stdout.decode("utf-8")
+    assert "no UTF-8" in out + ran.stderr.decode("utf-8")
+    assert not {"\x1b", "\u202e"} & set(ran.stderr.decode("utf-8"))
+    if form in ("json", "sarif"):
+        json.loads(out)
+    elif form == "junit":
+        ET.fromstring(out)
