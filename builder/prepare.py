@@ -60,6 +60,8 @@ RANKED_REQUESTS: Final = 4
 MEASURED_AS_IT_IS: Final = frozenset({("fp16", "onnxruntime")})
 """Graphs that onnxruntime's CPU provider runs in its own way: it rounds at other places than hardware with the type,
 and what it answers is what will be measured."""
+FEW_ROWS: Final = 10
+"""Fewer rows than that hardly show which values a tensor takes."""
 RANKING_SHARE: Final = 1 / 3
 """Share of the search's time that ranking may take."""
 
@@ -106,7 +108,7 @@ def run_prepare(work: Prepare, cache: Cache, out: Path) -> None:
             quantization = _convert(named, out / ONNX_FILE, job, frozenset(node.name for node in kept))
             in_blocks = quantization.in_blocks if quantization else ()
             kept = tuple(node for node in kept if node.name not in in_blocks)
-            notes = (*_inner_notes(named), *_block_notes(in_blocks), *notes)
+            notes = (*_inner_notes(named), *_row_notes(quantization), *_block_notes(in_blocks), *notes)
             prepared = PrepareReport(work.precision, work.dialect, transforms, quantization, kept, notes)
     write_record(out / PREPARE_FILE, prepared)
 
@@ -132,6 +134,14 @@ def _inner_notes(path: Path) -> tuple[str, ...]:
     found = Counter(node.op_type for node in read_onnx(path).graph.node if holds_graph(node))
     shown = ", ".join(f"{count} {operator}" for operator, count in sorted(found.items()))
     return (f"what is inside {shown} stays in fp32",) if shown else ()
+
+
+def _row_notes(quantization: QuantizationReport | None) -> tuple[str, ...]:
+    """Ranges of a handful of rows are hardly those of what the model will be asked."""
+    if quantization is None or quantization.calibrator is None or quantization.rows >= FEW_ROWS:
+        return ()
+    rows = "1 row" if quantization.rows == 1 else f"{quantization.rows} rows"
+    return (f"only {rows} of the samples calibrated int8, and other inputs may go beyond; some hundred are usual",)
 
 
 def _block_notes(names: Sequence[str]) -> tuple[str, ...]:

@@ -159,6 +159,19 @@ def test_one_row_is_too_few(tmp_path: Path) -> None:
     assert "at least 2 rows" in ran.err
 
 
+def test_a_handful_of_rows_is_said_to_be_one(tmp_path: Path) -> None:
+    found = digits.write_digits(tmp_path)
+    with np.load(found.samples) as stored:
+        rows, labels = stored["image"][:4], stored["label"][:4]
+    np.savez(tmp_path / "digits.npz", image=rows, label=labels)
+    spec = write_spec(tmp_path, serve="best", targets=["onnxruntime:fp32", INT8[0]])
+    ran = build(spec, "-o", "repo", "--json", cwd=tmp_path)
+    said = [
+        item["message"] for item in targets_of(ran.document)[INT8[0]]["findings"] if item["check"] == "precision.note"
+    ]
+    assert "only 2 rows of the samples calibrated int8" in said[0]
+
+
 def test_dynamic_is_for_onnxruntime_alone(tmp_path: Path) -> None:
     digits.write_digits(tmp_path)
     spec = write_spec(tmp_path, quantization={"mode": "dynamic"})
