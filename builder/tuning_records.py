@@ -138,6 +138,7 @@ class TunedModel:
     times better the chosen one is (dimensionless, 1.0: no better). `space` counts the settings that were considered,
     `stopped` says why the search ended, `default_curve` and `chosen_curve` are empty where there was no time for them.
     `export_key` is that of the model it holds for, `measured_on` the day of the search (2026-07-31, UTC).
+    `together` says what decided where several models were called at once; then the gain, alone, may be below 1.
     """
 
     name: str
@@ -158,3 +159,4 @@ class TunedModel:
     chosen_curve: tuple[LoadPoint, ...] = ()
     notes: tuple[str, ...] = ()
     measured_on: str = ""
+    together: str = ""

@@ -228,7 +228,7 @@ def _print(result: TuneResult, file: Path) -> None:
             f"{model.measurements} {spent} of {model.space} settings in {model.seconds:.0f} s",
             soft_wrap=True,
         )
-        for text in (model.stopped, *model.notes):
+        for text in filter(None, (model.together, model.stopped, *model.notes)):
             out.print(f"  {text}", soft_wrap=True, markup=False, style="dim")
     if result.models:
         out.print(f"{file} written; the next build of the same spec takes it", soft_wrap=True, markup=False)

@@ -83,6 +83,8 @@ def _by_tuning(tuning: TunedModel, chosen: TargetFacts, standing: Standing) -> s
     tried = f"{words.count(len(tuning.tried), 'setting')} of {tuning.space:,} served and measured"
     when = f" on {tuning.measured_on}" if tuning.measured_on else ""
     told = f"Tuned{when} for {tuning.objective.word} with {words.load(tuning.objective)}: {tried}; {tuning.stopped}."
+    if tuning.together:
+        told += f" Of several models {tuning.together}."
     if standing.tuned:
         return f"{_setting(tuning)} {told}"
     reason = "the spec names it" if standing.serve not in MEASURED else "the other one did not stand"

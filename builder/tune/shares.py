@@ -124,8 +124,9 @@ def _measure(
 def _chosen(model: TunedModel, race: Race, setting: Setting, said: str) -> TunedModel:
     """With the setting of its share, and what that reaches alone."""
     if setting == model.chosen:
-        return _noted(model, said)
-    return _noted(with_chosen(model, race, setting), f"{said}; alone {describe(model.chosen)} was best")
+        return replace(model, together=said)
+    changed = with_chosen(model, race, setting)
+    return replace(changed, together=f"{said}; alone {describe(model.chosen)} was best")
 
 
 def _noted(model: TunedModel, text: str) -> TunedModel:

@@ -469,3 +469,11 @@ def test_rows_of_a_request_are_said(tuned: RepositoryFacts) -> None:
     found = model(tuned, "classifier").tuning
     assert found is not None
     assert words.load(replace(found.objective, rows=4)) == "8 users over gRPC, 4 rows a request, p99 ≤ 50 ms"
+
+
+def test_what_several_models_decided_is_said_beside_the_figures(repository: Path) -> None:
+    together = "called at once, each in its share of the cores is 1.21 times the best alone"
+    with_tuning(repository, "classifier", served="openvino:int8", gain=0.8, together=together)
+    found = model(read_facts(repository), "classifier")
+    assert "0.8\u00d7 the throughput of the default setting" in found.headline
+    assert f"Of several models {together}." in found.why

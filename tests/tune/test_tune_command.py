@@ -141,7 +141,7 @@ def test_several_models_get_their_shares(tmp_path: Path, runtime: object) -> Non
     assert ran.code == 0, ran.err
     made = ran.document["models"]
     assert [model["name"] for model in made] == ["one", "two"]
-    said = [note for model in made for note in model["notes"] if "called at once" in note]
+    said = [model["together"] for model in made if "called at once" in model["together"]]
     same = all(model["chosen"]["instances"] * (model["chosen"]["threads"] or 2) <= 1 for model in made)
     assert len(said) == 2 or same
     assert read_tuning(tmp_path / "models.tuning.yaml").words.keys() == {"one", "two"}
