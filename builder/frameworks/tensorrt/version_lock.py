@@ -58,9 +58,9 @@ def mismatch(
     if same or (version_compatible and ours[:1] == theirs[:1] and ours <= theirs):
         return None
     compatible = "tensorrt: {version_compatible: true} in the spec" if ours[:1] == theirs[:1] and ours <= theirs else ""
-    kind = "version-compatible " if version_compatible else ""
+    engine = "a version-compatible engine" if version_compatible else "an engine"
     what = (
-        f"a {kind}engine of TensorRT {installed} does not load in Triton {release}, which has {known.version} "
+        f"{engine} of TensorRT {installed} does not load in Triton {release}, which has {known.version} "
         f"({known.source})"
     )
     return what, _ways(release, known.version, compatible)
