@@ -124,7 +124,7 @@ def _module(filename: str) -> Iterator[Problem]:
     if module == filename:
         text = f"Model name must end with '.py'. Model name is \"{filename}\"."
         yield "default_model_filename", text, 'write backend: "python" and call the file model.py'
-    elif "." in module or not module.isascii():
+    elif "." in module or "" in module.split("/")[:-1] or not module.isascii():
         text = f"default_model_filename '{filename}': no module has such a name (ModuleNotFoundError)"
         yield "default_model_filename", text, "call the file model.py, in the version folder"
 

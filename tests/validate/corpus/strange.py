@@ -97,7 +97,8 @@ LIBRARIES: dict[str, Files] = {
 MODULES = {
     "dot": "my.model.py", "twice": "model.py.py", "no_suffix": "model", "other_suffix": "model.python", "capital": "model.PY",
     "dash": "my-model.py", "number": "1model.py", "word": "class.py", "only_suffix": ".py", "not_ascii": "größe.py",
-    "folder": "lib/main.py", "folder_dot": "a.b/main.py",
+    "folder": "lib/main.py", "folder_dot": "a.b/main.py", "here": "./model.py",
+    "slash": "/model.py", "two_slashes": "lib//main.py",
 }  # fmt: skip
 DOTTED = {
     "batch_only": "max_batch_size: 2",
