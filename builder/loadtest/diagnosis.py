@@ -188,6 +188,8 @@ def model_waits(evidence: Evidence) -> Finding | None:
 
 def outside(evidence: Evidence) -> Finding | None:
     """Time that clients wait and the server does not know of."""
+    if evidence.busiest_generator >= GENERATOR_BUSY:
+        return None  # then it is the generator's own
     called = [model for model in evidence.models if model.requests and model.served]
     total = sum(model.served for model in called)
     if not total or evidence.late.late > GENERATOR_LATE * evidence.late.planned:

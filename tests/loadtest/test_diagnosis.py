@@ -173,6 +173,7 @@ def test_time_outside_the_models() -> None:
     said = found(replace(CALM, mean_ms=40.0))["limit.outside"]
     assert "88%" in said
     assert "40.0 ms" in said
+    assert "limit.outside" not in found(replace(CALM, mean_ms=40.0, busiest_generator=0.97))
     crowded = with_machine(replace(CALM, mean_ms=40.0), busy_cores=4.0, server_cores=0.8, server_waiting=0.6)
     assert "limit.outside" not in found(crowded)
     late = LateStarts(1000, 500, 0, 90.0)
