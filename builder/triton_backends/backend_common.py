@@ -173,7 +173,7 @@ class Responder:
                 responses[index] = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
                 continue
             key: object = index
-            if self.batched:
+            if self.batched and len(requests) > 1:
                 fixed = (item for item in arrays.items() if item[0] not in self.ragged.inputs)
                 key = tuple(sorted((name, array.shape[1:]) for name, array in fixed))
             groups.setdefault(key, ([], []))
@@ -215,8 +215,9 @@ class Responder:
             start += count
 
     def _response(self, request: Native, results: dict[str, Array]) -> Native:
-        wanted = set(request.requested_output_names()) or set(self.outputs)
-        tensors = [pb_utils.Tensor(name, self._wire(name, results[name])) for name in self.outputs if name in wanted]
+        asked = request.requested_output_names()
+        wanted = [name for name in self.outputs if name in asked] if asked else self.outputs
+        tensors = [pb_utils.Tensor(name, self._wire(name, results[name])) for name in wanted]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
     def _wire(self, name: str, result: Array) -> Array:

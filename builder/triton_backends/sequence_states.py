@@ -34,9 +34,10 @@ class SequenceStates:
 
     def fill(self, request: Native, arrays: dict[str, Array]) -> None:
         """Put the sequence's last states in the place of the initial ones that the core sends every time."""
-        sequence = request.correlation_id()
         # The direct scheduler fills idle slots with requests of no sequence.
-        if not self.outputs or not sequence or request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START:
+        if not self.outputs or not (sequence := request.correlation_id()):
+            return
+        if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START:
             return
         if sequence not in self.kept:
             msg = f"sequence {sequence} has no state here: its first request failed, or it was idle for too long"
@@ -45,8 +46,7 @@ class SequenceStates:
 
     def update(self, request: Native, results: dict[str, Array]) -> None:
         """Keep what the sequence's next request starts from; nothing after its last one."""
-        sequence = request.correlation_id()
-        if not self.outputs or not sequence:
+        if not self.outputs or not (sequence := request.correlation_id()):
             return
         flags = request.flags()
         if flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START:

@@ -172,8 +172,8 @@ class TritonPythonModel:
         for name, array in arrays.items():
             tensor = ov.Tensor(np.ascontiguousarray(array), shared_memory=True)
             self.request.set_input_tensor(self.inputs[name], tensor)
-        self.request.infer()
-        results = [self.request.get_output_tensor(place).data for place in self.outputs]
+        found = list(self.request.infer(share_outputs=True).values())
+        results = [found[place] for place in self.outputs]
         if self.batch_size:
             results = [result[:rows] for result in results]
         return results if last else [result.copy() for result in results]
