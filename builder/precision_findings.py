@@ -23,12 +23,14 @@ NO_BF16: Final = "ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI"
 
 def told_of_bf16(gate: Sequence[Finding], target: Target, measurement: Measurement) -> tuple[Finding, ...]:
     """A CPU with bf16 units, not the model, made these errors: the backend has no higher precision."""
-    if target.backend != "openvino" or target.precision not in ("fp32", "fp16") or "bf16" not in measurement.compute:
+    if target.backend != "openvino" or target.precision == "int8" or "bf16" not in measurement.compute:
         return tuple(gate)
-    remedy = (
+    why = (
         "OpenVINO computes in bf16 on this CPU, and Triton's backend has no word against it: use onnxruntime:fp32, or "
-        f"set {NO_BF16} for this build and for Triton, which makes OpenVINO compute in fp32"
     )
+    if target.precision == "bf16":
+        why = "OpenVINO computes its fp32 in bf16 too on this CPU: use onnxruntime:fp32, or openvino:fp32 and "
+    remedy = f"{why}set {NO_BF16} for this build and for Triton, which makes OpenVINO compute in fp32"
     return tuple(
         replace(item, remedy=_with_allowance(remedy, item.remedy)) if item.check in IMPRECISE else item for item in gate
     )

@@ -90,6 +90,8 @@ def test_errors_of_bf16_units_are_not_mended_by_a_higher_precision() -> None:
     assert other == broken, "bf16 holds every number that fp32 holds"
     assert told_of_bf16([found], Target("openvino", "fp32"), proven({}, FULLS, "fp32, CPU")) == (found,)
     assert told_of_bf16([found], Target("openvino", "int8"), measured) == (found,)
+    (asked,) = told_of_bf16([found], Target("openvino", "bf16"), measured)
+    assert asked.remedy.startswith("OpenVINO computes its fp32 in bf16 too on this CPU: use onnxruntime:fp32")
 
 
 def test_what_stays_in_fp32_is_said_by_name() -> None:

@@ -1,10 +1,14 @@
 """An interrupt that comes where Python swallows exceptions still ends the command."""
 
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+import builder
 
 SCRIPT = textwrap.dedent("""
     import os, signal, sys, time, weakref
@@ -50,3 +54,15 @@ def test_other_lost_exceptions_are_still_shown() -> None:
     script = "from builder.cli import interrupts; interrupts.install()\nclass T:\n  def __del__(self): 1/0\nT()"
     run = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=30)
     assert "ZeroDivisionError" in run.stderr
+
+
+def test_an_interrupt_while_the_command_line_is_imported_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    words = [sys.executable, "-c", "from builder.__main__ import main; main()"]
+    here = str(Path(builder.__file__).parents[1])
+    search = {"PYTHONPATH": os.pathsep.join([str(tmp_path), here])}
+    run = subprocess.run(
+        words, check=False, capture_output=True, text=True, timeout=30, cwd=tmp_path, env=os.environ | search
+    )
+    assert run.returncode == 130, run.stderr
+    assert not run.stderr

@@ -193,7 +193,7 @@ def _nothing(mode: str, found: Quantizable) -> BuildError:
     if set(_taken(mode, found)) - set(found.joins):
         what = "all nodes that int8 is for were to stay in fp32"
     else:
-        kinds = "no matrix product" if mode == "dynamic" else "no convolution and no matrix product"
+        kinds = "no MatMul or Gemm" if mode == "dynamic" else "no Conv, MatMul or Gemm"
         what = f"it has {kinds} with constant weights that could be quantised"
     return BuildError(
         f"nothing of the model can be made int8 ({mode}): {what}",

@@ -333,7 +333,7 @@ def test_nothing_to_quantise_and_no_rows_are_said(tmp_path: Path, cnn: digits.Di
     nodes = [helper.make_node("Relu", ["x"], ["y"], name="relu")]
     source = write_graph(tmp_path / "m.onnx", MATRICES, nodes)
     samples = calibration(np.eye(16, dtype=np.float32), name="x")
-    with pytest.raises(BuildError, match="no convolution and no matrix product"):
+    with pytest.raises(BuildError, match="it has no Conv, MatMul or Gemm with constant weights"):
         convert(source, out_file(tmp_path), job(tmp_path, samples, MATRICES), frozenset())
     with pytest.raises(BuildError, match="needs rows of samples"):
         convert(cnn.model, out_file(tmp_path, "none"), job(tmp_path, None), frozenset())
@@ -341,7 +341,7 @@ def test_nothing_to_quantise_and_no_rows_are_said(tmp_path: Path, cnn: digits.Di
     conv = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", kernel_shape=[1, 1])
     ports = signature(["x:float32:batch,2,4,4"], ["y:float32:batch,2,4,4"])
     images_only = write_graph(tmp_path / "c.onnx", ports, [conv], {"w": np.ones((2, 2, 1, 1), np.float32)})
-    with pytest.raises(BuildError, match=r"\(dynamic\): it has no matrix product"):
+    with pytest.raises(BuildError, match=r"\(dynamic\): it has no MatMul or Gemm"):
         convert(images_only, out_file(tmp_path, "c"), job(tmp_path, None, ports, "onnxruntime", asked), frozenset())
     every = frozenset({"conv0", "conv1", "conv2", "hidden", "classes"})
     with pytest.raises(BuildError, match="were to stay in fp32"):
