@@ -50,7 +50,7 @@ def drifting(path: Path) -> Path:
 
 
 def overflowing(path: Path) -> Path:
-    """One divisor is zero in float16: stored in half precision an answer is infinite."""
+    """One divisor is zero in float16, and what OpenVINO multiplies by in its place is beyond it."""
     from onnx import helper
 
     ports = signature(["x:float32:batch,4"], ["y:float32:batch,4"])

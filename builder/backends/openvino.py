@@ -99,8 +99,7 @@ def convert(job: Conversion, out: Path) -> Signature:
         model = _named(openvino.convert_model(os.fspath(job.model), share_weights=False), job.signature)
         # The file's own place would make equal artefacts differ.
         model.set_rt_info("model.onnx", ["conversion_parameters", "input_model"])
-        if job.precision == "fp16":
-            _spare_large(model)
+        large = _spare_large(model) if job.precision == "fp16" else 0
         openvino.save_model(model, os.fspath(out / FILENAME), compress_to_fp16=job.precision == "fp16")
         del model
         _number_layers(out / FILENAME)
@@ -110,7 +109,7 @@ def convert(job: Conversion, out: Path) -> Signature:
     except Exception as error:
         raise BuildError(f"OpenVINO {_version()} does not take the model: {_short(error)}", remedy=REMOVE) from error
     if job.precision == "fp16":
-        _require_fp16(written)
+        _require_fp16(written, large)
     return _ports(written, job.signature)
 
 
@@ -264,13 +263,19 @@ def _shape(shape: Any, tensor: Tensor) -> tuple[Dim, ...]:  # noqa: ANN401
     return tuple(dim.get_length() if dim.is_static else word for dim, word in zip(shape, tensor.shape, strict=True))
 
 
-def _spare_large(model: Any) -> None:  # noqa: ANN401
-    """Weights beyond fp16's range stay in fp32: OpenVINO would store the largest fp16 for them, and say nothing."""
+def _spare_large(model: Any) -> int:  # noqa: ANN401
+    """Weights beyond fp16's range stay in fp32: OpenVINO would store the largest fp16 for them, and say nothing.
+
+    How many elements those tensors have.
+    """
+    spared = 0
     for node in model.get_ops():
         if node.get_type_name() == "Constant" and node.get_element_type().to_string() in ("f32", "f64"):
             values = node.get_data()
             if values.size and _beyond(float(values.min()), float(values.max())):
                 node.get_rt_info()[PRECISE] = ""
+                spared += values.size
+    return spared
 
 
 def _beyond(low: float, high: float) -> bool:
@@ -278,8 +283,10 @@ def _beyond(low: float, high: float) -> bool:
     return any(LARGEST_FP16 < abs(edge) < math.inf for edge in (low, high))
 
 
-def _require_fp16(model: Any) -> None:  # noqa: ANN401
+def _require_fp16(model: Any, large: int) -> None:  # noqa: ANN401
     """OpenVINO leaves weights in fp32 where fp16 would change them too much, and says nothing.
+
+    `large`: elements of tensors that were to stay so, since they hold values that fp16 does not.
 
     Raises:
         BuildError: so few of the weights are fp16 that the target's name would be untrue.
@@ -291,9 +298,11 @@ def _require_fp16(model: Any) -> None:  # noqa: ANN401
             sizes[kind] += math.prod(node.get_output_shape(0))
     total = sum(sizes.values())
     if total and sizes["f16"] < MIN_FP16_SHARE * total:
+        why = "by its own rule rounding would change the others too much"
+        if 2 * large >= total - sizes["f16"]:
+            why = f"the others are in tensors with values beyond {LARGEST_FP16:.0f}, the largest number of fp16"
         raise BuildError(
-            f"OpenVINO stores only {sizes['f16']} of {total} weights in fp16: by its own rule rounding would change "
-            "the others too much",
+            f"OpenVINO stores only {sizes['f16']} of {total} weights in fp16: {why}",
             remedy="use openvino:fp32 for this model",
         )
 

@@ -48,7 +48,7 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     enough = evidence.answered >= LEAST
     found = [finding for rule in (RULES if enough else FACTS) if (finding := rule(evidence)) is not None]
     if not enough:
-        found.append(_too_few(evidence))
+        found.append(_too_few(evidence, known=any(finding.check.startswith("limit.") for finding in found)))
     elif not any(finding.check.startswith("limit.") for finding in found):
         found += [finding for finding in (_no_limit(evidence),) if finding]
     return tuple(found)
@@ -66,10 +66,11 @@ def _broken_off(evidence: Evidence) -> Finding:
     return _warning("limit.unknown", text, "see the server's log, and run the test again")
 
 
-def _too_few(evidence: Evidence) -> Finding:
+def _too_few(evidence: Evidence, *, known: bool) -> Finding:
+    """`known`: something limits that few answers show too."""
     text = (
-        f"only {evidence.answered} requests were answered: too few to say what limits, {LEAST} are needed; the high "
-        "percentiles are those of the slowest one"
+        f"only {evidence.answered} requests were answered: too few to say what {'else ' * known}limits, {LEAST} are "
+        "needed; the high percentiles are those of the slowest one"
     )
     seconds = math.ceil(1.5 * LEAST / evidence.answered_per_s) if evidence.answered_per_s else 0
     longer = f"--duration {seconds}s" if seconds else "a longer --duration"
@@ -270,5 +271,5 @@ RULES: Final[tuple[Rule, ...]] = (
     memory_grows,
     cached,
 )
-FACTS: Final[tuple[Rule, ...]] = (falls_behind, memory_grows, cached)
+FACTS: Final[tuple[Rule, ...]] = (cpu_taken, falls_behind, memory_grows, cached)
 """What few answers show too."""
