@@ -312,10 +312,15 @@ def _states(backend: str, config: Json, ports: Json) -> Iterator[str]:
         )
 
 
+def all_passive(config: Json) -> bool:
+    """Whether no instance is ever given a request."""
+    groups = config.get("instance_group", ())
+    return bool(groups) and all(group.get("passive") for group in groups)
+
+
 def warm_ups(config: Json) -> list[Json]:
     """The requests that the server sends to itself: to instances that are not passive."""
-    groups = config.get("instance_group", ())
-    if groups and all(group.get("passive") for group in groups):
+    if all_passive(config):
         return []
     return [item for item in config.get("model_warmup", ()) if int(item.get("batch_size", 0))]
 

@@ -14,6 +14,7 @@ from builder.native_rules import (
     SIDES,
     TRITON,
     Json,
+    all_passive,
     auto_completed,
     batch_size,
     find_port,
@@ -59,8 +60,7 @@ def _core_warnings(backend: str, config: Json) -> Iterator[str]:
     batcher = str(config.get("parameters", {}).get("TRITON_BATCH_STRATEGY_PATH", {}).get("string_value", ""))
     if batcher.startswith("/"):
         yield f"TRITON_BATCH_STRATEGY_PATH {batcher!r} is a path of the machine that serves, and is not judged here"
-    groups = config.get("instance_group", ())
-    if groups and all(group.get("passive") for group in groups):
+    if all_passive(config):
         yield "every instance group is passive: the model loads, is never warmed up, and answers no request"
     for index, group in enumerate(config.get("instance_group", ())):
         if group.get("kind") == "KIND_MODEL" and backend != "pytorch":

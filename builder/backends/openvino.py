@@ -327,7 +327,7 @@ class OpenVinoSession:
         self._inputs = {tensor.name: index for index, tensor in enumerate(signature.inputs)}
         self._outputs = [tensor.name for tensor in signature.outputs]
         allowed = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        precision = allowed if runs_in(compiled, allowed) else "f32"
+        precision = allowed if allowed != "f32" and runs_in(compiled, allowed) else "f32"
         devices = "+".join(compiled.get_property("EXECUTION_DEVICES"))
         self._compute = f"{COMPUTE.get(precision, precision)}, {devices}"
         self._request = compiled.create_infer_request()

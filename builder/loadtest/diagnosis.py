@@ -108,10 +108,10 @@ def cpu_taken(evidence: Evidence) -> Finding | None:
         )
         return _warning("limit.cpu_starved", text, "raise the container's CPU limit, or give the model fewer threads")
     in_line = evidence.in_line_ms >= IN_LINE * model.compute_ms if model else False
-    if not in_line or evidence.busy < FULL or evidence.other_cores < OTHERS * machine.cores:
+    if not in_line or evidence.busy < FULL or machine.other_cores < OTHERS * machine.cores:
         return None
     text = (
-        f"the server is starved of CPU: other programs take {evidence.other_cores:.1f} of {machine.cores} cores, the "
+        f"the server is starved of CPU: other programs take {machine.other_cores:.1f} of {machine.cores} cores, the "
         f"server gets {machine.server_cores:.2f} and stands in line for {evidence.in_line_ms:.2f} ms of each request"
     )
     return _warning("limit.cpu_starved", text, "stop the other programs, or give the server a machine of its own")
@@ -154,7 +154,7 @@ def _queue_by_cpu(evidence: Evidence, model: ModelFigures, text: str) -> Finding
 def cpu_used_up(evidence: Evidence) -> Finding | None:
     """Little queue, but no core left: a closed load waits for computing."""
     model, machine = evidence.slowest, evidence.machine
-    if machine.server_cores is None or not evidence.cpu_bound or evidence.other_cores >= OTHERS * machine.cores:
+    if machine.server_cores is None or not evidence.cpu_bound or machine.other_cores >= OTHERS * machine.cores:
         return None
     if model is None or model.queue_ms > model.compute_ms:
         return None
@@ -197,7 +197,7 @@ def outside(evidence: Evidence) -> Finding | None:
         return None
     inside = sum(model.served * (model.queue_ms + model.compute_ms) for model in called) / total
     rest = evidence.mean_ms - inside
-    if evidence.busy >= FULL and evidence.other_cores >= OTHERS * evidence.machine.cores:
+    if evidence.busy >= FULL and evidence.machine.other_cores >= OTHERS * evidence.machine.cores:
         return None  # the generator stands in line for a core too
     if evidence.busy >= FULL:  # then a part of it may be the CPU's, the generator's too
         rest -= 2 * evidence.in_line_ms

@@ -53,12 +53,6 @@ class Evidence:
         return self.machine.busy_cores / self.machine.cores
 
     @property
-    def other_cores(self) -> float:
-        """What neither the server nor the generator uses, the hypervisor's part included."""
-        machine = self.machine
-        return max(0.0, machine.busy_cores - (machine.server_cores or 0.0) - machine.generator_cores)
-
-    @property
     def in_line_ms(self) -> float:
         """Of each request, how long the server stood in line for a core; 0.0 where that is not known."""
         waiting, used = self.machine.server_waiting, self.machine.server_cores

@@ -151,6 +151,11 @@ class MachineFigures:
     server_held_back: float = 0.0
     server_bytes: tuple[int, int] | None = None
 
+    @property
+    def other_cores(self) -> float:
+        """What neither the server, as far as it is known, nor the generator uses, the hypervisor's part included."""
+        return max(0.0, self.busy_cores - (self.server_cores or 0.0) - self.generator_cores)
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerFigures:
@@ -188,9 +193,8 @@ class LoadResult:
 
     Latencies are of answered requests, exact, as the client saw them, from the planned arrival on. `batch_mean`,
     `queue_ms` and `compute_ms` are the server's: mean rows per run (of models whose rows are known), mean time per
-    request. `generator_cores` is CPU
-    seconds of the load generator per second, `busiest_generator` those of its busiest process. `ended` says what ended
-    the test before its time. `diagnosis` says what limits throughput and what to change.
+    request. `generator_cores` is CPU seconds of the load generator per second, `busiest_generator` those of its busiest
+    process. `ended` says what ended the test before its time, `diagnosis` what limits throughput and what to change.
     `verdicts` are those of the SLO and of the baseline.
     """
 

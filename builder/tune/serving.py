@@ -224,16 +224,8 @@ def _point(result: LoadResult, turn: Turn) -> LoadPoint:
         generator_cores=result.generator_cores,
         server_cores=result.machine.server_cores,
         server_bytes=memory[1] if memory else None,
-        other_cores=_other_cores(result),
+        other_cores=None if result.machine.server_cores is None else result.machine.other_cores,
     )
-
-
-def _other_cores(result: LoadResult) -> float | None:
-    """What neither server nor load generator used."""
-    machine = result.machine
-    if machine.server_cores is None:
-        return None
-    return max(0.0, machine.busy_cores - machine.server_cores - machine.generator_cores)
 
 
 def _wrong(result: LoadResult) -> str:
