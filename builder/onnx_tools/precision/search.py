@@ -1,8 +1,10 @@
 """The fewest nodes to keep in fp32 so that a graph of lower precision meets its gates.
 
-Nodes are ranked by the error that each one adds, those that leave the precision's range first. The kept set grows along
-that order until the gates are met, and shrinks until no node can be left out. Everything is asked of `judge`, which
-runs a graph with some nodes kept; the same questions in the same order every time, until the time is over.
+Nodes are ranked by the error that each one adds, those that leave the precision's range first; then, as far as the time
+allows, by what keeping each one alone gives the answers: an error inside of the graph may fade or grow on its way out.
+The kept set grows along that order until the gates are met, and shrinks until no node can be left out. Everything is
+asked of `judge`, which runs a graph with some nodes kept; the same questions in the same order every time, until the
+time is over.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from builder.measurement import KeptNode
 from builder.onnx_tools.reading import read_onnx
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[np.generic]]
+
+
+ALONE_SHARE: Final = 0.4
+"""Of the time that is left, what asking for nodes one by one may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,8 @@ def find_kept(
     if not finished and budget_s > 0:
         try:
             ranking = rank()
-            kept = _grown(search, [name for name in ranking.names if name not in always], ranking.first)
+            ranked = [name for name in ranking.names if name not in always]
+            kept = _grown(search, _by_gain(search, ranked), ranking.first)
             if kept is not None:
                 _shrunk(search, kept)
             finished = True
@@ -119,6 +126,24 @@ def find_kept(
         KeptNode(node.name, node.operator, _gain(search, best, node.name)) for node in nodes if node.name in best
     )
     return Found(kept_nodes, search.answers[best], finished)
+
+
+def _by_gain(search: _Search, ranked: Sequence[str]) -> list[str]:
+    """Those first that bring the answers nearest to the gates when they alone are kept; others keep their order.
+
+    Where answers are NaN or infinite, no node alone may help, and the order stays.
+    """
+    without = search.ask(()).excess
+    if not math.isfinite(without):
+        return list(ranked)
+    begun = time.monotonic()
+    until = begun + ALONE_SHARE * (search.deadline - begun)
+    gains: dict[str, float] = {}
+    for name in ranked:
+        if time.monotonic() + search.longest_s > until:
+            break
+        gains[name] = without - search.ask([name]).excess
+    return sorted(ranked, key=lambda name: -gains.get(name, 0.0))
 
 
 def _grown(search: _Search, ranked: Sequence[str], first: int) -> list[str] | None:
