@@ -117,7 +117,8 @@ class Tried:
 
     `value` is the objective's, and `low` to `high` holds it with 95 % confidence, drift of the machine cancelled:
     measured as a ratio to the reference. `predicted` is what in-process measurements let expect. `refused` says why it
-    cannot be chosen (wrong answers, failures, a missed SLO); empty where it can. `point` is its last load.
+    cannot be chosen (wrong answers, failures, a missed SLO); empty where it can. `point` is its load, of all
+    measurements together.
     """
 
     setting: Setting

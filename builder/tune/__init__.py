@@ -7,7 +7,8 @@ models of one machine are then served together, and their shares found (`shares`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from builder.cache import Cache, default_cache, open_cache
 from builder.errors import EXIT_OK, BuildError, SpecError
@@ -22,7 +23,7 @@ from builder.spec import RepoSpec
 from builder.tune.model import Answer, TuneOptions, tune_model
 from builder.tune.servable import servable_targets
 from builder.tune.settings import describe, free_words
-from builder.tune.shares import share_out
+from builder.tune.shares import SHARE, share_out
 from builder.tuning_records import TunedModel
 
 __all__ = ["TuneOptions", "TuneResult", "describe", "free_words", "tune"]
@@ -51,15 +52,18 @@ def tune(spec: RepoSpec, options: TuneOptions, progress: Progress, answer: Answe
     cache = default_cache()
     open_cache(cache)
     states, findings = build_targets(spec, options, cache, progress)
-    races = []
+    begun, races, waiting = time.monotonic(), [], []
     for state in states:
         servable, said = servable_targets(state, spec.triton)
         findings += said
-        if servable:
-            races.append(tune_model(state, servable, spec.triton, options, cache, progress, answer))
+        waiting += [(state, servable)] if servable else []
+    together = len(waiting) > 1 and options.objective != "memory"
+    alone = replace(options, budget_s=(1 - SHARE) * options.budget_s) if together else options
+    for state, servable in waiting:
+        races.append(tune_model(state, servable, spec.triton, alone, cache, progress, answer))
     found = [model for model, _ in races]
-    if len(races) > 1 and options.objective != "memory":
-        found = share_out(races, options, cache, progress)
+    if together:
+        found = share_out(races, options, cache, progress, begun + len(races) * options.budget_s)
         for model in found:
             answer(model)
     exit_code = BuildError.exit_code if has_errors(findings) else EXIT_OK

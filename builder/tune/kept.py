@@ -14,12 +14,15 @@ from builder.tuning_records import LoadPoint, Setting
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A setting in a wave: the scores of its turns with their rounds and standard errors, and its load."""
+    """A setting in a wave: the scores of its turns with their rounds and standard errors, and its load.
+
+    `wrong` is why it can never be chosen, where answers were wrong.
+    """
 
     setting: Setting
     turns: tuple[tuple[int, float, float], ...]
     point: LoadPoint
-    refused: str = ""
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)

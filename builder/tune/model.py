@@ -40,8 +40,6 @@ CURVE_S: Final = 1.5
 LEAST_CURVE_S: Final = 0.5
 OTHERS: Final = 0.15
 """Of the cores: what others may take before it is said."""
-ANEW_S: Final = 30.0
-"""For curves of a setting that was decided for later."""
 SEARCH_SHARE: Final = 0.8
 """Of the time: the rest is for the curves."""
 
@@ -98,8 +96,10 @@ def tune_model(  # noqa: PLR0913, PLR0917 - what a search is about
     return result, race
 
 
-def with_chosen(result: TunedModel, race: Race, chosen: Setting) -> TunedModel:
+def with_chosen(result: TunedModel, race: Race, chosen: Setting, deadline: float) -> TunedModel:
     """The answer with another setting, which something else than this search decided for; its figures are its own.
+
+    Its curves need time before `deadline`; one measurement of it is taken in any case.
 
     Raises:
         ServeError: alone it cannot be served, answers wrongly, or misses the SLO.
@@ -110,7 +110,7 @@ def with_chosen(result: TunedModel, race: Race, chosen: Setting) -> TunedModel:
     if why:
         raise ServeError(f"{describe(chosen)}: {why}")
     changed = _tuned_model(race, result.seconds, result.stopped, chosen)
-    return _with_curves(changed, race, time.monotonic() + ANEW_S) if result.chosen_curve else changed
+    return _with_curves(changed, race, deadline) if result.chosen_curve else changed
 
 
 def prepare_race(  # noqa: PLR0913, PLR0917 - what a search is about

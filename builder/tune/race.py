@@ -51,7 +51,7 @@ class Race:
 
     `forecast` predicts every setting from the `runs` of its profile and what requests cost besides. `deadline` is a
     moment of the monotonic clock, `cap` the measurements that may be spent. `identity` is what measurements in the
-    cache hold for.
+    cache hold for. `loads` are those of every wave, `points` what they say together.
     """
 
     tuned: Tuned
@@ -65,6 +65,7 @@ class Race:
     runs: Mapping[Setting, Sequence[ProfiledRun]]
     identity: str
     points: dict[Setting, LoadPoint] = field(default_factory=dict)
+    loads: dict[Setting, list[LoadPoint]] = field(default_factory=dict)
     references: list[float] = field(default_factory=list)
     waves: int = 0
     measurements: int = 0
@@ -135,9 +136,7 @@ class Race:
     def _take(self, settings: Sequence[Kept]) -> None:
         """A wave into what is known."""
         for kept in settings:
-            self.points[kept.setting] = kept.point
-            if kept.refused:
-                self.search.refuse(kept.setting, kept.refused)
+            self._judge(kept)
             if kept.setting == self.search.reference:
                 score = sum(score for _, score, _ in kept.turns) / len(kept.turns)
                 self.references.append(math.exp(score if self.objective.rises else -score))
@@ -149,6 +148,19 @@ class Race:
             ]
         )
         self.waves += 1
+
+    def _judge(self, kept: Kept) -> None:
+        """Whether it can be chosen: a wrong answer decides for good, an SLO is held or missed by all loads together."""
+        setting = kept.setting
+        self.loads.setdefault(setting, []).append(kept.point)
+        point = self.points[setting] = merged(self.loads[setting])
+        missed, users = missed_terms(self.objective, point), point.users
+        if kept.wrong:
+            self.search.refuse(setting, kept.wrong, for_good=True)
+        elif missed:
+            self.search.refuse(setting, f"misses the SLO with {users} user{'s' * (users > 1)}: {missed}")
+        else:
+            self.search.admit(setting)
 
     # On the server
 
@@ -205,12 +217,12 @@ class Race:
                 if not mine:
                     continue
                 point = merged([measured.point for _, measured in mine])
-                why = self._why_not(setting, point, [measured for _, measured in mine])
-                if why is None:
+                wrong = next((measured.wrong for _, measured in mine if measured.wrong), "")
+                if not wrong and self._asks_fewer(setting, point):
                     users[setting] = max(1, users[setting] // 2)
                     waiting.append(setting)
                 else:
-                    settled.append(Kept(setting, self._scores(mine), point, why))
+                    settled.append(Kept(setting, self._scores(mine), point, wrong))
             self._keep(settled)
             self._report(settled)
 
@@ -242,14 +254,9 @@ class Race:
             if measured is not None and item not in silent
         ]
 
-    def _why_not(self, setting: Setting, point: LoadPoint, taken: Sequence[Measured]) -> str | None:
-        """Why it cannot be chosen, empty where it can; None where fewer users must be tried first."""
-        if wrong := next((measured.wrong for measured in taken if measured.wrong), ""):
-            return wrong
-        missed, users = missed_terms(self.objective, point), point.users
-        if missed and users > 1 and setting not in self.points:
-            return None
-        return f"misses the SLO with {users} user{'s' * (users > 1)}: {missed}" if missed else ""
+    def _asks_fewer(self, setting: Setting, point: LoadPoint) -> bool:
+        """Whether fewer users must be tried first: the SLO is missed, and how many hold it is not known yet."""
+        return point.users > 1 and setting not in self.points and bool(missed_terms(self.objective, point))
 
     def _scores(self, taken: Sequence[tuple[int, Measured]]) -> tuple[tuple[int, float, float], ...]:
         samples = [(number, sample_for(self.objective, measured)) for number, measured in taken]
@@ -257,8 +264,8 @@ class Race:
 
     def _report(self, settled: Sequence[Kept]) -> None:
         for kept in settled:
-            if kept.refused:
-                self._say_refused(kept.setting, kept.refused)
+            if why := self.search.refused.get(kept.setting, ""):
+                self._say_refused(kept.setting, why)
             elif kept.setting != self.search.reference:
                 ratio = self.search.estimate(kept.setting).ratio
                 text = f"{describe(kept.setting)}: {ratio:.2f} times as good as the default"
@@ -268,7 +275,7 @@ class Race:
         """One that could not be measured at all."""
         if setting == self.search.reference:
             raise ServeError(f"the default setting ({describe(setting)}) cannot be measured: {why}")
-        self.search.refuse(setting, why)
+        self.search.refuse(setting, why, for_good=True)
         self._say_refused(setting, why)
 
     def _say_refused(self, setting: Setting, why: str) -> None:

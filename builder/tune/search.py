@@ -49,6 +49,7 @@ class Search:
     reference: Setting
     turns: list[Turn[Setting]] = field(default_factory=list)
     refused: dict[Setting, str] = field(default_factory=dict)
+    _for_good: set[Setting] = field(default_factory=set)
     _belief: Belief[Setting] | None = None
     _seen: Belief[Setting] | None = None
 
@@ -61,9 +62,17 @@ class Search:
         self.turns.extend(turns)
         self._belief = self._seen = None
 
-    def refuse(self, setting: Setting, why: str) -> None:
-        """It can never be chosen."""
-        self.refused[setting] = why
+    def refuse(self, setting: Setting, why: str, *, for_good: bool = False) -> None:
+        """It cannot be chosen, as far as is known; `for_good`: whatever is measured later."""
+        if setting not in self._for_good:
+            self.refused[setting] = why
+        if for_good:
+            self._for_good.add(setting)
+
+    def admit(self, setting: Setting) -> None:
+        """It can be chosen after all, where nothing refused it for good."""
+        if setting not in self._for_good:
+            self.refused.pop(setting, None)
 
     @property
     def belief(self) -> Belief[Setting]:

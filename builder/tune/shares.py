@@ -15,12 +15,16 @@ from builder.progress import Event, Progress
 from builder.tune.belief import Turn, compare
 from builder.tune.estimate import Estimate
 from builder.tune.model import TuneOptions, with_chosen
-from builder.tune.race import ROUNDS, Race
-from builder.tune.serving import Slot, Variant, measure, served, there_and_back
+from builder.tune.race import BETWEEN_S, OVERHEAD_S, ROUNDS, Race, missed_terms
+from builder.tune.serving import Measured, Slot, Variant, measure, merged, served, there_and_back
 from builder.tune.settings import describe
 from builder.tuning_records import Setting, TunedModel
 
 TURN_S: Final = 2.0
+LEAST_S: Final = 0.5
+"""Of a turn: shorter ones tell nothing apart."""
+SHARE: Final = 0.15
+"""Of the time of all models, what is left for measuring them together."""
 ENOUGH: Final = math.log(1.015)
 """A combination that is better by less is not taken in place of what is best alone."""
 
@@ -35,10 +39,21 @@ class Combination:
     places: tuple[int, ...]
 
 
-def share_out(found: Found, options: TuneOptions, cache: Cache, progress: Progress) -> list[TunedModel]:
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A combination that was measured: over the first one, and the term of the SLO that it missed."""
+
+    ratio: Estimate
+    missed: str = ""
+
+
+def share_out(
+    found: Found, options: TuneOptions, cache: Cache, progress: Progress, deadline: float
+) -> list[TunedModel]:
     """The models, each with the setting that serves all of them best when all are called at once.
 
-    Best is the geometric mean: twice as fast for one model weighs as much as for another.
+    Best is the geometric mean: twice as fast for one model weighs as much as for another; of combinations that hold the
+    SLO, where some do. `deadline` is a moment of the monotonic clock.
     """
     variants, combinations = _combinations(found)
     alone = [model for model, _ in found]
@@ -48,20 +63,24 @@ def share_out(found: Found, options: TuneOptions, cache: Cache, progress: Progre
     progress(Event("start", label))
     begun = time.monotonic()
     try:
-        ratios = _measure(variants, combinations, options, cache)
+        tried = _measure(variants, combinations, options, cache, deadline)
     except ServeError as error:
         progress(Event("failed", label, error.message.splitlines()[0]))
         return [
             _noted(model, f"the models were not measured together: {error.message.splitlines()[0]}") for model in alone
         ]
-    best = max(range(len(ratios)), key=lambda place: ratios[place].log_ratio)
-    if ratios[best].log_ratio < ENOUGH:
-        best = 0
-    said = f"called at once, {combinations[best].name} is {math.exp(ratios[best].log_ratio):.2f} times the best alone"
+    best = best_of(tried)
+    said = (
+        f"called at once, {combinations[best].name} is {math.exp(tried[best].ratio.log_ratio):.2f} times the best alone"
+    )
+    if tried[best].missed:
+        said += f", but no combination holds the SLO: {tried[best].missed}"
     progress(Event("done", label, said, time.monotonic() - begun))
     decided = [variants[place][1] for place in combinations[best].places]
     try:
-        return [_chosen(model, race, setting, said) for (model, race), setting in zip(found, decided, strict=True)]
+        return [
+            _chosen(model, race, setting, said, deadline) for (model, race), setting in zip(found, decided, strict=True)
+        ]
     except ServeError as error:
         lost = f"{said}, but what is best alone stays: {error.message.splitlines()[0]}"
         return [_noted(model, lost) for model in alone]
@@ -99,33 +118,62 @@ def _within(race: Race, chosen: Setting, cores: int) -> Setting:
     return max(measured or fitting, key=lambda setting: search.estimate(setting).log_ratio, default=chosen)
 
 
+def best_of(tried: Sequence[Tried]) -> int:
+    """The place of the best one that holds the SLO, where one does; the first one unless it is clearly beaten."""
+    holding = [place for place, one in enumerate(tried) if not one.missed] or list(range(len(tried)))
+    best = max(holding, key=lambda place: tried[place].ratio.log_ratio)
+    return 0 if 0 in holding and tried[best].ratio.log_ratio < ENOUGH else best
+
+
 def _measure(
-    variants: Sequence[Variant], combinations: Sequence[Combination], options: TuneOptions, cache: Cache
-) -> list[Estimate]:
-    """Each combination over the first one, in turns."""
+    variants: Sequence[Variant],
+    combinations: Sequence[Combination],
+    options: TuneOptions,
+    cache: Cache,
+    deadline: float,
+) -> list[Tried]:
+    """Each combination, in turns with the first one.
+
+    Raises:
+        ServeError: the first one cannot be served, or no time is left.
+    """
     wanted = options.wanted
     order = there_and_back(range(len(combinations)), ROUNDS)
+    seconds = min(TURN_S, (deadline - time.monotonic() - OVERHEAD_S) / len(order) - BETWEEN_S)
+    if seconds < LEAST_S:
+        raise ServeError("no time was left; a larger --budget has some")
     users = max(wanted.users, len(combinations[0].places))
-    slots = [Slot(combinations[place].places, users, TURN_S) for _, place in order]
+    slots = [Slot(combinations[place].places, users, seconds) for _, place in order]
     with served(variants, cache) as (endpoint, names):
         taken = measure(endpoint, names, variants, slots, wanted.protocol)
-    turns = [
-        Turn(place, 0, number, sum(math.log(speed) for speed in measured.speeds) / len(measured.speeds), 0.0)
+    right = [
+        (place, number, measured)
         for (number, place), measured in zip(order, taken, strict=True)
         if measured is not None and not measured.wrong and all(measured.speeds)
     ]
-    belief = compare(turns)
+    belief = compare([Turn(place, 0, number, _score(measured), 0.0) for place, number, measured in right])
     if 0 not in belief.places:
         raise ServeError("together, the settings that are best alone answered nothing")
-    silent = Estimate(-math.inf, 0.0, 0)
-    return [belief.ahead(place, 0) if place in belief.places else silent for place in range(len(combinations))]
+
+    def tried(place: int) -> Tried:
+        points = [measured.point for own, _, measured in right if own == place]
+        if not points:
+            return Tried(Estimate(-math.inf, 0.0, 0))
+        return Tried(belief.ahead(place, 0), missed_terms(wanted, merged(points)))
+
+    return [tried(place) for place in range(len(combinations))]
 
 
-def _chosen(model: TunedModel, race: Race, setting: Setting, said: str) -> TunedModel:
+def _score(measured: Measured) -> float:
+    """The logarithm of the models' geometric mean."""
+    return sum(math.log(speed) for speed in measured.speeds) / len(measured.speeds)
+
+
+def _chosen(model: TunedModel, race: Race, setting: Setting, said: str, deadline: float) -> TunedModel:
     """With the setting of its share, and what that reaches alone."""
     if setting == model.chosen:
         return replace(model, together=said)
-    changed = with_chosen(model, race, setting)
+    changed = with_chosen(model, race, setting, deadline)
     return replace(changed, together=f"{said}; alone {describe(model.chosen)} was best")
 
 

@@ -6,19 +6,24 @@ import math
 import random
 import statistics
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tune.spaces import CANDIDATES, LOAD, law, model_spec, whole_space
 
+from builder.cache import Cache
 from builder.spec import ModelSpec
 from builder.tune.belief import Turn, believe, compare
-from builder.tune.estimate import sample_of
+from builder.tune.estimate import Estimate, sample_of
+from builder.tune.kept import Kept
 from builder.tune.model import CURVES, FINALISTS, SHARE
 from builder.tune.predict import Overhead, behaviour, predict
-from builder.tune.race import ROUNDS, WAVE
+from builder.tune.race import ROUNDS, WAVE, Race
 from builder.tune.search import Search, why_stopped
+from builder.tune.serving import Tuned
+from builder.tune.shares import Tried, best_of
 from builder.tune.space import default_setting
-from builder.tuning_records import Setting
+from builder.tuning_records import LoadPoint, Objective, Setting
 
 
 def turns_of(scores: dict[str, list[float]], wave: int = 0) -> list[Turn[str]]:
@@ -218,6 +223,52 @@ def test_of_equals_the_simplest_is_chosen_and_a_refused_one_never(tmp_path: Path
     search.refuse(search.reference, "this one too")
     assert search.best() == search.reference
     assert search.wave(WAVE), "something may still hold"
+
+
+def test_one_disturbed_wave_does_not_refuse_what_holds_the_slo(tmp_path: Path) -> None:
+    """All its loads together decide; wrong answers do for good."""
+    search = fresh(model_spec(tmp_path))
+    race = Race(
+        tuned=cast("Tuned", None),
+        objective=Objective("throughput", 8, slo=(("p99", 50.0),)),
+        search=search,
+        cache=Cache(tmp_path),
+        progress=lambda _: None,
+        deadline=0.0,
+        cap=0,
+        forecast=lambda _: {},
+        runs={},
+        identity="",
+    )
+    setting = Setting("openvino:fp32", instances=1, threads=1)
+
+    def wave(p99_ms: float, wrong: str = "") -> None:
+        point = LoadPoint(8, 100, 0, 100.0, 100.0, p99_ms / 2, p99_ms, 0.0, 1.0, ((1, 100),), 0.1, 1.0, None)
+        race._take([Kept(setting, ((0, 1.0, 0.01),), point, wrong)])
+
+    wave(60.0)
+    assert search.refused == {setting: "misses the SLO with 8 users: p99 60.0 ms, limit 50 ms"}
+    wave(30.0)
+    assert search.refused == {}
+    wave(300.0)
+    assert "p99 60.0 ms" in search.refused[setting]
+    wave(30.0)
+    assert search.refused == {}
+    assert race.points[setting].requests == 400
+    wave(30.0, wrong="1 of 8 answers were wrong")
+    wave(30.0)
+    assert search.refused == {setting: "1 of 8 answers were wrong"}
+
+
+def test_a_combination_that_holds_the_slo_comes_first() -> None:
+    def one(ratio: float, missed: str = "") -> Tried:
+        return Tried(Estimate(math.log(ratio), 0.01, 1), missed)
+
+    assert best_of([one(1.0), one(1.3), one(1.2)]) == 1
+    assert best_of([one(1.0), one(1.3, "p99"), one(1.2)]) == 2
+    assert best_of([one(1.0), one(1.01)]) == 0
+    assert best_of([one(1.0, "p99"), one(0.8), one(0.7)]) == 1
+    assert best_of([one(1.0, "p99"), one(1.3, "p99")]) == 1
 
 
 def test_the_best_is_measured_again_and_a_rival_within_noise_too(tmp_path: Path) -> None:
