@@ -93,7 +93,8 @@ def loadtest(
             subjects = _subjects(repository, endpoint, _names(model, mix))
             result = run_load_test(endpoint, subjects, options, progress=_line, judge=judge)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(str(error) or "interrupted; no report was written") from error
+        text = str(error) or "interrupted; no report was written"
+        raise KeyboardInterrupt(text + _earlier_report(options.report)) from error
     findings = [
         *result.diagnosis,
         *judge_slo(result, terms),
@@ -132,6 +133,13 @@ def _options(**given: Any) -> LoadOptions:  # noqa: ANN401 - the command's own w
         arrivals=given["arrivals"].value,
         limits=limits_of(parse_slo(given["slo"])),
     )
+
+
+def _earlier_report(report: Path) -> str:
+    """Whose the report is that lies in the folder; it may be a baseline, so it stays."""
+    from builder.loadtest.report import HTML_FILE
+
+    return f"; {report / HTML_FILE} is an earlier test's" if (report / HTML_FILE).is_file() else ""
 
 
 def _make_folder(report: Path) -> None:

@@ -131,6 +131,8 @@ def queueing(evidence: Evidence) -> Finding | None:
     if delay_ms and delay_ms >= QUEUED * model.queue_ms:
         text += f": they wait on purpose, max_queue_delay_microseconds is {model.queue_delay_us}"
         return _warning("limit.queue_delay", text, "lower max_queue_delay_microseconds", model.name)
+    if cpu_taken(evidence):
+        return None  # then they wait for the CPU that the server does not get
     return _queue_by_cpu(evidence, model, text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,15 @@ SCHEMES: Final = {"http": ("http", False), "https": ("http", True), "grpc": ("gr
 POLL_S: Final = 0.25
 ANSWER_S: Final = 5.0
 UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
-
-
+TRUST: Final = "--ca-file CERTIFICATES.pem names those that are; the URL's host must be in it"
+SPELLING: Final = "check how the host of --url is spelt"
+NO_TRITON: Final = "give --url the address of Triton itself: it answers /v2/health/ready there"
+HEADER: Final = "--header 'Authorization: Bearer TOKEN' sends what the server asks for"
+HTTP_REMEDIES: Final = {401: HEADER, 403: HEADER, 404: NO_TRITON, 405: NO_TRITON, 501: NO_TRITON}
+GRPC_REMEDIES: Final = {"UNAUTHENTICATED": HEADER, "PERMISSION_DENIED": HEADER, "UNIMPLEMENTED": NO_TRITON}
+"""Answers of something that will not be a ready server, however long one waits."""
+UNKNOWN_HOST: Final = ("Domain name not found", "Name or service not known")
+"""What gRPC's two resolvers say; it has no code for it."""
 READY_S: Final = 30.0
 
 
@@ -31,6 +39,14 @@ class RemoteOptions:
     headers: tuple[tuple[str, str], ...] = ()
     ca_file: str | None = None
     ready_timeout_s: float = READY_S
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What keeps an address from being ready; with a remedy where waiting for it does not help."""
+
+    text: str
+    remedy: str = ""
 
 
 @contextlib.contextmanager
@@ -104,13 +120,10 @@ def _refuse_certificates(ca_file: str | None) -> None:
 def _wait_ready(endpoint: Endpoint, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while problem := _problem(endpoint):
-        if UNTRUSTED in problem:
-            msg = f"{endpoint.http or endpoint.grpc} shows a certificate that is not trusted: {problem}"
-            raise ServeError(
-                msg, remedy="--ca-file CERTIFICATES.pem names those that are; the URL's host must be in it"
-            )
+        if problem.remedy:
+            raise ServeError(problem.text, remedy=problem.remedy)
         if time.monotonic() > deadline:
-            msg = f"{endpoint.http or endpoint.grpc} is not ready after {timeout_s:g} s: {problem}"
+            msg = f"{endpoint.http or endpoint.grpc} is not ready after {timeout_s:g} s: {problem.text}"
             raise ServeError(msg, remedy="check the address, and the server's log; --ready-timeout 10m waits longer")
         time.sleep(POLL_S)
 
@@ -118,20 +131,20 @@ def _wait_ready(endpoint: Endpoint, timeout_s: float) -> None:
 def _alive_check(endpoint: Endpoint) -> Callable[[], None]:
     def alive() -> None:
         if problem := _problem(endpoint):
-            msg = f"the server at {endpoint.http or endpoint.grpc} is gone or not ready: {problem}"
+            msg = f"the server at {endpoint.http or endpoint.grpc} is gone or not ready: {problem.text}"
             raise ServeError(msg, remedy="look into the server's log")
 
     return alive
 
 
-def _problem(endpoint: Endpoint) -> str:
-    """What keeps one of the addresses from being ready; empty where all are."""
+def _problem(endpoint: Endpoint) -> Problem | None:
+    """Of the first of the addresses that is not ready; None where all are."""
     if endpoint.http and (problem := _http_problem(endpoint, endpoint.http)):
         return problem
-    return _grpc_problem(endpoint, endpoint.grpc) if endpoint.grpc else ""
+    return _grpc_problem(endpoint, endpoint.grpc) if endpoint.grpc else None
 
 
-def _http_problem(endpoint: Endpoint, address: str) -> str:
+def _http_problem(endpoint: Endpoint, address: str) -> Problem | None:
     connection: http.client.HTTPConnection
     if endpoint.tls:
         context = ssl.create_default_context(cafile=endpoint.ca_file)
@@ -141,15 +154,22 @@ def _http_problem(endpoint: Endpoint, address: str) -> str:
     try:
         with contextlib.closing(connection):
             connection.request("GET", "/v2/health/ready", headers=dict(endpoint.headers))
-            status = connection.getresponse().status
+            answer = connection.getresponse()
+    except ssl.SSLCertVerificationError as error:
+        return Problem(f"{address} shows a certificate that is not trusted: {error}", TRUST)
+    except socket.gaierror as error:
+        return Problem(f"http {address}: {error.strerror}", SPELLING if error.errno == socket.EAI_NONAME else "")
     except OSError as error:
-        return f"http {address}: {error}"
+        return Problem(f"http {address}: {error}")
     except http.client.HTTPException as error:
-        return f"http {address}: what answers there does not speak HTTP ({type(error).__name__})"
-    return "" if status == http.client.OK else f"http {address}: /v2/health/ready answers {status}"
+        return Problem(f"http {address}: what answers there does not speak HTTP ({type(error).__name__})", NO_TRITON)
+    text = f"http {address}: /v2/health/ready answers {answer.status}"
+    if moved := answer.getheader("Location"):
+        return Problem(f"{text} and points to {moved}", NO_TRITON)
+    return None if answer.status == http.client.OK else Problem(text, HTTP_REMEDIES.get(answer.status, ""))
 
 
-def _grpc_problem(endpoint: Endpoint, address: str) -> str:
+def _grpc_problem(endpoint: Endpoint, address: str) -> Problem | None:
     # The reason is told in the end; gRPC's own log would repeat it at every look.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import tritonclient.grpc as triton
@@ -159,7 +179,11 @@ def _grpc_problem(endpoint: Endpoint, address: str) -> str:
     try:
         ready = client.is_server_ready(headers=dict(endpoint.headers), client_timeout=ANSWER_S)
     except InferenceServerException as error:
-        return f"grpc {address}: {error.message()}"
+        text, code = f"grpc {address}: {error.message()}", str(error.status()).removeprefix("StatusCode.")
+        if UNTRUSTED in text:
+            return Problem(f"{address} shows a certificate that is not trusted: {text}", TRUST)
+        unknown = any(words in text for words in UNKNOWN_HOST)
+        return Problem(text, SPELLING if unknown else GRPC_REMEDIES.get(code, ""))
     finally:
         client.close()
-    return "" if ready else f"grpc {address}: not ready"
+    return None if ready else Problem(f"grpc {address}: not ready")

@@ -150,6 +150,8 @@ def test_a_server_starved_of_cpu(changes: dict[str, Any], words: str) -> None:
     said = found(with_machine(**changes))["limit.cpu_starved"]
     assert "the server is starved of CPU" in said
     assert words in said
+    queued = found(with_machine(with_model(queue_ms=60.0), **changes))
+    assert {check for check in queued if check.startswith("limit.")} == {"limit.cpu_starved"}
 
 
 def test_others_that_do_not_hinder_are_no_starvation() -> None:

@@ -269,6 +269,9 @@ def test_ctrl_c_leaves_a_report_and_nothing_else(endpoint: Endpoint, tmp_path: P
 
 
 def test_ctrl_c_before_anything_was_measured_says_so(endpoint: Endpoint, tmp_path: Path) -> None:
+    earlier = tmp_path / "report" / "report.html"
+    earlier.parent.mkdir()
+    earlier.touch()
     command = [sys.executable, "-m", "builder", "loadtest", "--url", f"grpc://{endpoint.grpc}", "--model", "linear"]
     process = subprocess.Popen([*command, "--report", str(tmp_path / "report")], stderr=subprocess.PIPE, text=True)
     program = psutil.Process(process.pid)
@@ -279,6 +282,7 @@ def test_ctrl_c_before_anything_was_measured_says_so(endpoint: Endpoint, tmp_pat
     _, said = process.communicate(timeout=40)
     assert process.returncode == 130
     assert "interrupted before anything was measured; no report was written" in said
+    assert f"{earlier} is an earlier test's" in said
     assert not (tmp_path / "report" / "result.json").exists()
 
 
