@@ -44,6 +44,7 @@ input [{ name: "image" data_type: TYPE_FP32 dims: [3, 224, 224] }]
 output [{ name: "logits__0" data_type: TYPE_FP32 dims: [1000] }]
 instance_group [{ kind: KIND_CPU }]
 """
+PLAIN_INSTANCES = 2
 ONE_INSTANCE = "instance_group [{ count: 1 kind: KIND_CPU }]"
 """Triton gives an ONNX file two instances on a CPU, each with threads for all cores: what that costs is shown too."""
 TRACE = """
@@ -159,6 +160,10 @@ def _figures(
         more = (f"{alone:.1f} rows/s in process",)
         more += (f"in one instance {middle['one'] / alone:.2f}: Triton's own choice is two",) * (name == "plain")
         yield Figure("tune_baselines", text, middle[name] / alone, BASELINE, "", "at least", more)
+    both = _alone(ORT, next((plain / "plain" / "1").iterdir()), seconds, sessions=PLAIN_INSTANCES)
+    text = "plain served over as many sessions of its library at once in process at batch 1"
+    more = (f"{PLAIN_INSTANCES} sessions: {both:.1f} rows/s in process",)
+    yield Figure("tune_baselines", text, middle["plain"] / both, BASELINE, "", "at least", more)
 
 
 def _in_process(bench: Bench, setting: Setting, seconds: float) -> float:
@@ -185,31 +190,41 @@ def _in_process(bench: Bench, setting: Setting, seconds: float) -> float:
 
 ORT = """
 import onnxruntime
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-def run(): session.run(None, {"image": image})
+def opened():
+    session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"image": image})
 """
 TORCH = """
 import torch
-script, tensor = torch.jit.load(sys.argv[1]), torch.from_numpy(image)
-def run():
-    with torch.inference_mode(): script(tensor)
+def opened():
+    script, tensor = torch.jit.load(sys.argv[1]), torch.from_numpy(image)
+    def run():
+        with torch.inference_mode(): script(tensor)
+    return run
 """
 LOOP = """
-for _ in range(10): run()
-count, started = 0, time.perf_counter()
-while time.perf_counter() - started < float(sys.argv[2]):
-    run()
-    count += 1
-print(count / (time.perf_counter() - started))
+runs = [opened() for _ in range(int(sys.argv[3]))]
+for run in runs:
+    for _ in range(10): run()
+counts, started = [0] * len(runs), time.perf_counter()
+def work(place):
+    while time.perf_counter() - started < float(sys.argv[2]):
+        runs[place]()
+        counts[place] += 1
+threads = [threading.Thread(target=work, args=(place,)) for place in range(1, len(runs))]
+for thread in threads: thread.start()
+work(0)
+for thread in threads: thread.join()
+print(sum(counts) / (time.perf_counter() - started))
 """
 HEAD = """
-import sys, time
+import sys, threading, time
 import numpy as np
 image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
 """
 
 
-def _alone(code: str, file: Path, seconds: float) -> float:
-    """One image after the other with the library's own threads."""
-    command = [PYTHON, "-c", HEAD + code + LOOP, str(file), str(seconds)]
+def _alone(code: str, file: Path, seconds: float, sessions: int = 1) -> float:
+    """Images a second, one after the other with the library's own threads; in several sessions at once."""
+    command = [PYTHON, "-c", HEAD + code + LOOP, str(file), str(seconds), str(sessions)]
     return float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout)
