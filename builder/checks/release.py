@@ -32,7 +32,8 @@ def check(repository: Path, context: CheckContext) -> Iterator[Finding]:
                     severity, f"release.{rule}", message, remedy, model=model.name, file=model.config_file, line=line
                 )
             yield from _instances(model, context)
-        if backend_of(model) == "onnxruntime":
+        completed = model.text is None and context.auto_complete
+        if backend_of(model) == "onnxruntime" and (model.config is not None or completed):
             yield from _threads(model, context)
 
 
