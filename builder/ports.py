@@ -10,12 +10,12 @@ import ast
 import pickletools
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from builder.archives import UNREADABLE
 from builder.errors import SpecError
 from builder.tensors import BY_ONNX, BY_OPENVINO, Dim, Signature, Tensor
 
@@ -271,8 +271,8 @@ def _torchscript(path: Path) -> Ports:
     try:
         with zipfile.ZipFile(path) as archive:
             return Ports(Signature((), ()), arguments=_forward_arguments(path, archive), is_torchscript=True)
-    except (zipfile.BadZipFile, OSError, ValueError, SyntaxError, RuntimeError, MemoryError, zlib.error) as error:
-        raise _damaged(path, f"{path.name} cannot be read: {error}") from None
+    except (*UNREADABLE, SyntaxError) as error:
+        raise _damaged(path, f"{path.name} cannot be read: {str(error) or 'it is cut off'}") from None
 
 
 def _forward_arguments(path: Path, archive: zipfile.ZipFile) -> tuple[tuple[str, str], ...] | None:

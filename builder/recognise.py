@@ -6,8 +6,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+from builder.archives import member_names
 from builder.errors import SpecError
-from builder.frameworks.pytorch.files import archive_names, torch_kind
+from builder.frameworks.pytorch.files import torch_kind
 from builder.frameworks.tensorflow.bundle import is_index
 from builder.sources import SOURCES, source_module
 
@@ -82,7 +83,7 @@ def _seen(path: Path) -> str:
             "load it where you trust it and save torch.export.save(...), an ONNX file or a state dict"
         )
     if head.startswith(b"PK"):
-        names = archive_names(path)
+        names = member_names(path)
         holds = (
             f"it holds {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}" if names else "damaged or empty"
         )

@@ -6,9 +6,10 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
+from builder.archives import member_names
 from builder.errors import SpecError
 from builder.frameworks.pytorch.archive import check_archive, damaged
-from builder.frameworks.pytorch.files import archive_names, torch_kind
+from builder.frameworks.pytorch.files import torch_kind
 from builder.frameworks.pytorch.program import ProgramPorts, ProgramSource, program_ports
 from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.narrowing import narrow
@@ -60,7 +61,7 @@ def open_program(path: Path) -> Any:  # noqa: ANN401 - torch.export.ExportedProg
     Raises:
         SpecError: damaged, compiled for one machine, or with pickled objects.
     """
-    names = archive_names(path)
+    names = member_names(path)
     if not any("models/" in name or name == "serialized_exported_program.json" for name in names):
         raise SpecError(
             f"{path.name} is a .pt2 package without a program (an AOTInductor package is compiled for one machine)",

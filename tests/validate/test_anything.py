@@ -120,6 +120,18 @@ def test_any_model_file(tmp_path: Path, seed: random.Random, backend: str, file:
         judge_all(tmp_path)
 
 
+def test_a_member_that_ends_before_its_size_is_a_finding(tmp_path: Path) -> None:
+    """The directory at the archive's end is whole, and gives a member more bytes than the file has."""
+    path = put(tmp_path, "pytorch", "model.pt")
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("m/code/__torch__.py").file_size.to_bytes(4, "little")
+    content = path.read_bytes()
+    directory = content.index(b"PK\x01\x02")
+    path.write_bytes(content[:directory] + content[directory:].replace(size, (10**8).to_bytes(4, "little")))
+    (one,) = [item for item in validate_repository(tmp_path, "26.07") if item.severity == "error"]
+    assert "model.pt cannot be read: it is cut off" in one.message
+
+
 @pytest.mark.parametrize("dim", ["-9nan", "4abc", "9" * 5000, "²", "1.5"])
 def test_a_dim_that_is_no_size_is_a_finding(tmp_path: Path, dim: str) -> None:
     path = put(tmp_path, "openvino", "model.xml")

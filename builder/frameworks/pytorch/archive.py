@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from builder.archives import UNREADABLE
 from builder.errors import SpecError
 from builder.frameworks.pytorch.weights import import_torch
 from builder.onnx_tools.reading import short
@@ -31,7 +32,7 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 _check_member(archive, name, path)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
 
 

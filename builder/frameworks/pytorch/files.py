@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from builder.archives import UNREADABLE, member_names
 from builder.pickles import imported_names, pickle_head
 
 Kind = Literal["torchscript", "exported", "state_dict", "pickle", "safetensors", "legacy", "package"]
@@ -44,17 +45,8 @@ def _kind(path: Path, *identity: int) -> Kind | None:  # noqa: ARG001 - a change
     return "safetensors" if read_header(path) is not None else None
 
 
-def archive_names(path: Path) -> tuple[str, ...]:
-    """The members of a zip archive; none where it is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return tuple(archive.namelist())
-    except (zipfile.BadZipFile, OSError, EOFError):
-        return ()
-
-
 def _archive_kind(path: Path) -> Kind | None:
-    names = archive_names(path)
+    names = member_names(path)
     if any(name.endswith("/.data/extern_modules") for name in names):
         return "package"
     if any(name.endswith("archive_format") for name in names) or "serialized_exported_program.json" in names:
@@ -71,7 +63,7 @@ def foreign_names(path: Path) -> tuple[str, ...]:
     """Classes and functions in the file's pickle that a plain state dict does not have, as `module.name`."""
     try:
         found = _archived_names(path) if zipfile.is_zipfile(path) else _plain_names(path)
-    except (ValueError, zipfile.BadZipFile, StopIteration, OSError, EOFError):
+    except (*UNREADABLE, StopIteration):
         return ()
     return tuple(name for name in found if not _harmless(name))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
+from builder.archives import UNREADABLE, member_names
 from builder.errors import SpecError
 from builder.onnx_tools.reading import short
 
@@ -55,16 +56,8 @@ def keras_kind(path: Path) -> Kind | None:
         return "hdf5" if _is_keras_hdf5(path) else None
     if head[:2] != b"PK":
         return None
-    names = _members(path)
+    names = member_names(path)
     return "archive" if CONFIG in names and any(name.startswith("model.weights") for name in names) else None
-
-
-def _members(path: Path) -> tuple[str, ...]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return tuple(archive.namelist())
-    except (zipfile.BadZipFile, OSError, EOFError):
-        return ()
 
 
 def _is_keras_hdf5(path: Path) -> bool:
@@ -88,7 +81,7 @@ def read_keras(path: Path) -> KerasFile:
     """
     try:
         return _read_archive(path) if keras_kind(path) == "archive" else _read_hdf5(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, KeyError) as error:
         raise SpecError(
             f"{path.name} is not a readable Keras file: {short(error)} ({path.stat().st_size} bytes)",
             remedy="the file is cut off or damaged: copy or download it again",
