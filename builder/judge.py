@@ -26,7 +26,7 @@ from builder.measurement import (
 from builder.objectives import Objective, cost_of
 from builder.pipeline import Outcome
 from builder.plan import ModelPlan, TargetPlan, model_gates
-from builder.precision_findings import is_mostly, share_findings, target_findings, told_of_bf16
+from builder.precision_findings import is_mostly, judged_precision, share_findings, target_findings, told_of_bf16
 from builder.records import read_record
 from builder.spec import ModelSpec
 from builder.tuning_records import Raced
@@ -113,9 +113,11 @@ def judge_model(plan: ModelPlan, outcomes: Mapping[str, Outcome], cache: Cache) 
 
 def served_gates(state: ModelState, target: Target) -> Gates:
     """What every served answer of a target must reach."""
-    gates = model_gates(state.spec, target.precision)
     measured = next((item.measurement for item in state.targets if item.target == target), None)
-    return live_gates(gates, measured.outputs, measured.metric) if measured else gates
+    if measured is None:
+        return model_gates(state.spec, target.precision)
+    gates = model_gates(state.spec, judged_precision(target, measured))
+    return live_gates(gates, measured.outputs, measured.metric)
 
 
 def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Outcome], cache: Cache) -> TargetState:
@@ -136,7 +138,7 @@ def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Out
     measurement = read_record(Measurement, cache.folder("measure", work_key(plan.measure)) / MEASUREMENT_FILE)
     gate = accuracy_findings(
         measurement.outputs,
-        model_gates(model, plan.target.precision),
+        model_gates(model, judged_precision(plan.target, measurement)),
         model=model.name,
         target=str(plan.target),
         metric=measurement.metric,

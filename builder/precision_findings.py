@@ -21,6 +21,11 @@ NO_BF16: Final = "ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI"
 """The one way to keep OpenVINO's CPU plugin from bf16 that needs no word of Triton's backend."""
 
 
+def judged_precision(target: Target, measurement: Measurement) -> str:
+    """Whose gates hold: what is named fp32 and computed in bf16 is off by as much as bf16 is."""
+    return "bf16" if target.precision == "fp32" and "bf16" in measurement.compute else target.precision
+
+
 def told_of_bf16(gate: Sequence[Finding], target: Target, measurement: Measurement) -> tuple[Finding, ...]:
     """A CPU with bf16 units, not the model, made these errors: the backend has no higher precision."""
     if target.backend != "openvino" or target.precision == "int8" or "bf16" not in measurement.compute:

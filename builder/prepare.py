@@ -318,7 +318,7 @@ def _search_notes(precision: str, search: Search, found: Found) -> Iterator[str]
     if not found.verdict.passes:
         excess = found.verdict.excess
         how = f"its worst error is {excess:.3g} times the gate" if math.isfinite(excess) else "answers are wrong"
-        tried = "no set of nodes kept in fp32 helps" if found.finished else f"none was found in {budget}"
+        tried = "no set of nodes kept in fp32 helps" if found.finished else f"none that does was found within {budget}"
         yield f"{precision} misses the gates: with the best set of nodes in fp32 {how}; {tried}"
     elif found.kept and not found.finished:
-        yield f"fewer nodes in fp32 might do for {precision}: {budget} were over before that was known"
+        yield f"fewer nodes in fp32 might do for {precision}: to know it would have taken longer than {budget}"

@@ -164,7 +164,8 @@ class SamplesSpec(Part):
 class AccuracySpec(Part):
     """The gates; a bound that is left out has the default of the target's precision.
 
-    Below fp32 a `max_drop` alone decides: bounds on tensors hold beside it where they are given.
+    Below fp32 a `max_drop` alone decides (also where fp32 is computed in bf16): bounds on tensors hold beside it where
+    they are given.
     """
 
     max_relative_error: float | None = Field(

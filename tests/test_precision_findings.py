@@ -8,7 +8,7 @@ import pytest
 
 from builder.findings import Finding
 from builder.measurement import BatchProof, KeptNode, Measurement, PrecisionProof, PrepareReport, TaskMetric
-from builder.precision_findings import metric_finding, prepare_findings, share_findings, told_of_bf16
+from builder.precision_findings import judged_precision, metric_finding, prepare_findings, share_findings, told_of_bf16
 from builder.spec import ModelSpec
 from builder.work import Target
 
@@ -92,6 +92,21 @@ def test_errors_of_bf16_units_are_not_mended_by_a_higher_precision() -> None:
     assert told_of_bf16([found], Target("openvino", "int8"), measured) == (found,)
     (asked,) = told_of_bf16([found], Target("openvino", "bf16"), measured)
     assert asked.remedy.startswith("OpenVINO computes its fp32 in bf16 too on this CPU: use onnxruntime:fp32")
+
+
+@pytest.mark.parametrize(
+    ("target", "compute", "judged"),
+    [
+        ("openvino:fp32", "bf16, CPU", "bf16"),
+        ("openvino:fp32", "fp32, CPU", "fp32"),
+        ("onnxruntime:fp32", "fp32, CPU", "fp32"),
+        ("openvino:fp16", "bf16, CPU", "fp16"),
+        ("openvino:int8", "bf16, CPU", "int8"),
+    ],
+)
+def test_fp32_computed_in_bf16_has_the_gates_of_bf16(target: str, compute: str, judged: str) -> None:
+    """A task metric that decides on openvino:fp16 decides on openvino:fp32 too where both compute in bf16."""
+    assert judged_precision(Target(*target.split(":")), proven({}, FULLS, compute)) == judged
 
 
 def test_what_stays_in_fp32_is_said_by_name() -> None:

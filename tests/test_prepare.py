@@ -18,8 +18,17 @@ from small_graphs import plain_answers, random_inputs, requests_for, signature, 
 from builder.cache import Cache
 from builder.compare import compare_outputs
 from builder.errors import BuildError
-from builder.measurement import CALIBRATION_FILE, EXPORT_FILE, ONNX_FILE, PREPARE_FILE, ExportReport, PrepareReport
-from builder.prepare import has_nothing_to_do, run_prepare
+from builder.measurement import (
+    CALIBRATION_FILE,
+    EXPORT_FILE,
+    ONNX_FILE,
+    PREPARE_FILE,
+    ExportReport,
+    KeptNode,
+    PrepareReport,
+)
+from builder.onnx_tools.precision.search import Found, Verdict
+from builder.prepare import _search_notes, has_nothing_to_do, run_prepare
 from builder.records import read_record, write_record
 from builder.samples import Request, save_requests
 from builder.tensors import Signature
@@ -154,7 +163,15 @@ def test_without_time_only_constants_beyond_the_range_stay(tmp_path: Path) -> No
 def test_time_that_is_not_enough_is_said(tmp_path: Path) -> None:
     _, report, _ = prepared(tmp_path, planted_models.PORTS, planted_models.chain, prepare_work(budget_s=1e-6))
     assert len(report.notes) == 1
-    assert "none was found in the 1e-06 s of accuracy: {search_budget_s: …}" in report.notes[0]
+    assert "none that does was found within the 1e-06 s of accuracy: {search_budget_s: …}" in report.notes[0]
+
+
+def test_a_search_that_ended_early_is_not_said_to_have_used_up_its_time() -> None:
+    """It ends where the next trial would not fit into what is left."""
+    found = Found((KeptNode("n", "Mul", 2.0),), Verdict(passes=True, excess=0.5), finished=False)
+    (said,) = _search_notes("int8", Search({}, 120), found)
+    assert said.startswith("fewer nodes in fp32 might do for int8")
+    assert said.endswith("to know it would have taken longer than the 120 s of accuracy: {search_budget_s: …}")
 
 
 def test_bf16_has_the_range_of_fp32(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ TEXTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")
 DOCKER_PAGE = ROOT / "docs" / "guides" / "docker.md"
 """tests/docker/test_images.py has them."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NUMBER = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?\d[\d.,]*(e[+-]?\d+)?")
 
 ELSEWHERE = {
     "make demo": "test_the_demo_is_named_by_make_and_its_spec_is_valid; run as a whole before a release",

@@ -10,6 +10,7 @@ from onnx import helper
 from small_graphs import signature, write_graph
 
 ORT = ("--targets", "onnxruntime:fp32")
+FLAT = signature(["x:float32:batch,3"], ["y:float32:batch,3"])
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,21 @@ def test_progress_goes_to_stderr_and_the_table_to_stdout(tmp_path: Path) -> None
     assert "next: build-repo serve" in ran.out
     assert "m export: " in ran.err
     assert "m export: " not in ran.out
+
+
+def test_the_table_shows_the_metric_where_samples_have_labels(tmp_path: Path) -> None:
+    """Scores are a row of the identity: class 0, 1, 2; one of the four labels is another one."""
+    write_graph(tmp_path / "m.onnx", FLAT, [helper.make_node("Identity", ["x"], ["y"])], {})
+    np.savez(tmp_path / "s.npz", x=np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], kind=np.array([0, 1, 2, 2]))
+    spec = "models: [{name: m, source: {path: m.onnx}, samples: {path: s.npz, labels: kind}}]"
+    (tmp_path / "models.yaml").write_text(spec)
+    ran = build("models.yaml", "-o", "repo", *ORT, "--check", "none", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    heading, row = (line.split() for line in ran.out.splitlines()[:2])
+    assert heading[-2:] == ["top1", "verdict"]
+    assert " ".join(row).endswith("75.00 % (+0.00) built ← served")
+    without = build("m.onnx", "-o", "repo", *ORT, "--check", "none", cwd=tmp_path)
+    assert "top1" not in without.out
 
 
 def test_the_default_output_is_in_the_working_folder(tmp_path: Path) -> None:
