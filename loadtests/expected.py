@@ -91,7 +91,7 @@ class Checker:
         self.next_s = 0.0
         self.compared = self.wrong = 0
 
-    def offer(self, model: str, request: PreparedRequest, phase: int, answer: Any) -> str:  # noqa: ANN401, ARG002
+    def offer(self, model: str, request: PreparedRequest, answer: Any) -> str:  # noqa: ANN401
         """What is wrong with the answer, in the same words each time; empty for a right one and one not looked at."""
         known, now = self.expected.get(model), time.perf_counter()
         right = known.of(request) if known is not None and now >= self.next_s else None

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import time
 from array import array
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gevent
 import gevent.event
 import gevent.queue
-import numpy as np
 from clock import Alarm
 from expected import Checker
 from gevent.greenlet import Greenlet
+from kept_answers import Answers
 from payloads import PreparedRequest
 from request_log import ANSWERED, FAILED, UNANSWERED, UNSENT
 from schedule import Arrivals, planned, share
@@ -26,8 +23,6 @@ REPORT_S = 1.0
 DRAIN_S = 10.0
 """After a phase, requests under way may still be answered; what comes later counts as unanswered."""
 IDLE_POLL_S = 0.05
-ANSWERS_KEPT = 400
-ANSWERS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,7 @@ class Generator:
         if self.flights.get(number) is flight:
             del self.flights[number]
             if error is None:
-                text = self.answers.offer(self.models[flight.model], flight.request, flight.phase, answer)
+                text = self.answers.offer(self.models[flight.model], flight.request, answer)
                 error = WrongAnswer(text) if text else None
             self._note(flight, now, FAILED if error else ANSWERED)
             if error is not None:
@@ -220,55 +215,3 @@ class Generator:
 def words_of(error: Exception) -> str:
     """What it says, else what it is."""
     return str(error).strip() or type(error).__name__
-
-
-class Answers:
-    """A fair sample of the answers of the whole test, to be compared with the reference afterwards."""
-
-    def __init__(self) -> None:
-        self.seen = self.size = 0
-        self.kept: list[tuple[str, PreparedRequest, int, dict[str, np.ndarray]]] = []
-        self.random = random.Random(0)  # noqa: S311 - a sample, no secret
-        self.outputs: Mapping[str, list[str]] = {}
-
-    def offer(self, model: str, request: PreparedRequest, phase: int, answer: Any) -> str:  # noqa: ANN401
-        """Keep it, or not; nothing is known to be wrong yet."""
-        names = self.outputs.get(model)
-        if not names:
-            return ""
-        self.seen += 1
-        room = len(self.kept) < ANSWERS_KEPT and self.size < ANSWERS_BYTES
-        place = len(self.kept) if room else self.random.randrange(self.seen)
-        if not room and place >= len(self.kept):
-            return ""
-        arrays = {name: array for name in names if (array := answer.as_numpy(name)) is not None}
-        self.size += sum(array.nbytes for array in arrays.values())
-        entry = (model, request, phase, arrays)
-        if place < len(self.kept):
-            self.size -= sum(array.nbytes for array in self.kept[place][3].values())
-            self.kept[place] = entry
-        else:
-            self.kept.append(entry)
-        return ""
-
-    def write(self, file: Path) -> None:
-        """`MODEL`, the piece's place in the samples, and `INDEX/OUTPUT`."""
-        members: dict[str, np.ndarray] = {
-            "models": np.asarray([model for model, *_ in self.kept], np.str_),
-            "pieces": np.asarray([[item.source, item.first_row, item.rows] for _, item, *_ in self.kept], np.int64),
-            "phases": np.asarray([phase for _, _, phase, _ in self.kept], np.int64),
-            "seen": np.asarray(self.seen),
-        }
-        for index, (*_, arrays) in enumerate(self.kept):
-            for name, tensor in arrays.items():
-                members |= storable(f"{index}/{name}", tensor)
-        np.savez(file, **members)  # type: ignore[arg-type]
-
-
-def storable(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """Members that load without pickle: strings as all their bytes and their lengths, bfloat16 as its bits."""
-    if array.dtype.kind in "OS":
-        items = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
-        lengths = np.asarray([len(item) for item in items], np.int64).reshape(array.shape)
-        return {name: np.frombuffer(b"".join(items), np.uint8), f"lengths/{name}": lengths}
-    return {name: array.view(np.uint16) if array.dtype.name == "bfloat16" else array}

@@ -255,4 +255,5 @@ def _print_behind(result: LoadResult) -> None:
     used = f"load generator {result.generator_cores:.2f}{server}, all {machine.busy_cores:.2f}"
     out.print(f"  CPU: {used} of {result.machine_cores} cores")
     if answers.compared:
-        out.print(f"  answers: {answers.compared} compared with the reference, {answers.wrong} wrong")
+        compared = f"{answers.compared} of {answers.seen} compared with the reference"
+        out.print(f"  answers: {compared}, {answers.wrong} wrong")

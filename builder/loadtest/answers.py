@@ -42,10 +42,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that came under load; errors are relative to `scales`."""
+    """An answer that came under load, `count` times the same; errors are relative to `scales`."""
 
     subject: LoadSubject
     piece: Piece
+    count: int
     outputs: Arrays
     scales: Mapping[str, float]
 
@@ -53,7 +54,7 @@ class Answer:
 def judge_answers(
     folder: Path, subjects: Sequence[LoadSubject], endpoint: Endpoint, protocol: Protocol
 ) -> AnswerFigures:
-    """Compare the sampled answers; wrong ones are asked for once more, alone, now that the load is over."""
+    """Compare the kept answers; wrong ones are asked for once more, alone, now that the load is over."""
     by_name = {subject.name: subject for subject in subjects if subject.signature is not None and subject.requests}
     answers, seen = _read(folder, by_name)
     served = _served({answer.subject.name for answer in answers}, endpoint, protocol)
@@ -64,7 +65,8 @@ def judge_answers(
         for check, text in problems.items():
             texts.setdefault((answer.subject.name, check), f"{answer.subject.name}: {text}")
     asked, wrong_alone = _ask_alone([answer for answer, _ in wrong], served, endpoint, protocol)
-    return AnswerFigures(seen, len(judged), len(wrong), asked, wrong_alone, tuple(texts.values())[:TEXTS_KEPT])
+    compared, bad = (sum(answer.count for answer, _ in some) for some in (judged, wrong))
+    return AnswerFigures(seen, compared, bad, asked, wrong_alone, tuple(texts.values())[:TEXTS_KEPT])
 
 
 def _read(folder: Path, subjects: Mapping[str, LoadSubject]) -> tuple[list[Answer], int]:
@@ -78,8 +80,9 @@ def _read(folder: Path, subjects: Mapping[str, LoadSubject]) -> tuple[list[Answe
     }
     for file in sorted(folder.glob("answers-*.npz")):
         with np.load(file, allow_pickle=False) as kept:
-            seen += int(kept["seen"])
-            for index, (model, piece) in enumerate(zip(kept["models"], kept["pieces"], strict=True)):
+            seen += sum(int(kept[f"seen/{name}"]) for name in subjects if f"seen/{name}" in kept)
+            arrivals = zip(kept["models"], kept["pieces"], kept["counts"], strict=True)
+            for index, (model, piece, count) in enumerate(arrivals):
                 subject = subjects.get(str(model))
                 if subject is not None and subject.signature is not None and piece[0] >= 0:
                     names = {tensor.name: tensor.dtype for tensor in subject.signature.outputs}
@@ -88,7 +91,8 @@ def _read(folder: Path, subjects: Mapping[str, LoadSubject]) -> tuple[list[Answe
                         for name, dtype in names.items()
                         if f"{index}/{name}" in kept
                     }
-                    answers.append(Answer(subject, Piece(*map(int, piece)), outputs, scales.get(subject.name, {})))
+                    own = scales.get(subject.name, {})
+                    answers.append(Answer(subject, Piece(*map(int, piece)), int(count), outputs, own))
     return answers, seen
 
 
@@ -174,7 +178,7 @@ def answer_findings(figures: AnswerFigures, models: Sequence[str]) -> tuple[Find
     """An error where answers were wrong, with when they are."""
     if not figures.wrong:
         return ()
-    share = f"{figures.wrong} of {figures.compared} sampled answers are wrong"
+    share = f"{figures.wrong} of {figures.compared} compared answers are wrong"
     first = f"; the first: {figures.texts[0]}" if figures.texts else ""
     if figures.asked_alone and not figures.wrong_alone:
         text = f"{share}, only under load: sent alone, the same requests are answered rightly{first}"

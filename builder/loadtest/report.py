@@ -128,7 +128,7 @@ def _cards(result: LoadResult) -> list[dict[str, str]]:
         ("p50", f"{result.p50_ms:.2f} ms", f"mean {result.mean_ms:.2f} ms"),
         ("p99", f"{result.p99_ms:.2f} ms", f"max {result.max_ms:.2f} ms"),
         ("failed", f"{result.failures}", f"of {result.requests + result.failures} ({result.error_percent:.2f} %)"),
-        ("wrong answers", f"{result.answers.wrong}", f"of {result.answers.compared} compared"),
+        ("wrong answers", f"{result.answers.wrong}", f"{result.answers.compared} of {result.answers.seen} compared"),
         ("late starts", f"{result.late.late}", f"of {result.late.planned}, worst {result.late.worst_ms:.1f} ms"),
     ]
     if result.queue_ms is not None:

@@ -82,7 +82,7 @@ def test_requests_that_change_each_others_answers(endpoint: Endpoint, tmp_path: 
     requests = row_requests(lambda x: x + x.sum(axis=0, keepdims=True), [1] * 12)
     result = load(endpoint, tmp_path, LoadSubject("mates", requests, SAME))
     assert result.failures == 0
-    assert 0 < result.answers.wrong <= result.answers.compared
+    assert 0 < result.answers.wrong <= result.answers.compared == result.answers.seen == result.requests
     assert (result.answers.asked_alone, result.answers.wrong_alone) == (8, 0)
     assert "sent alone, the same requests are answered rightly" in said(result)["answers.wrong_when_batched"]
 

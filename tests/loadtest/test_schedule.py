@@ -18,7 +18,18 @@ from builder.resources import resource
 from builder.samples import Request, save_requests
 from builder.tensors import Signature, Tensor
 
-NAMES = ("schedule", "search", "mix", "stored", "payloads", "target", "request_log", "expected", "generator")
+NAMES = (
+    "schedule",
+    "search",
+    "mix",
+    "stored",
+    "payloads",
+    "target",
+    "request_log",
+    "expected",
+    "kept_answers",
+    "generator",
+)
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +294,54 @@ def test_an_input_of_another_rank_is_named_with_both_shapes(parts: dict[str, Mod
     assert fitted({"x": np.ones((2, 3))}, port).shape == (2, 3)
     assert fitted({"x": np.ones(5)}, {"name": "x", "shape": [-1, 1]}).shape == (5, 1)
     assert fitted({"x": np.float32(1)}, {"name": "x", "shape": [1]}).shape == ()
+
+
+class Answered:
+    """An answer as a client has it."""
+
+    def __init__(self, **outputs: np.ndarray) -> None:
+        self.outputs = outputs
+
+    def as_numpy(self, name: str) -> np.ndarray | None:
+        return self.outputs.get(name)
+
+
+def test_one_wrong_answer_of_thousands_is_kept(parts: dict[str, ModuleType], tmp_path: Path) -> None:
+    answers, piece = parts["kept_answers"].Answers(), parts["payloads"].PreparedRequest((), 1, source=2, first_row=1)
+    answers.outputs = {"m": ["y", "s", "e"]}
+    right = {"y": np.ones((1, 3), np.float32), "s": np.asarray([[b"cat"]], np.object_), "e": np.ones((0, 2), np.int64)}
+    wrong = [right | {"y": np.zeros((1, 3), np.float32)}, right | {"y": np.ones((3, 1), np.float32)}, {"y": right["y"]}]
+    for number in range(10_000):
+        answers.offer("m", piece, Answered(**right))
+        if number % 5_000 == 123:
+            for outputs in wrong:
+                answers.offer("m", piece, Answered(**outputs))
+    answers.offer("unknown", piece, Answered(**right))
+    answers.write(tmp_path / "answers.npz")
+    with np.load(tmp_path / "answers.npz") as kept:
+        assert kept["counts"].tolist() == [10_000, 2, 2, 2]
+        assert kept["pieces"].tolist() == [[2, 1, 1]] * 4
+        assert int(kept["seen/m"]) == 10_006
+        assert (kept["0/s"].tobytes(), kept["lengths/0/s"].tolist(), kept["0/e"].shape) == (b"cat", [[3]], (0, 2))
+        assert [kept[f"{index}/y"].tolist() for index in (1, 2)] == [[[0, 0, 0]], [[1], [1], [1]]]
+        assert "3/s" not in kept
+
+
+def test_large_answers_and_answers_that_all_differ_are_sampled(parts: dict[str, ModuleType]) -> None:
+    module, piece, now = parts["kept_answers"], parts["payloads"].PreparedRequest((), 1, source=0), [0.0]
+    answers = module.Answers(lambda: now[0])
+    answers.outputs = {"m": ["y"]}
+    large = np.zeros(module.BYTES_PER_S // 4, np.uint8)
+    for _ in range(100):
+        answers.offer("m", piece, Answered(y=large))
+        now[0] += 0.05
+    assert answers.seen["m"] == 100
+    assert sum(answers.counts.values()) == pytest.approx(24, abs=1)  # four at once, then four a second
+    answers = module.Answers()
+    answers.outputs = {"m": ["y"]}
+    for number in range(3 * module.KEPT):
+        answers.offer("m", piece, Answered(y=np.asarray([number])))
+    assert len(answers.keys) == len(answers.counts) == module.KEPT
+    assert answers.size == 8 * module.KEPT
+    late = sum(module.array_of(key[-1][0])[0] >= module.KEPT for key in answers.keys)
+    assert late == pytest.approx(module.KEPT * 2 / 3, rel=0.1)
