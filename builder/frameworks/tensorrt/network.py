@@ -79,7 +79,9 @@ def _reason(said: str) -> str:
     quoted = re.findall(r'"([^"]{8,})"', text)
     if quoted:
         return str(quoted[-1])
-    return "" if re.fullmatch(r"false|[\w>.():!&|=\s-]*", text) and " " not in text.strip() else text[:LONGEST_REASON]
+    if re.fullmatch(r"false|[\w>.():!&|=\s-]*", text) and " " not in text.strip():
+        return ""
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON].rsplit(' ', 1)[0]} …"
 
 
 def _refused(library: Any, path: Path, found: list[_Refusal]) -> BuildError:  # noqa: ANN401
@@ -98,7 +100,10 @@ def _refused(library: Any, path: Path, found: list[_Refusal]) -> BuildError:  # 
         )
     else:
         what = f"{describe(library)} refuses the model"
-        remedy = "mend what it names, or use onnxruntime+tensorrt, which leaves such nodes to ONNX Runtime"
+        remedy = (
+            "mend what it names, choose another precision, or use onnxruntime+tensorrt, which leaves such nodes to "
+            "ONNX Runtime"
+        )
     said = "; ".join(named[:SHOWN]) or "no reason given"
     return BuildError(f"{what}: {said}{more}", remedy=remedy)
 

@@ -29,8 +29,8 @@ TYPES: Final = {
 STORED: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 """Types of the weights that a convolution holds itself, which are numpy's."""
 HEAVY: Final = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "ATTENTION_INPUT")
-PASSED: Final = ("SHUFFLE", "IDENTITY")
-"""Layers between a dequantised weight and the layer that multiplies with it."""
+PASSED: Final = ("SHUFFLE", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
+"""Layers that move what was dequantised, in front of the layer that multiplies with it."""
 KERNEL: Final = re.compile(r"conv|gemm|matri|fully|mha|einsum", re.IGNORECASE)
 """What the names of an engine's heavy layers hold."""
 FORMATS: Final = (

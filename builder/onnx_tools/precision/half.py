@@ -8,13 +8,14 @@ an overflow of the middle of a graph would never show there, and they do not run
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from builder.errors import BuildError
+from builder.log import get_logger
 from builder.onnx_tools.files import link_model
 from builder.onnx_tools.nodes import replace_nodes
 from builder.onnx_tools.precision import PrecisionJob
@@ -53,14 +54,14 @@ def convert(model_path: Path, out_path: Path, job: PrecisionJob, keep: frozenset
             remedy=f"remove the {job.precision} targets of this model, or allow more in the spec: accuracy: {{…}}",
         )
     if not graph.lowering.nodes:
-        _unchanged(graph, model_path, out_path)
+        _unchanged(graph, model_path, out_path, job.dialect)
         return
     _rewrite(graph)
     _write(graph, model_path.parent, out_path)
     _check(out_path, model_path, job.precision)
 
 
-def _unchanged(graph: _Graph, model_path: Path, out_path: Path) -> None:
+def _unchanged(graph: _Graph, model_path: Path, out_path: Path, dialect: str) -> None:
     """A model that came in the precision stays as it is.
 
     Raises:
@@ -78,6 +79,10 @@ def _unchanged(graph: _Graph, model_path: Path, out_path: Path) -> None:
     elif inner := sorted({node.op_type for node in graph.model.graph.node if holds_graph(node)}):
         what = f"the model computes inside {', '.join(inner)}, and what is inside of a node stays in fp32"
         remedy = f"remove the {precision} targets of this model, or export the branch that is used without {inner[0]}"
+    elif lacking := not_lowered(graph.model, dialect, precision):
+        words = ", ".join(sorted({node.op_type for node in graph.model.graph.node if node.name in lacking}))
+        what = f"{dialect} lacks {words} in {precision}, and the model has nothing else that could be {precision}"
+        remedy = f"remove the {precision} targets of this model"
     else:
         what = f"no operator of the model has a {precision} form in its opset"
         remedy = f"remove the {precision} targets of this model, or export it with a newer opset"
@@ -143,11 +148,10 @@ def _planned(path: Path, job: PrecisionJob, keep: frozenset[str], *, emulated: b
         from onnx.inliner import inline_local_functions
 
         model = inline_local_functions(model)
-    if precision == "bf16" and opset_of(model) < BF16_OPSET <= job.opset and job.ir_version >= BF16_IR:
-        model = _raised(model)
     name_nodes(model)
     _store_constants(model)
-    types = value_types(model, path.parent)
+    raises = precision == "bf16" and opset_of(model) < BF16_OPSET <= job.opset and job.ir_version >= BF16_IR
+    model, types = _raised(model, path.parent) if raises else (model, value_types(model, path.parent))
     suffix = f"__{precision}"
     while any(name.endswith(suffix) for name in types):
         suffix += "_"
@@ -156,16 +160,22 @@ def _planned(path: Path, job: PrecisionJob, keep: frozenset[str], *, emulated: b
     return _Graph(model, plan_lowering(model, types, LOW[precision], stays), stored, precision, suffix, emulated)
 
 
-def _raised(model: ModelProto) -> ModelProto:
-    """The model in the first opset in which convolutions and pooling know bfloat16; as it is where that fails."""
+def _raised(model: ModelProto, folder: Path) -> tuple[ModelProto, Mapping[str, str]]:
+    """The model, and the types of its tensors, in the first opset in which convolutions and pooling know bfloat16.
+
+    As it is where it cannot be had in that, or onnxruntime lacks one of its operators there.
+    """
     from onnx import version_converter
 
     try:
         raised = version_converter.convert_version(model, BF16_OPSET)
+        raised.ir_version = max(raised.ir_version, BF16_IR)
+        name_nodes(raised)
+        _store_constants(raised)
+        return raised, value_types(raised, folder)
     except Exception:
-        return model
-    raised.ir_version = max(raised.ir_version, BF16_IR)
-    return raised
+        get_logger().debug("the model stays in its opset", exc_info=True)
+        return model, value_types(model, folder)
 
 
 def _store_constants(model: ModelProto) -> None:

@@ -32,6 +32,8 @@ DYNAMIC_DIALECT: Final = "onnxruntime"
 """Others run DynamicQuantizeLinear and MatMulInteger one by one, more slowly than fp32, or not at all."""
 PER_CHANNEL_OPSET: Final = 13
 ELEMENTS: Final = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(double)": 11, "tensor(bfloat16)": 16}
+SHOWN: Final = 4
+"""Products that a message says why int8 is not for."""
 INFERRED: Final = ("onnx.infer", "onnxruntime.quant")
 """Tells the quantiser that types are known; without it, it writes the model to disk and infers them again."""
 
@@ -194,7 +196,9 @@ def _nothing(mode: str, found: Quantizable) -> BuildError:
         what = "all nodes that int8 is for were to stay in fp32"
     else:
         kinds = "no MatMul or Gemm" if mode == "dynamic" else "no Conv, MatMul or Gemm"
-        what = f"it has {kinds} with constant weights that could be quantised"
+        what = f"it has {kinds} that could be quantised"
+        said = [f"{node} {reason}" for node, reason in found.refused[:SHOWN]]
+        what += f": {', '.join(said)}{', …' if len(found.refused) > SHOWN else ''}" if said else ""
     return BuildError(
         f"nothing of the model can be made int8 ({mode}): {what}",
         remedy="remove the int8 targets of this model",

@@ -20,8 +20,23 @@ QUANTIZED: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuan
 RANDOM: Final = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"})
 MATRIX: Final = 2
 SIZES: Final = frozenset({"Shape", "Size"})
-LACKING: Final[Mapping[tuple[str, str], frozenset[str]]] = {("tensorrt", "bf16"): frozenset({"HardSwish"})}
-"""(dialect, precision) → operators that ONNX has in the type and the dialect has not."""
+LACKING: Final[Mapping[tuple[str, str], frozenset[str]]] = {
+    ("tensorrt", "fp16"): frozenset({"Celu", "MeanVarianceNormalization"}),
+    ("tensorrt", "bf16"): frozenset(
+        {
+            "Celu",
+            "ConvTranspose",
+            "GlobalLpPool",
+            "HardSwish",
+            "LpNormalization",
+            "LpPool",
+            "MeanVarianceNormalization",
+            "Mish",
+            "Shrink",
+        }
+    ),
+}
+"""(dialect, precision) → operators that ONNX has in the type and the dialect's parser or builder has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,7 @@ class Lowering:
 def not_lowered(model: ModelProto, dialect: str, precision: str) -> frozenset[str]:
     """Names of nodes that must stay in fp32 because of who will run the graph."""
     lacking = LACKING.get((dialect, precision), frozenset())
-    names = {node.name for node in model.graph.node if node.op_type in lacking and _domain(node) == ""}
+    names = {node.name for node in model.graph.node if node.op_type in lacking and _domain(node) in STANDARD}
     return frozenset(names | _crashing(model)) if dialect == "onnxruntime" and precision == "fp16" else frozenset(names)
 
 

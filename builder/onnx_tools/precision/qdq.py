@@ -8,15 +8,20 @@ without. Weights are signed, one scale a channel.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from builder.onnx_tools.exported import quiet
+from builder.onnx_tools.nodes import replace_nodes
+from builder.onnx_tools.optimise.graph import uses
 from builder.onnx_tools.precision.bias_correction import correct, give_biases, mean_outputs
 from builder.onnx_tools.precision.calibration import CalibrationTable
 from builder.onnx_tools.precision.quantizable import JOINS, activations, conv_results
 from builder.onnx_tools.reading import ModelProto
+
+EXTREMES: Final = ("ReduceMax", "ReduceMin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +31,13 @@ class Form:
     `signed`: activations are int8 around zero, which TensorRT requires; unsigned with a zero point holds twice as many
     steps for what comes out of a ReLU, and is what onnxruntime is fast with. `integer_bias`: as onnxruntime's kernels
     of every release take it; OpenVINO is faster with a bias of floats, TensorRT has no other. `closed`: what comes out
-    of a convolution is 8 bits too.
+    of a convolution is 8 bits too. `early`: a largest or smallest value that is quantised is taken of 8 bits.
     """
 
     signed: bool
     integer_bias: bool
     closed: bool
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Chosen:
 
 FORMS: Final[Mapping[str, Form]] = {
     "onnxruntime": Form(signed=False, integer_bias=True, closed=True),
-    "onnx": Form(signed=False, integer_bias=False, closed=False),
+    "onnx": Form(signed=False, integer_bias=False, closed=False, early=True),
     "tensorrt": Form(signed=True, integer_bias=False, closed=False),
 }
 
@@ -70,7 +76,32 @@ def quantize(
     made = _by_onnxruntime(model, names, closed, table, form, per_channel=per_channel)
     _detach(made, chosen.kept, frozenset(closed))
     correct(made, exact, inputs, table.means)
+    if form.early:
+        quantize_early(made)
     return made, sum(node.name in wanted and node.op_type not in JOINS for node in made.graph.node)
+
+
+def quantize_early(model: ModelProto) -> None:
+    """A pair behind ReduceMax or ReduceMin stands in front of it too: rounding keeps the order, so no number changes.
+
+    With the pair behind it alone OpenVINO (2026.2 at least) gives wrong products of what follows.
+    """
+    from onnx import helper
+
+    readers = Counter(name for node in model.graph.node for name in uses(node))
+    readers.update(port.name for port in model.graph.output)
+    pairs = {node.input[0]: node for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    nodes = []
+    for node in model.graph.node:
+        pair = pairs.get(node.output[0]) if node.op_type in EXTREMES else None
+        if pair is not None and readers[node.output[0]] == 1:
+            scale, held = list(pair.input[1:]), f"{node.output[0]}__held"
+            quantized = helper.make_node("QuantizeLinear", [node.input[0], *scale], [f"{held}_8"], name=f"{held}_8")
+            back = helper.make_node("DequantizeLinear", [f"{held}_8", *scale], [held], name=held)
+            nodes += [quantized, back]
+            node.input[0] = held
+        nodes.append(node)
+    replace_nodes(model.graph, nodes)
 
 
 def _by_onnxruntime(  # noqa: PLR0913 - what its quantiser has to be told

@@ -33,6 +33,7 @@ CARRIES: Final = frozenset(
 """Operators between convolutions whose results still are images."""
 FOLLOWS: Final = frozenset({"Relu", "Clip", "MaxPool"})
 """What onnxruntime takes into an integer convolution, or leads 8 bits through."""
+PRODUCTS: Final = ("Conv", "MatMul", "Gemm")
 JOINS: Final = frozenset({"Add", "Concat"})
 
 
@@ -43,7 +44,8 @@ class Quantizable:
     `joins` are the sums and concatenations of images between convolutions: left in fp32, each would part what would
     else stay in int8. `fused` are attentions of onnxruntime's own, which it has in dynamic int8. `matrices` are
     those of `products` that multiply by a constant matrix: what dynamic int8 is for. `weights` are the elements of the
-    constants that convolutions, and that matrices and attentions, multiply by.
+    constants that convolutions, and that matrices and attentions, multiply by. `refused` says of the other products,
+    by their names, why int8 is not for them.
     """
 
     products: tuple[str, ...]
@@ -52,16 +54,21 @@ class Quantizable:
     matrices: tuple[str, ...]
     convolutions: int
     weights: tuple[int, int]
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 def find_quantizable(model: ModelProto, types: Mapping[str, str]) -> Quantizable:
     """Look at every node of the main graph; `types` are of `value_types`."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     images: set[str] = set()
-    products, joins, fused, matrices = [], [], [], []
+    products, joins, fused, matrices, refused = [], [], [], [], []
     convolutions = 0
     for node in model.graph.node:
-        product = _is_product(node, types, constants)
+        named = node.op_type in PRODUCTS and node.domain in ("", "ai.onnx")
+        reason = _why_not(node, types, constants) if named else ""
+        product = named and not reason
+        if reason:
+            refused.append((f"{node.op_type} '{node.name}'", reason))
         if product:
             products.append(node.name)
             if node.op_type != "Conv" and node.input[1] in constants:
@@ -83,27 +90,30 @@ def find_quantizable(model: ModelProto, types: Mapping[str, str]) -> Quantizable
         sum(sizes.get(name, 0) for name in products if name not in set(matrices)),
         sum(sizes.get(name, 0) for name in (*matrices, *fused)),
     )
-    return Quantizable(tuple(products), tuple(joins), tuple(fused), tuple(matrices), convolutions, weights)
+    return Quantizable(
+        tuple(products), tuple(joins), tuple(fused), tuple(matrices), convolutions, weights, tuple(refused)
+    )
 
 
 def _weighs(node: Any, constants: Mapping[str, Any]) -> bool:  # noqa: ANN401 - onnx.NodeProto
     return len(node.input) > 1 and node.input[1] in constants
 
 
-def _is_product(node: Any, types: Mapping[str, str], constants: Mapping[str, Any]) -> bool:  # noqa: ANN401 - NodeProto
-    """Whether the node is a product that every backend has in int8."""
-    if node.op_type not in ("Conv", "MatMul", "Gemm") or node.domain not in ("", "ai.onnx"):
-        return False
+def _why_not(node: Any, types: Mapping[str, str], constants: Mapping[str, Any]) -> str:  # noqa: ANN401 - NodeProto
+    """What keeps a product from being one that every backend has in int8; empty where nothing does."""
     left, right = node.input[0], node.input[1]
-    if left in constants or any(types.get(name) != FLOAT for name in (left, right)):
-        return False
+    if any(types.get(name) != FLOAT for name in (left, right)):
+        return "is not of float32"
+    if left in constants:
+        return "multiplies a constant from the left"
     if node.op_type == "MatMul":
-        return right not in constants or len(constants[right].dims) == MATRIX
+        flat = right not in constants or len(constants[right].dims) == MATRIX
+        return "" if flat else "has weights that are no matrix"
     if right not in constants:
-        return False
-    if node.op_type == "Gemm":
-        return not attribute(node, "transA", 0) and attribute(node, "alpha", 1.0) == 1.0
-    return True
+        return "has no constant weights"
+    if node.op_type == "Gemm" and attribute(node, "transA", 0):
+        return "has transA"
+    return "has an alpha" if node.op_type == "Gemm" and attribute(node, "alpha", 1.0) != 1.0 else ""
 
 
 def _is_fused(node: Any, types: Mapping[str, str], constants: Mapping[str, Any]) -> bool:  # noqa: ANN401

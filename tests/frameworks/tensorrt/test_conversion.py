@@ -16,10 +16,13 @@ from tiny_models import LINEAR, determinant, drifting, linear, mixing, overflowi
 
 from builder.errors import BuildError, SpecError
 from builder.frameworks.tensorrt.conversion import Built, convert_model
-from builder.frameworks.tensorrt.engine import Choices, make_config, timing_cache_file
+from builder.frameworks.tensorrt.engine import Choices, build_engine, make_config, timing_cache_file
 from builder.frameworks.tensorrt.library import load, logger
-from builder.frameworks.tensorrt.network import parse, ports
+from builder.frameworks.tensorrt.network import _reason, parse, ports
 from builder.frameworks.tensorrt.proof import network_proof
+from builder.onnx_tools.precision import PrecisionJob
+from builder.onnx_tools.precision.half import convert as convert_to_half
+from builder.onnx_tools.precision.lowering import LACKING
 from builder.tensors import BY_ONNX, Signature, Tensor
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
@@ -220,6 +223,66 @@ def test_quantised_nodes_are_int8_and_others_are_not(library: Any, tmp_path: Pat
     assert shares["int8"] > 0.8
     assert dict(built.proof.weights)["int8"] > 0.8
     assert built.plan
+
+
+def test_a_quantised_convolution_of_one_axis_is_int8(library: Any, tmp_path: Path) -> None:
+    """TensorRT has it with two, so a layer that adds an axis stands between the pair and the convolution."""
+    ports = signature(["x:float32:batch,3,width"], ["y:float32:batch,8,width"])
+    weights = {
+        "w8": np.ones((8, 3, 3), np.int8),
+        "ws": np.full(8, 0.01, np.float32),
+        "wz": np.zeros(8, np.int8),
+        "s": np.float32(0.02),
+        "z": np.int8(0),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], name="dequantize"),
+        helper.make_node("DequantizeLinear", ["w8", "ws", "wz"], ["w"], name="weights", axis=0),
+        helper.make_node("Conv", ["d", "w"], ["y"], name="conv", pads=[1, 1]),
+    ]
+    path = write_graph(tmp_path / "model.onnx", ports, nodes, weights)
+    assert dict(network_proof(parse(library, path)).compute) == {"int8": 1.0}
+
+
+ONE_AXIS = signature(["x:float32:2,8"], ["y:float32:2,8"])
+IMAGE = signature(["x:float32:2,3,6,6"], ["y:float32:2,outs,h,w"])
+LACKED: dict[str, tuple[Signature, tuple[tuple[int, ...], ...], dict[str, Any]]] = {
+    "Celu": (ONE_AXIS, (), {}),
+    "ConvTranspose": (IMAGE, ((3, 4, 2, 2),), {"strides": [2, 2]}),
+    "GlobalLpPool": (IMAGE, (), {}),
+    "HardSwish": (ONE_AXIS, (), {}),
+    "LpNormalization": (ONE_AXIS, (), {}),
+    "LpPool": (IMAGE, (), {"kernel_shape": [2, 2]}),
+    "MeanVarianceNormalization": (IMAGE, (), {}),
+    "Mish": (ONE_AXIS, (), {}),
+    "Shrink": (ONE_AXIS, (), {}),
+}
+"""Operator → ports, shapes of its weights, attributes."""
+
+
+@pytest.mark.parametrize(
+    ("dialect", "precision", "operator"), [(*key, name) for key in LACKING for name in LACKING[key]]
+)
+def test_what_tensorrt_lacks_in_16_bits_stays_in_fp32_and_is_built(
+    library: Any, tmp_path: Path, dialect: str, precision: str, operator: str
+) -> None:
+    ports, shapes, attributes = LACKED[operator]
+    weights = {f"w{place}": np.ones(shape, np.float32) for place, shape in enumerate(shapes)}
+    nodes = [
+        helper.make_node(operator, ["x", *weights], ["a"], name="lacked", **attributes),
+        helper.make_node("Mul", ["a", "two"], ["y"], name="twice"),
+    ]
+    source = write_graph(tmp_path / "m.onnx", ports, nodes, weights | {"two": np.float32(2)})
+    low = tmp_path / "low" / "model.onnx"
+    low.parent.mkdir()
+    convert_to_half(source, low, PrecisionJob(precision, dialect, ports, None, None, tmp_path, 23, 11), frozenset())
+    network = parse(library, low)
+    assert build_engine(network, make_config(network, Choices()), None)
+
+
+def test_a_long_reason_ends_with_a_word() -> None:
+    assert _reason("reason " * 40).endswith(" reason …")
 
 
 def test_a_quantiser_that_left_everything_in_fp32_shows(library: Any, tmp_path: Path) -> None:

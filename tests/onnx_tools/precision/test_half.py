@@ -262,6 +262,18 @@ def test_bf16_convolutions_need_the_opset_that_has_them(tmp_path: Path) -> None:
         converted(source, what=job("bf16", ports, opset=18))
 
 
+def test_an_opset_in_which_onnxruntime_lacks_an_operator_is_not_needed(tmp_path: Path) -> None:
+    ports = signature(["x:float32:batch,2,6,6"], ["y:float32:batch,2,1,1"])
+    nodes = [
+        helper.make_node("Mul", ["x", "k"], ["a"], name="scale"),
+        helper.make_node("GlobalLpPool", ["a"], ["y"], name="pool"),
+    ]
+    source = write_graph(tmp_path / "m.onnx", ports, nodes, weights("k", shape=(2, 1, 1)))
+    model = converted(source, what=job("bf16", ports))
+    assert model.opset_import[0].version == 18
+    assert types_of(model) == {"k": TensorProto.BFLOAT16}
+
+
 def test_a_model_of_other_types_has_nothing_to_lower(tmp_path: Path) -> None:
     ports = signature(["x:float64:batch,4"], ["y:float64:batch,4"])
     source = write_graph(tmp_path / "m.onnx", ports, [helper.make_node("Add", ["x", "x"], ["y"])])
@@ -316,6 +328,12 @@ def test_onnxruntime_loads_a_batch_that_is_transposed_and_multiplied(tmp_path: P
     assert ran.returncode == 0, ran.stderr
     lowered = {node.input[0] for node in onnx.load(tmp_path / "low.onnx").graph.node if node.op_type == "Transpose"}
     assert lowered == ({"x__fp16"} if axes == (0, 2, 1) else {"x"})
+
+
+def test_a_model_of_nothing_but_what_tensorrt_lacks_says_so(tmp_path: Path) -> None:
+    source = write_graph(tmp_path / "m.onnx", PORTS, [helper.make_node("HardSwish", ["x"], ["y"], name="swish")])
+    with pytest.raises(BuildError, match="tensorrt lacks HardSwish in bf16, and the model has nothing else"):
+        convert(source, tmp_path / "low.onnx", replace(job("bf16"), dialect="tensorrt"), frozenset())
 
 
 def test_tensorrt_gets_its_bf16_without_the_operators_it_lacks(tmp_path: Path) -> None:

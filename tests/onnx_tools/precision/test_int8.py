@@ -333,8 +333,13 @@ def test_nothing_to_quantise_and_no_rows_are_said(tmp_path: Path, cnn: digits.Di
     nodes = [helper.make_node("Relu", ["x"], ["y"], name="relu")]
     source = write_graph(tmp_path / "m.onnx", MATRICES, nodes)
     samples = calibration(np.eye(16, dtype=np.float32), name="x")
-    with pytest.raises(BuildError, match="it has no Conv, MatMul or Gemm with constant weights"):
+    with pytest.raises(BuildError, match=r"it has no Conv, MatMul or Gemm that could be quantised$"):
         convert(source, out_file(tmp_path), job(tmp_path, samples, MATRICES), frozenset())
+    turned = [helper.make_node("Gemm", ["x", "w"], ["y"], name="turned", transA=1)]
+    square = signature(["x:float32:16,16"], ["y:float32:16,16"])
+    source = write_graph(tmp_path / "turned.onnx", square, turned, {"w": np.eye(16, dtype=np.float32)})
+    with pytest.raises(BuildError, match=r"that could be quantised: Gemm 'turned' has transA$"):
+        convert(source, out_file(tmp_path, "turned"), job(tmp_path, samples, square), frozenset())
     with pytest.raises(BuildError, match="needs rows of samples"):
         convert(cnn.model, out_file(tmp_path, "none"), job(tmp_path, None), frozenset())
     asked = Quantization("dynamic", "minmax", per_channel=True)

@@ -127,3 +127,30 @@ def test_one_large_convolution_between_small_matrices_is_static(tmp_path: Path) 
     samples = calibration(rng.standard_normal((16, 4, 16)).astype(np.float32), name="x")
     report = convert(source, out_file(tmp_path), job(tmp_path, samples, ports, "onnxruntime"), NOTHING)
     assert (report.mode, report.quantized_nodes) == ("static", 3)
+
+
+@pytest.mark.parametrize("operator", ["ReduceMax", "ReduceMin"])
+def test_openvino_multiplies_with_the_quantised_extreme_that_onnxruntime_has(tmp_path: Path, operator: str) -> None:
+    """With a pair behind the reduction alone its products are wrong; the same pair in front changes no number."""
+    import openvino
+
+    rng = np.random.default_rng(0)
+    ports = signature(["x:float32:batch,8,16,16"], ["y:float32:batch,4"])
+    nodes = [
+        helper.make_node("Conv", ["x", "c"], ["q"], name="conv", kernel_shape=[3, 3]),
+        helper.make_node(operator, ["q", "axes"], ["m"], name="most", keepdims=0),
+        helper.make_node("MatMul", ["m", "b"], ["y"], name="last"),
+    ]
+    weights = {"c": rng.standard_normal((32, 8, 3, 3)), "b": rng.standard_normal((32, 4))}
+    stored: dict[str, Any] = {name: value.astype(np.float32) for name, value in weights.items()}
+    source = write_graph(tmp_path / "m.onnx", ports, nodes, stored | {"axes": np.asarray([2, 3], np.int64)})
+    path = out_file(tmp_path)
+    convert(source, path, job(tmp_path, calibration(rows(16), name="x"), ports), NOTHING)
+    assert pairs(path) == {"x", "q", "m"}
+    made = onnx.load(path)
+    onnx.checker.check_model(made, full_check=True)
+    inputs = {"x": rows(8, seed=2)}
+    exact, right = answers(source, inputs, ("y",)), answers(path, inputs, ("y",))
+    got = openvino.compile_model(path, "CPU")(inputs)[0]
+    assert np.abs(right - exact).max() < 0.05 * np.abs(exact).max()
+    assert np.abs(got - right).max() < 0.02 * np.abs(exact).max()
