@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from builder.errors import BuildError, BuildRepoError, SpecError
+from builder.half_ports import open_source
 from builder.measurement import (
     CALIBRATION_FILE,
     EXPORT_FILE,
@@ -57,7 +58,7 @@ from builder.samples.sequences import (
     step_pool,
 )
 from builder.samples.split import SplitRule
-from builder.sources import CodeSource, LoadedSource, OwnSamples, TorchScriptSource, source_module
+from builder.sources import CodeSource, LoadedSource, OwnSamples, TorchScriptSource
 from builder.tensors import Signature, Tensor
 from builder.unproven import unproven
 from builder.work import Export, RaggedRef, SamplesRef, SequenceRef
@@ -115,7 +116,7 @@ def run_export(work: Export, out: Path, *, isolated: bool = False) -> None:
         SpecError: the spec, the samples or the model's file do not fit together.
         BuildError: the framework could not export or run the model.
     """
-    source = source_module(work.source.format).load(work.source, work.inputs, work.outputs)
+    source = open_source(work)
     path = out / ONNX_FILE
     sequence: Sequencing | None = None
     ragged: Ragged | None = None

@@ -303,6 +303,7 @@ def _export(model: ModelSpec, release: str) -> Export:
         sequence=_sequence(model),
         ragged=_ragged(model),
         formats=_formats(model),
+        io=model.io,
     )
 
 

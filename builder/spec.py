@@ -329,6 +329,9 @@ class ModelSpec(Part):
     )
     inputs: tuple[TensorSpec, ...] = Field((), strict=False)
     outputs: tuple[str, ...] = Field((), strict=False)
+    io: Literal["fp16"] | None = Field(
+        None, description="fp16: float32 inputs and outputs travel as FP16, half the bytes, whatever the target"
+    )
     samples: SamplesSpec | None = None
     class_names: Path | None = Field(None, strict=False, description="One name a line; becomes Triton's label file")
     targets: tuple[str, ...] | None = Field(None, strict=False)

@@ -38,6 +38,7 @@ def conflicts(
     backends = {text.partition(":")[0] for text in targets}
     yield from _sequence_problems(model, folder, where)
     yield from _ragged_problems(model, backends, where)
+    yield from _io_problems(model, backends, where)
     yield from _serving_problems(model, backends, where)
     yield from config_problems(model.config, backends, release, (*where, "config"))
     if model.configs and release < NAMED_SINCE:
@@ -45,6 +46,18 @@ def conflicts(
         yield Problem((*where, "configs"), text, f'leave configs out, or build for triton: "{NAMED_SINCE}" or newer')
     for name, fields in model.configs.items():
         yield from config_problems(fields, backends, release, (*where, "configs", name))
+
+
+def _io_problems(model: ModelSpec, backends: set[str], where: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Ports are cast in the ONNX graph, between one request and its answer."""
+    if model.io is None:
+        return
+    if model.sequence is not None or model.ragged is not None:
+        word = "sequence" if model.sequence is not None else "ragged"
+        yield Problem((*where, "io"), f"io does not go with {word}", "leave io out, or cast inside of the model")
+    if others := sorted(backends & {"pytorch", "python"}):
+        text = f"io is cast in the ONNX graph, which the {' and '.join(others)} backend does not run"
+        yield Problem((*where, "io"), text, "leave io or those targets out, or cast inside of the model")
 
 
 def _serving_problems(model: ModelSpec, backends: set[str], where: tuple[str | int, ...]) -> Iterator[Problem]:

@@ -202,6 +202,8 @@ class Export:
     formats: tuple[str, ...] = ("onnx",)
     packages: str | None = None
     """A set for this Python, that the source's code imports."""
+    io: Literal["fp16"] | None = None
+    """In which type float32 inputs and outputs travel, where it is another."""
     kind: Literal["export"] = "export"
 
 

@@ -17,6 +17,7 @@ from builder.ensembles.flat import flat_steps
 from builder.ensembles.requests import REMEDY, fixed_rows, members_inputs, own_inputs
 from builder.ensembles.wiring import WiredStep, Wiring, wire_all
 from builder.errors import BuildError, BuildRepoError, SpecError
+from builder.half_ports import open_source
 from builder.manifest import SAMPLES_FILE
 from builder.measurement import (
     ENSEMBLE_FILE,
@@ -30,7 +31,6 @@ from builder.measurement import (
 from builder.onnx_tools.reading import short
 from builder.records import read_record, write_record
 from builder.samples import Request, load_requests, save_requests
-from builder.sources import source_module
 from builder.tensors import Signature, Tensor
 from builder.work import Answer
 
@@ -120,7 +120,7 @@ def _source(work: Answer, signature: Signature) -> Run:
     if export is None:
         msg = f"{work.member} has no source here"
         raise ValueError(msg)
-    source = source_module(export.source.format).load(export.source, export.inputs, export.outputs)
+    source = open_source(export)
     names = [tensor.name for tensor in signature.outputs]
     return lambda inputs: dict(zip(names, source.run(inputs), strict=True))
 

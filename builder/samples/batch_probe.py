@@ -27,6 +27,8 @@ MORE_SIZES: Final = (4, 8, 16, 32)
 """Tried where a single row is refused."""
 TOLERANCE: Final = 1e-3
 """Largest difference between a row in a batch and alone, as a share of the output's largest magnitude."""
+STEPS: Final = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""From one value of the type to the next, as a share of it."""
 ROWS_CHANGE: Final = "rows change with their batch"
 NO_BATCH_AXIS: Final = "the model has no batch axis"
 
@@ -137,7 +139,10 @@ def _mixing_problem(run: Run, pool: Arrays, answers: Mapping[int, Outputs], name
 
 
 def row_difference(alone: Array, batch: Array) -> float:
-    """Largest difference as a share of the largest magnitude; for anything but floats 1.0 where any element differs."""
+    """Largest difference as a share of the largest magnitude; for anything but floats 1.0 where any element differs.
+
+    A half that was rounded the other way is no difference.
+    """
     import numpy as np
 
     if alone.dtype.kind != "f" and alone.dtype.name != "bfloat16":
@@ -148,5 +153,6 @@ def row_difference(alone: Array, batch: Array) -> float:
         return 0.0
     if not bool((np.isfinite(left) & np.isfinite(right))[~same].all()):
         return float("inf")
+    same |= np.abs(left - right) <= STEPS.get(alone.dtype.name, 0.0) * np.maximum(np.abs(left), np.abs(right))
     scale = max(float(np.abs(side[np.isfinite(side)]).max(initial=0.0)) for side in (left, right))
-    return float(np.abs(left - right)[~same].max()) / max(scale, TOLERANCE * TOLERANCE)
+    return float(np.abs(left - right)[~same].max(initial=0.0)) / max(scale, TOLERANCE * TOLERANCE)
