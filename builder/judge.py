@@ -26,7 +26,14 @@ from builder.measurement import (
 from builder.objectives import Objective, cost_of
 from builder.pipeline import Outcome
 from builder.plan import ModelPlan, TargetPlan, model_gates
-from builder.precision_findings import is_mostly, judged_precision, share_findings, target_findings, told_of_bf16
+from builder.precision_findings import (
+    is_mostly,
+    judged_precision,
+    prepare_findings,
+    share_findings,
+    target_findings,
+    told_of_bf16,
+)
 from builder.records import read_record
 from builder.spec import ModelSpec
 from builder.tuning_records import Raced
@@ -123,7 +130,11 @@ def served_gates(state: ModelState, target: Target) -> Gates:
 def _judge_target(model: ModelSpec, plan: TargetPlan, outcomes: Mapping[str, Outcome], cache: Cache) -> TargetState:
     prepared = _prepared(plan, outcomes, cache)
     if plan.deferred:
-        said = (_deferral(model, plan), *_preflight(model, plan, outcomes, cache))
+        said = (
+            _deferral(model, plan),
+            *_preflight(model, plan, outcomes, cache),
+            *prepare_findings(model.name, plan.target, prepared, None),
+        )
         return TargetState(plan, "deferred", findings=said, prepared=prepared)
     if plan.missing:
         what, remedy = plan.missing

@@ -121,9 +121,12 @@ def is_mostly(target: Target, shares: Sequence[tuple[str, float]]) -> bool:
 
 
 def prepare_findings(
-    model: str, target: Target, prepared: PrepareReport | None, measurement: Measurement
+    model: str, target: Target, prepared: PrepareReport | None, measurement: Measurement | None
 ) -> tuple[Finding, ...]:
-    """Which nodes a lower precision left in fp32, and what else making the graph had to say."""
+    """Which nodes a lower precision left in fp32, and what else making the graph had to say.
+
+    A deferred target has a graph too, and no measurement.
+    """
     if prepared is None:
         return ()
     said = [Finding("info", "precision.note", note, model=model, target=str(target)) for note in prepared.notes]
@@ -132,7 +135,8 @@ def prepare_findings(
         names = ", ".join(f"{node.name} ({node.operator})" for node in kept[:SHOWN_NODES])
         more = f" and {len(kept) - SHOWN_NODES} more" if len(kept) > SHOWN_NODES else ""
         count = "1 node stays" if len(kept) == 1 else f"{len(kept)} nodes stay"
-        lower = "; OpenVINO computes that in bf16 on this CPU" if measurement.compute.startswith("bf16") else ""
+        bf16 = measurement is not None and measurement.compute.startswith("bf16")
+        lower = "; OpenVINO computes that in bf16 on this CPU" if bf16 else ""
         note = f"{count} in fp32 within the {prepared.precision} graph: {names}{more}{lower}"
         said.append(Finding("info", "precision.kept", note, model=model, target=str(target)))
     return tuple(said)

@@ -16,7 +16,7 @@ from builder.cache import Cache
 from builder.errors import SpecError
 from builder.judge import judge_model
 from builder.machine import has_nvidia_gpu
-from builder.measurement import PREFLIGHT_FILE, PREPARE_FILE, PrecisionProof, PreflightReport, PrepareReport
+from builder.measurement import PREFLIGHT_FILE, PREPARE_FILE, KeptNode, PrecisionProof, PreflightReport, PrepareReport
 from builder.pipeline import Outcome
 from builder.plan import Plan, make_plan
 from builder.records import write_record
@@ -180,13 +180,16 @@ def test_a_graph_that_is_mostly_not_in_the_asked_precision_is_said(share: float,
     assert target.prepare is not None
     prepared = cache.folder("prepare", work_key(target.prepare))
     prepared.mkdir(parents=True)
-    write_record(prepared / PREPARE_FILE, PrepareReport("int8", "tensorrt"))
+    kept, notes = (KeptNode("times", "MatMul", 2.0),), ("what is inside 1 If stays in fp32",)
+    write_record(prepared / PREPARE_FILE, PrepareReport("int8", "tensorrt", kept_fp32=kept, notes=notes))
     outcomes = {work_key(work): Outcome("cached") for work in (model.export, *target.works)}
     write_export_report(cache.folder("export", work_key(model.export)))
     state = judge_model(replace(model, targets=(target,)), outcomes, cache)
     (finding,) = [item for item in state.targets[0].findings if item.check == "tensorrt.preflight"]
     assert finding.severity == severity
     assert ("mostly something else" in finding.message) == (severity == "warning")
+    why = [item.message for item in state.targets[0].findings if item.check in ("precision.note", "precision.kept")]
+    assert why == [*notes, "1 node stays in fp32 within the int8 graph: times (MatMul)"]
 
 
 def write_export_report(folder: Path) -> None:
