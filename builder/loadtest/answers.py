@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from builder.errors import ServeError
 from builder.findings import Finding
 from builder.live.records import Served
 from builder.live.wire import as_sent, served_batching, shaped_like
-from builder.loadtest.records import AnswerFigures, LoadSubject
+from builder.loadtest.records import AnswerFigures, LoadSubject, ModelFigures
 from builder.samples import LENGTHS, Request, usable
 from builder.servers import Endpoint
 from builder.tensors import Signature
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[np.generic]]
 
 ASKED_ALONE: Final = 8
+ASKED_ALONE_S: Final = 10.0
+WRONG_EXPECTED: Final = 3
+"""So many wrong answers are to be expected of requests that are sent alone, before none means something (95 %)."""
 TEXTS_KEPT: Final = 6
 SERVED_S: Final = 5.0
 """A server that hangs does not hold up the report."""
@@ -54,7 +59,7 @@ class Answer:
 def judge_answers(
     folder: Path, subjects: Sequence[LoadSubject], endpoint: Endpoint, protocol: Protocol
 ) -> AnswerFigures:
-    """Compare the kept answers; wrong ones are asked for once more, alone, now that the load is over."""
+    """Compare the kept answers; wrong ones are asked for again, alone, now that the load is over."""
     by_name = {subject.name: subject for subject in subjects if subject.signature is not None and subject.requests}
     answers, seen = _read(folder, by_name)
     served = _served({answer.subject.name for answer in answers}, endpoint, protocol)
@@ -64,8 +69,9 @@ def judge_answers(
     for answer, problems in wrong:
         for check, text in problems.items():
             texts.setdefault((answer.subject.name, check), f"{answer.subject.name}: {text}")
-    asked, wrong_alone = _ask_alone([answer for answer, _ in wrong], served, endpoint, protocol)
     compared, bad = (sum(answer.count for answer, _ in some) for some in (judged, wrong))
+    often = WRONG_EXPECTED * compared / bad if bad else 0.0
+    asked, wrong_alone = _ask_alone([answer for answer, _ in wrong], often, served, endpoint, protocol)
     return AnswerFigures(seen, compared, bad, asked, wrong_alone, tuple(texts.values())[:TEXTS_KEPT])
 
 
@@ -149,15 +155,21 @@ def _shaped(expected: Arrays, got: Mapping[str, NDArray[np.generic]]) -> Arrays:
 
 
 def _ask_alone(
-    wrong: Sequence[Answer], served: Mapping[str, Served], endpoint: Endpoint, protocol: Protocol
+    wrong: Sequence[Answer], often: float, served: Mapping[str, Served], endpoint: Endpoint, protocol: Protocol
 ) -> tuple[int, int]:
-    """How many of the wrong ones could be asked for alone, and how many of these were wrong then too."""
+    """How many requests for the wrong ones were sent alone, and how many of their answers were wrong then too.
+
+    `often` are enough for as rare a fault to show, if it shows without load at all.
+    """
     todo = {(answer.subject.name, answer.piece): answer for answer in wrong if not _stateful(answer.subject)}
     if not todo:
         return 0, 0
     asked = again = 0
+    ends = time.monotonic() + ASKED_ALONE_S
     with contextlib.suppress(ServeError), open_client(endpoint, protocol) as client:
-        for answer in list(todo.values())[:ASKED_ALONE]:
+        for answer in itertools.cycle(todo.values()):
+            if asked >= ASKED_ALONE and (again or asked >= often or time.monotonic() > ends):
+                break
             again += bool(_problems(replace(answer, outputs=_asked(client, answer)), served))
             asked += 1
     return asked, again
@@ -174,17 +186,30 @@ def _stateful(subject: LoadSubject) -> bool:
     return any(request.sequence is not None for request in subject.requests)
 
 
-def answer_findings(figures: AnswerFigures, models: Sequence[str]) -> tuple[Finding, ...]:
-    """An error where answers were wrong, with when they are."""
+def answer_findings(
+    figures: AnswerFigures, models: Sequence[str], counted: Sequence[ModelFigures] = ()
+) -> tuple[Finding, ...]:
+    """An error where answers were wrong, with when they are; `counted` as the server did."""
     if not figures.wrong:
         return ()
-    share = f"{figures.wrong} of {figures.compared} compared answers are wrong"
-    first = f"; the first: {figures.texts[0]}" if figures.texts else ""
-    if figures.asked_alone and not figures.wrong_alone:
-        text = f"{share}, only under load: sent alone, the same requests are answered rightly{first}"
-        remedy = "requests of different users change each other's answers when they are merged: set max_batch_size: 0"
-        check = "answers.wrong_when_batched"
-    else:
-        text, check = f"{share}{first}", "answers.wrong"
-        remedy = "build-repo check compares every sample; build the model again, or choose another target"
+    text = f"{figures.wrong} of {figures.compared} compared answers are wrong"
+    check = "answers.wrong"
+    remedy = "build-repo check compares every sample; build the model again, or choose another target"
+    if figures.wrong_alone:
+        text += f", and {figures.wrong_alone} of {figures.asked_alone} where the same requests are sent alone"
+    elif figures.asked_alone * figures.wrong >= WRONG_EXPECTED * figures.compared:
+        check, remedy = "answers.wrong_when_batched", _when_batched(counted)
+        text += f", only under load: sent alone, the same requests are answered rightly ({figures.asked_alone} of them)"
+    elif figures.asked_alone:
+        text += (
+            f"; sent alone, {figures.asked_alone} of these were answered rightly: too few to say whether it takes load"
+        )
+        remedy = "--users 1 with a longer --duration shows whether they are wrong without other requests beside them"
+    text += f"; the first: {figures.texts[0]}" if figures.texts else ""
     return (Finding("error", check, text, remedy=remedy, model=",".join(models)),)
+
+
+def _when_batched(models: Sequence[ModelFigures]) -> str:
+    if models and all(0 < model.served <= model.executions for model in models if not model.ensemble):
+        return "the server merged no requests: the model keeps something between them, or its instances share it"
+    return "requests of different users change each other's answers when they are merged: set max_batch_size: 0"

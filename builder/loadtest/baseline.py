@@ -115,20 +115,30 @@ def _error(now: Sequence[float], before: Sequence[float]) -> float:
     return math.sqrt(sum(statistics.variance(values) / len(values) for values in (now, before)))
 
 
-def _setting(result: LoadResult) -> tuple[object, ...]:
-    rate = None if result.shape == "step" else result.rate
-    return (result.models, result.protocol, result.users, rate, result.arrivals, result.shape, result.workers)
+def _setting(result: LoadResult) -> dict[str, object]:
+    """What decides how a server is loaded, in the user's words."""
+    return {
+        "models": ", ".join(result.models),
+        "protocol": result.protocol,
+        "users": result.users,
+        "rate": None if result.shape == "step" else result.rate,
+        "arrivals": result.arrivals,
+        "shape": result.shape,
+        "workers": result.workers,
+    }
 
 
 def _other_setting(result: LoadResult, baseline: LoadResult) -> Finding:
-    text = f"the baseline was measured otherwise: {_setting(baseline)}, now {_setting(result)}"
+    before, now = _setting(baseline), _setting(result)
+    words = [f"{word} {before[word] or 'none'}, now {now[word] or 'none'}" for word in now if before[word] != now[word]]
+    text = f"the baseline was measured under another load: {'; '.join(words)}"
     remedy = "measure both with the same models, protocol, users, rate, shape and workers"
     return Finding("warning", "baseline.setting", text, remedy=remedy, model=",".join(result.models))
 
 
 def _too_short(result: LoadResult) -> Finding:
-    text = "too little was answered to tell a change from noise"
-    return Finding("warning", "baseline.short", text, remedy="a longer --duration", model=",".join(result.models))
+    text = "nothing was compared with the baseline: too little was answered to tell a change from noise"
+    return Finding("error", "baseline.short", text, remedy="a longer --duration", model=",".join(result.models))
 
 
 def _lower_rate(result: LoadResult, baseline: LoadResult) -> tuple[Finding, ...]:

@@ -83,12 +83,23 @@ def generator_limit(evidence: Evidence) -> Finding | None:
     late = evidence.late.generator / evidence.late.planned if enough else 0.0
     if evidence.busiest_generator < GENERATOR_BUSY and late < GENERATOR_LATE:
         return None
+    machine = evidence.machine
+    hindered = _others_fill(evidence) and machine.other_cores > machine.generator_cores
+    if evidence.busiest_generator < GENERATOR_BUSY and hindered:
+        text = f"other programs keep the CPU from the load generator: it sent {late:.0%} of the requests late by itself"
+        remedy = "stop the other programs, or run it on another machine"
+        return _warning("limit.generator", f"{text}, and the latencies count that", remedy)
     reason = f"a process of it used {evidence.busiest_generator:.2f} of the one core it can use"
     if late >= GENERATOR_LATE:
         reason = f"it sent {late:.0%} of the requests late by itself"
     text = f"the load generator, not the server, is the limit: {reason}, so these figures are too low"
     room = "run it on another machine: this one has no CPU left" if evidence.busy >= FULL else "add --workers"
     return _warning("limit.generator", text, room)
+
+
+def _others_fill(evidence: Evidence) -> bool:
+    """No core is free, and other programs have their part in that."""
+    return evidence.busy >= FULL and evidence.machine.other_cores >= OTHERS * evidence.machine.cores
 
 
 def cpu_taken(evidence: Evidence) -> Finding | None:
@@ -108,7 +119,7 @@ def cpu_taken(evidence: Evidence) -> Finding | None:
         )
         return _warning("limit.cpu_starved", text, "raise the container's CPU limit, or give the model fewer threads")
     in_line = evidence.in_line_ms >= IN_LINE * model.compute_ms if model else False
-    if not in_line or evidence.busy < FULL or machine.other_cores < OTHERS * machine.cores:
+    if not in_line or not evidence.cpu_bound or not _others_fill(evidence):
         return None
     text = (
         f"the server is starved of CPU: other programs take {machine.other_cores:.1f} of {machine.cores} cores, the "
@@ -199,7 +210,7 @@ def outside(evidence: Evidence) -> Finding | None:
         return None
     inside = sum(model.served * (model.queue_ms + model.compute_ms) for model in called) / total
     rest = evidence.mean_ms - inside
-    if evidence.busy >= FULL and evidence.machine.other_cores >= OTHERS * evidence.machine.cores:
+    if _others_fill(evidence):
         return None  # the generator stands in line for a core too
     if evidence.busy >= FULL:  # then a part of it may be the CPU's, the generator's too
         rest -= 2 * evidence.in_line_ms
@@ -218,7 +229,8 @@ def falls_behind(evidence: Evidence) -> Finding | None:
     if offered is None or evidence.late.planned < LEAST or evidence.answered_per_s >= BEHIND * offered:
         return None
     text = (
-        f"{evidence.answered_per_s:.1f} requests/s were answered of {offered:.1f} that arrived: the server fell behind"
+        f"{evidence.answered_per_s:.1f} requests/s were answered of {offered:.1f} that were planned: "
+        f"the {'load generator' if generator_limit(evidence) else 'server'} fell behind"
     )
     return _warning("rate.behind", text, "--shape step finds the highest rate that holds")
 

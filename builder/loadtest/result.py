@@ -146,7 +146,7 @@ def _diagnosis(result: LoadResult, course: Course, models: Sequence[LoadSubject]
         silent_s=0.0 if course.ended else silent_s(log),
         broken_off="" if course.ended == INTERRUPTED else course.ended,
     )
-    found = [*answer_findings(result.answers, result.models), *diagnose(evidence)]
+    found = [*answer_findings(result.answers, result.models, result.model_figures), *diagnose(evidence)]
     body = body_finding(models, result)
     return tuple(found if body is None else [*found, body])
 

@@ -63,10 +63,13 @@ def test_more_failures_and_another_setting(result: LoadResult) -> None:
     assert checks(replace(result, failures=30), result) == ["baseline.errors"]
     other = compare_baseline(replace(result, users=9), result)
     assert [(item.severity, item.check) for item in other] == [("warning", "baseline.setting")]
+    assert "under another load: users 8, now 9" in other[0].message
 
 
 def test_a_short_test_says_so(result: LoadResult) -> None:
-    assert checks(replace(result, windows=result.windows[:2]), result) == ["baseline.short"]
+    """And has not passed: nothing was compared."""
+    (short,) = compare_baseline(replace(result, windows=result.windows[:2]), result)
+    assert (short.severity, short.check) == ("error", "baseline.short")
 
 
 def test_the_rate_that_holds(result: LoadResult) -> None:

@@ -83,6 +83,13 @@ def test_the_rate_of_a_model_is_its_own() -> None:
     assert mixed.computing == pytest.approx(200.0 * 0.1 * 0.03)
 
 
+def test_who_falls_behind() -> None:
+    behind = replace(CALM, offered_per_s=400.0)
+    assert "the server fell behind" in found(behind)["rate.behind"]
+    late = replace(behind, late=LateStarts(1000, 900, 400, 900.0))
+    assert "the load generator fell behind" in found(late)["rate.behind"]
+
+
 def test_the_generator_is_the_limit() -> None:
     busy = found(replace(CALM, busiest_generator=0.97))
     assert "the load generator, not the server, is the limit" in busy["limit.generator"]
@@ -94,6 +101,9 @@ def test_the_generator_is_the_limit() -> None:
     assert "limit.generator" not in found(replace(CALM, late=LateStarts(60, 4, 4, 40.0)))
     full = found(with_machine(replace(CALM, busiest_generator=0.97), busy_cores=3.9, server_cores=3.0))
     assert "another machine" in full["limit.generator"]
+    others = found(with_machine(replace(CALM, late=LateStarts(1000, 300, 100, 40.0)), busy_cores=4.0, server_cores=0.5))
+    assert "other programs keep the CPU from the load generator: it sent 10%" in others["limit.generator"]
+    assert "not the server" not in others["limit.generator"]
 
 
 def test_queue_with_the_cpu_used_up() -> None:
@@ -156,6 +166,10 @@ def test_a_server_starved_of_cpu(changes: dict[str, Any], words: str) -> None:
 
 def test_others_that_do_not_hinder_are_no_starvation() -> None:
     assert "limit.cpu_starved" not in found(with_machine(busy_cores=4.0, server_cores=0.8, server_waiting=0.05))
+    sleeps = replace(with_model(queue_ms=300.0, compute_ms=30.0, executions=MODEL.served), answered_per_s=20.0)
+    said = found(with_machine(sleeps, busy_cores=4.0, server_cores=0.02, server_waiting=0.9))
+    assert "limit.cpu_starved" not in said
+    assert "limit.instances" in said
     assert "limit.cpu_starved" not in found(with_machine(server_allowed=1.5, server_cores=0.3))
     assert "limit.cpu_starved" not in found(with_machine(server_allowed=1.5, server_cores=0.3, server_held_back=0.1))
 
@@ -246,12 +260,29 @@ def test_the_share_of_single_runs() -> None:
 
 
 def test_wrong_answers() -> None:
-    figures = AnswerFigures(seen=900, compared=400, wrong=120, asked_alone=8, wrong_alone=0, texts=("net: far off",))
+    figures = AnswerFigures(seen=900, compared=400, wrong=120, asked_alone=10, wrong_alone=0, texts=("net: far off",))
     (only_merged,) = answer_findings(figures, ("net",))
     assert (only_merged.severity, only_merged.check) == ("error", "answers.wrong_when_batched")
     assert "120 of 400" in only_merged.message
+    assert "set max_batch_size: 0" in str(only_merged.remedy)
+    merged = replace(MODEL, served=900, executions=300)
+    assert answer_findings(figures, ("net",), (merged,)) == (only_merged,)
+    (unmerged,) = answer_findings(figures, ("net",), (replace(merged, executions=900),))
+    assert unmerged.check == "answers.wrong_when_batched"
+    assert "its instances share it" in str(unmerged.remedy)
     (always,) = answer_findings(replace(figures, wrong_alone=8), ("net",))
     assert always.check == "answers.wrong"
+    assert "8 of 10 where the same requests are sent alone" in always.message
     (unknown,) = answer_findings(replace(figures, asked_alone=0), ("net",))
     assert unknown.check == "answers.wrong"
     assert answer_findings(replace(figures, wrong=0), ("net",)) == ()
+
+
+def test_a_rare_wrong_answer_is_not_laid_on_merging_by_a_few_right_ones() -> None:
+    figures = AnswerFigures(seen=9000, compared=9000, wrong=18, asked_alone=300)
+    (unknown,) = answer_findings(figures, ("net",))
+    assert unknown.check == "answers.wrong"
+    assert "too few to say" in unknown.message
+    assert "--users 1" in str(unknown.remedy)
+    (known,) = answer_findings(replace(figures, asked_alone=1500), ("net",))
+    assert known.check == "answers.wrong_when_batched"

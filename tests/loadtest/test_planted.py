@@ -83,7 +83,8 @@ def test_requests_that_change_each_others_answers(endpoint: Endpoint, tmp_path: 
     result = load(endpoint, tmp_path, LoadSubject("mates", requests, SAME))
     assert result.failures == 0
     assert 0 < result.answers.wrong <= result.answers.compared == result.answers.seen == result.requests
-    assert (result.answers.asked_alone, result.answers.wrong_alone) == (8, 0)
+    assert result.answers.asked_alone >= 8
+    assert result.answers.wrong_alone == 0
     assert "sent alone, the same requests are answered rightly" in said(result)["answers.wrong_when_batched"]
 
 
