@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from builder.onnx_tools.precision import CalibrationSet, PrecisionJob, precision
 from builder.onnx_tools.precision.blocks import BLOCK
 from builder.onnx_tools.precision.half import LARGEST, emulate, overflowing_nodes
 from builder.onnx_tools.precision.int8 import candidates, is_dynamic
-from builder.onnx_tools.precision.lowering import holds_graph
+from builder.onnx_tools.precision.lowering import holds_graph, lacking_nodes
 from builder.onnx_tools.precision.naming import name_nodes
 from builder.onnx_tools.precision.search import Found, Node, Ranking, Verdict, find_kept, nodes_of, rank_nodes
 from builder.onnx_tools.reading import read_onnx, short
@@ -108,7 +108,13 @@ def run_prepare(work: Prepare, cache: Cache, out: Path) -> None:
             quantization = _convert(named, out / ONNX_FILE, job, frozenset(node.name for node in kept))
             in_blocks = quantization.in_blocks if quantization else ()
             kept = tuple(node for node in kept if node.name not in in_blocks)
-            notes = (*_inner_notes(named), *_row_notes(quantization), *_block_notes(in_blocks), *notes)
+            notes = (
+                *_inner_notes(named),
+                *_lacking_notes(named, job),
+                *_row_notes(quantization),
+                *_block_notes(in_blocks),
+                *notes,
+            )
             prepared = PrepareReport(work.precision, work.dialect, transforms, quantization, kept, notes)
     write_record(out / PREPARE_FILE, prepared)
 
@@ -131,9 +137,20 @@ def _gates(work: Prepare) -> Gates:
 
 def _inner_notes(path: Path) -> tuple[str, ...]:
     """Graphs inside of nodes are not lowered."""
-    found = Counter(node.op_type for node in read_onnx(path).graph.node if holds_graph(node))
-    shown = ", ".join(f"{count} {operator}" for operator, count in sorted(found.items()))
+    shown = _counted(node for node in read_onnx(path).graph.node if holds_graph(node))
     return (f"what is inside {shown} stays in fp32",) if shown else ()
+
+
+def _lacking_notes(path: Path, job: PrecisionJob) -> tuple[str, ...]:
+    """What keeps most of a model out of the precision is seldom the search."""
+    shown = _counted(lacking_nodes(read_onnx(path), job.dialect, job.precision))
+    return (f"what has no {job.precision} form stays in fp32: {shown}",) if shown else ()
+
+
+def _counted(nodes: Iterable[Any]) -> str:
+    """`2 ConvTranspose, 1 LSTM`."""
+    found = Counter(node.op_type for node in nodes)
+    return ", ".join(f"{count} {operator}" for operator, count in sorted(found.items()))
 
 
 def _row_notes(quantization: QuantizationReport | None) -> tuple[str, ...]:

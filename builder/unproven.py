@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -57,6 +58,12 @@ def _labels(signature: Signature, requests: Sequence[Request]) -> Iterator[str]:
             yield (
                 f"the source gets none of {metric.rows} labelled rows right, so top-1 {PROVES_NOTHING}; number the "
                 "classes in the samples as the model does"
+            )
+        elif metric.source <= (often := Counter(labels).most_common(1)[0])[1] / metric.rows:
+            yield (
+                f"the source gets {metric.source:.1%} of {metric.rows} labelled rows right, and class {often[0]} for "
+                f"every row would be right as often, so top-1 {PROVES_NOTHING}; check that the labels are those of "
+                "these rows, and give rows of every class"
             )
         return
     scores = [tensor for tensor in signature.outputs if _has_classes(tensor)]

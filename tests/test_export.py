@@ -154,7 +154,17 @@ def test_labels_that_no_output_has_as_classes_are_refused(tmp_path, labels):
 
 def test_labels_that_are_all_wrong_prove_nothing(tmp_path):
     assert any("none of 4 labelled rows right" in note for note in labelled(tmp_path, [0, 1, 0, 1]).notes)
-    assert labelled(tmp_path, [2, 2, 2, 0]).notes == ()
+
+
+def test_labels_that_one_class_answers_as_well_prove_nothing(tmp_path):
+    """As labels that were shuffled, or rows of one class: a broken target would keep the metric."""
+    (note,) = labelled(tmp_path, [2, 2, 2, 0]).notes
+    assert note.startswith("the source gets 75.0% of 4 labelled rows right, and class 2 for every row would be right")
+    assert PROVES_NOTHING in note
+    np.savez(tmp_path / "s.npz", x=np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], label=np.asarray([0, 1, 2, 2]))
+    ports = [value("x", shape=("batch", 3))], [value("y", shape=("batch", 3))]
+    path = save(model_of([helper.make_node("Identity", ["x"], ["y"])], *ports), tmp_path / "m.onnx")
+    assert export(path, tmp_path / "out2", samples=tmp_path / "s.npz", labels="label")[0].notes == ()
 
 
 def test_labels_without_an_output_of_classes_prove_nothing(tmp_path):
@@ -167,7 +177,7 @@ def test_labels_without_an_output_of_classes_prove_nothing(tmp_path):
 
 
 def test_answers_without_a_number_prove_nothing(tmp_path):
-    (note,) = labelled(tmp_path, [0, 0, 0, 0], scale=np.nan).notes
+    note = labelled(tmp_path, [0, 0, 0, 0], scale=np.nan).notes[0]
     assert note.startswith("output 'y': the source answers every sample with NaN")
     assert PROVES_NOTHING in note
 

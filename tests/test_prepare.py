@@ -27,8 +27,9 @@ from builder.measurement import (
     KeptNode,
     PrepareReport,
 )
+from builder.onnx_tools.precision import PrecisionJob
 from builder.onnx_tools.precision.search import Found, Verdict
-from builder.prepare import _search_notes, has_nothing_to_do, run_prepare
+from builder.prepare import _lacking_notes, _search_notes, has_nothing_to_do, run_prepare
 from builder.records import read_record, write_record
 from builder.samples import Request, save_requests
 from builder.tensors import Signature
@@ -172,6 +173,23 @@ def test_a_search_that_ended_early_is_not_said_to_have_used_up_its_time() -> Non
     (said,) = _search_notes("int8", Search({}, 120), found)
     assert said.startswith("fewer nodes in fp32 might do for int8")
     assert said.endswith("to know it would have taken longer than the 120 s of accuracy: {search_budget_s: …}")
+
+
+def test_operators_without_a_form_in_the_precision_are_counted(tmp_path: Path) -> None:
+    ports = signature(["x:float32:batch,2,4,4"], ["y:float32:batch,2,8,8"])
+    nodes = [
+        helper.make_node("Conv", ["x", "c"], ["m"], name="conv"),
+        helper.make_node("ConvTranspose", ["m", "t"], ["y"], name="grow", strides=[2, 2]),
+    ]
+    weights = {"c": np.ones((2, 2, 1, 1), np.float32), "t": np.ones((2, 2, 2, 2), np.float32)}
+    path = write_graph(tmp_path / "m.onnx", ports, nodes, weights)
+
+    def notes(precision: str, dialect: str) -> tuple[str, ...]:
+        return _lacking_notes(path, PrecisionJob(precision, dialect, ports, None, None, tmp_path, 18, 9))
+
+    assert notes("int8", "onnx") == ("what has no int8 form stays in fp32: 1 ConvTranspose",)
+    assert notes("bf16", "tensorrt") == ("what has no bf16 form stays in fp32: 1 ConvTranspose",)
+    assert notes("fp16", "tensorrt") == ()
 
 
 def test_bf16_has_the_range_of_fp32(tmp_path: Path) -> None:

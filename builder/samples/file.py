@@ -109,8 +109,10 @@ def _labels(members: Mapping[str, Array], name: str | None, path: Path, what: st
         raise SpecError(f"samples {path.name} has no array {name!r} for the {what}; it holds {', '.join(members)}")
     array = members[name]
     if array.ndim != 1 or array.dtype.kind not in "iu":
+        one_hot = f"; of one-hot rows that is {name}.argmax(axis=1)" if array.ndim == 2 else ""  # noqa: PLR2004
         raise SpecError(
-            f"samples {path.name}: {what} {name!r} must be one integer a row; got {array.dtype}{list(array.shape)}"
+            f"samples {path.name}: {what} {name!r} must be one integer a row; got {array.dtype}{list(array.shape)}",
+            remedy=f"write them as whole numbers in a type of integers, one a row{one_hot}",
         )
     return array
 

@@ -89,6 +89,13 @@ def test_samples_that_do_not_fit(tmp_path, arrays, labels, message):
     assert message in refusal(tmp_path, npz(tmp_path, **arrays), labels)
 
 
+def test_one_hot_labels_are_told_how_to_become_numbers(tmp_path):
+    samples = npz(tmp_path, x=np.ones((3, 4), np.float32), kind=np.eye(3, dtype=np.int64))
+    with pytest.raises(SpecError, match="one integer a row; got int64") as told:
+        export(model(tmp_path), tmp_path / "out", samples=samples, labels="kind")
+    assert told.value.remedy.endswith("of one-hot rows that is kind.argmax(axis=1)")
+
+
 def test_samples_with_objects_or_no_npz(tmp_path):
     samples = npz(tmp_path, x=np.asarray([{"a": 1}], dtype=object))
     assert "samples.npz is no readable .npz" in refusal(tmp_path, samples)

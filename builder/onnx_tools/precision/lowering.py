@@ -38,6 +38,9 @@ LACKING: Final[Mapping[tuple[str, str], frozenset[str]]] = {
 }
 """(dialect, precision) → operators that ONNX has in the type and the dialect's parser or builder has not."""
 
+NOT_QUANTISED: Final = frozenset({"ConvTranspose", "GRU", "LSTM", "RNN"})
+"""Operators that multiply as products do, and that no int8 is made of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
@@ -60,10 +63,15 @@ class Lowering:
     read_full: set[str] = field(default_factory=set)
 
 
+def lacking_nodes(model: ModelProto, dialect: str, precision: str) -> tuple[Any, ...]:
+    """Nodes of the main graph for whose operators there is no form in the precision."""
+    lacking = NOT_QUANTISED if precision == "int8" else LACKING.get((dialect, precision), frozenset())
+    return tuple(node for node in model.graph.node if node.op_type in lacking and _domain(node) in STANDARD)
+
+
 def not_lowered(model: ModelProto, dialect: str, precision: str) -> frozenset[str]:
     """Names of nodes that must stay in fp32 because of who will run the graph."""
-    lacking = LACKING.get((dialect, precision), frozenset())
-    names = {node.name for node in model.graph.node if node.op_type in lacking and _domain(node) in STANDARD}
+    names = {node.name for node in lacking_nodes(model, dialect, precision)}
     return frozenset(names | _crashing(model)) if dialect == "onnxruntime" and precision == "fp16" else frozenset(names)
 
 
