@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from builder.judge import (
     is_blocked,
     needed_targets,
     reject,
+    served_gates,
     soften,
 )
 from builder.measurement import (
@@ -24,6 +26,8 @@ from builder.measurement import (
     ConvertReport,
     Latency,
     Measurement,
+    OutputError,
+    TaskMetric,
 )
 from builder.plan import make_plan, model_gates
 from builder.spec_file import spec_from_models
@@ -128,6 +132,20 @@ def test_a_later_check_rejects_the_served_one_and_the_next_is_tried(model: Path)
     assert severities(softened) == {"warning"}
     none = soften(reject(softened, ORT, [BAD]), strict=False)
     assert is_blocked(none, strict=False)
+
+
+@pytest.mark.parametrize(("compute", "allowed"), [("bf16, CPU", 0.075), ("fp32, CPU", 0.02)])
+def test_a_metric_decides_on_fp32_that_is_computed_in_bf16(model: Path, compute: str, allowed: float) -> None:
+    """Live answers may then be as far off as those that the metric was measured with, and half as far again."""
+    accuracy = {"metric": "top1", "max_drop": 0.01}
+    spec = spec_from_models([{"name": "m", "source": {"path": str(model)}, "accuracy": accuracy}], {})
+    plan = make_plan(spec).models[0]
+    target = _target(next(item for item in plan.targets if item.target == FP32), 1.0)
+    assert target.measurement is not None
+    metric, error = TaskMetric("top1", 0.9, 0.9, 200), OutputError("y", max_relative=0.05)
+    measured = replace(target.measurement, compute=compute, metric=metric, outputs=(error,))
+    made = ModelState(plan, None, (replace(target, measurement=measured),))
+    assert served_gates(made, FP32).max_relative_error == pytest.approx(allowed)
 
 
 def test_gates_are_the_specs(model: Path) -> None:
