@@ -117,6 +117,12 @@ def _refuse_certificates(ca_file: str | None) -> None:
         raise SpecError(msg, remedy="--ca-file names a PEM file with the certificates to trust") from error
 
 
+OTHER_SCHEME: Final = {
+    False: "check the address (a server with TLS is https:// or grpcs://)",
+    True: "check the address (a server without TLS is http:// or grpc://)",
+}
+
+
 def _wait_ready(endpoint: Endpoint, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while problem := _problem(endpoint):
@@ -124,7 +130,9 @@ def _wait_ready(endpoint: Endpoint, timeout_s: float) -> None:
             raise ServeError(problem.text, remedy=problem.remedy)
         if time.monotonic() > deadline:
             msg = f"{endpoint.http or endpoint.grpc} is not ready after {timeout_s:g} s: {problem.text}"
-            raise ServeError(msg, remedy="check the address, and the server's log; --ready-timeout 10m waits longer")
+            raise ServeError(
+                msg, remedy=f"{OTHER_SCHEME[endpoint.tls]}, and the server's log; --ready-timeout 10m waits longer"
+            )
         time.sleep(POLL_S)
 
 

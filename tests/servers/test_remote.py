@@ -47,10 +47,11 @@ def test_nobody_there(scheme: str) -> None:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     options = RemoteOptions(ready_timeout_s=0.3)
     with (
-        pytest.raises(ServeError, match=f"{address} is not ready after 0.3 s"),
+        pytest.raises(ServeError, match=f"{address} is not ready after 0.3 s") as caught,
         connect((f"{scheme}://{address}",), options),
     ):
         pass
+    assert ("http:// or grpc://" if scheme == "https" else "https:// or grpcs://") in str(caught.value.remedy)
 
 
 @contextmanager
