@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from builder.errors import BuildError
 from builder.libraries import package_root
@@ -32,30 +32,36 @@ class Children:
         Raises:
             BuildError: the build was interrupted.
         """
-        environment = os.environ | {
-            "PYTHONPATH": _python_path(),
-            "PYTHONUNBUFFERED": "1",
-            PARENT_VARIABLE: str(os.getpid()),
-        }
         with log.open("wb") as stream:
-            with self.lock:
-                if self.stopped:
-                    raise BuildError("interrupted")
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=stream,
-                    env=environment,
-                    start_new_session=True,
-                )
-                self.running.add(child)
+            child = self._start(command, stream)
             try:
                 answer, _ = child.communicate()
             finally:
                 with self.lock:
                     self.running.discard(child)
+        if self.stopped and child.returncode == -signal.SIGKILL:
+            raise BuildError("interrupted")
         return child.returncode, answer
+
+    def _start(self, command: list[str], stream: IO[bytes]) -> subprocess.Popen[bytes]:
+        environment = os.environ | {
+            "PYTHONPATH": _python_path(),
+            "PYTHONUNBUFFERED": "1",
+            PARENT_VARIABLE: str(os.getpid()),
+        }
+        with self.lock:
+            if self.stopped:
+                raise BuildError("interrupted")
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                env=environment,
+                start_new_session=True,
+            )
+            self.running.add(child)
+        return child
 
     def stop(self) -> None:
         """End every child and let no other start."""
