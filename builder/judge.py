@@ -23,7 +23,7 @@ from builder.measurement import (
     PreflightReport,
     PrepareReport,
 )
-from builder.objectives import Objective, cost_of
+from builder.objectives import Objective, cost_of, undisturbed
 from builder.pipeline import Outcome
 from builder.plan import ModelPlan, TargetPlan, model_gates
 from builder.precision_findings import (
@@ -260,8 +260,18 @@ def _rank(state: ModelState, target: str) -> int:
 
 def cost_of_target(state: ModelState, target: Target) -> float:
     """In process, by the objective, so that less is better. Of all versions together: one configuration serves them."""
-    every = (item for version in state.every for item in version.targets if item.target == target)
-    return sum(cost_of(item.measurement, state.objective) for item in every)
+    return sum(cost_of(item, state.objective) for item in _measurements(state, target))
+
+
+def least_cost_of_target(state: ModelState, target: Target) -> float:
+    """The same by the fastest runs."""
+    every = _measurements(state, target)
+    return sum(cost_of(item and undisturbed(item), state.objective) for item in every)
+
+
+def _measurements(state: ModelState, target: Target) -> Iterator[Measurement | None]:
+    """Of each version."""
+    return (item.measurement for version in state.every for item in version.targets if item.target == target)
 
 
 def needed_targets(state: ModelState, *, strict: bool) -> frozenset[Target]:

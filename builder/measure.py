@@ -220,7 +220,7 @@ def _latency(run: Callable[[Arrays], Arrays], size: int, inputs: Arrays) -> Late
         run(inputs)
         times.append(1e3 * (time.perf_counter() - before))
     times.sort()
-    return Latency(size, _quantile(times, 0.5), _quantile(times, 0.9), len(times))
+    return Latency(size, _quantile(times, 0.5), _quantile(times, 0.9), len(times), _quantile(times, 0.0))
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -289,12 +289,16 @@ class PreflightReport:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of one run at a batch size (0: the model has no batch axis; one sample request), in milliseconds."""
+    """Time of one run at a batch size (0: the model has no batch axis; one sample request), in milliseconds.
+
+    `least_ms` is that of the fastest run, which other programs disturbed least; 0 in records that lack it.
+    """
 
     batch_size: int
     median_ms: float
     p90_ms: float
     runs: int
+    least_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final, Literal
 
 from builder.measurement import Measurement
@@ -37,6 +38,12 @@ def cost_of(measurement: Measurement | None, objective: Objective) -> float:
     if not value:
         return math.inf
     return 1 / value if objective == "throughput" else value
+
+
+def undisturbed(measurement: Measurement) -> Measurement:
+    """With the fastest run at each size for its median: what other programs cannot have made slower."""
+    latency = tuple(replace(item, median_ms=item.least_ms or item.median_ms) for item in measurement.latency)
+    return replace(measurement, latency=latency)
 
 
 def shown(value: float, objective: Objective) -> str:

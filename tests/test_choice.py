@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from builder.plan import make_plan
 from builder.spec_file import spec_from_models
 from builder.spec_tuning import TunedWords
 from builder.tensors import Signature
+from builder.tune.choose import near_in_process
 from builder.tuning_records import Objective, Raced
 from builder.work import parse_target
 
@@ -30,7 +33,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(
-    model: Path, *deferred: str, targets: tuple[str, ...] = tuple(FIGURES), tuned: str = "", **words: Any
+    model: Path,
+    *deferred: str,
+    targets: tuple[str, ...] = tuple(FIGURES),
+    tuned: str = "",
+    fastest: Mapping[str, float] = MappingProxyType({}),
+    **words: Any,
 ) -> ModelState:
     every = [*targets, *deferred]
     given = {"m": TunedWords(serve=tuned)} if tuned else None
@@ -39,7 +47,8 @@ def state(
     made = []
     for target in plan.targets:
         one, eight, memory = FIGURES.get(str(target.target), (0, 0, 0))
-        latency = (Latency(1, one, one, 3), Latency(8, eight, eight, 3))
+        least = fastest.get(str(target.target), 0.0)
+        latency = (Latency(1, one, one, 3, least), Latency(8, eight, eight, 3))
         measured = Measurement((), BatchProof(proven=True), latency, 1, memory, "fp32")
         built = TargetState(target, "built", converted=ConvertReport(Signature((), ()), {}, 1), measurement=measured)
         made.append(TargetState(target, "deferred") if str(target.target) in deferred else built)
@@ -60,6 +69,21 @@ def test_the_objective_decides(model: Path, objective: str, best: str) -> None:
     assert (said.check, said.severity) == ("serve.best", "info")
     assert said.message.startswith(f"best by {objective}, ")
     assert f"in process: {best} " in said.message
+
+
+@pytest.mark.parametrize(
+    ("fastest", "near"),
+    [
+        ({}, ["onnxruntime:fp32", "openvino:fp32"]),
+        ({"openvino:fp16": 1.4}, ["onnxruntime:fp32", "openvino:fp32", "openvino:fp16"]),
+        ({"openvino:fp16": 2.9, "onnxruntime:fp32": 0.3}, ["onnxruntime:fp32", "openvino:fp32"]),
+    ],
+)
+def test_a_disturbed_median_leaves_no_target_out_of_the_race(
+    model: Path, fastest: dict[str, float], near: list[str]
+) -> None:
+    made = state(model, fastest=fastest)
+    assert [str(item.target) for item in near_in_process(made, candidates(made))] == near
 
 
 def test_latency_is_what_is_sought_unless_said(model: Path) -> None:

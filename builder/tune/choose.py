@@ -17,7 +17,7 @@ from typing import Final
 from builder import defaults
 from builder.cache import Cache
 from builder.errors import ServeError
-from builder.judge import ModelState, TargetState, cost_of_target
+from builder.judge import ModelState, TargetState, cost_of_target, least_cost_of_target
 from builder.libraries import all_code_digest
 from builder.machine import machine_facts
 from builder.objectives import value_of
@@ -31,10 +31,13 @@ from builder.tune.servable import servable_targets
 from builder.tune.serving import Measured, Slot, Tuned, measure, merged, requests_for, served, there_and_back
 from builder.tune.space import Candidate, default_setting
 from builder.tuning_records import Objective, Raced, Setting
-from builder.work import work_key
+from builder.work import Target, work_key
 
 NEAR: Final = 2.0
-"""Of what is so many times slower in process nothing is measured on the server."""
+"""Of what is so many times slower in process, by medians and by fastest runs, nothing is measured on the server.
+
+Other programs that ran beside a measurement of some milliseconds move its median, but seldom each of its runs.
+"""
 LEAST_MS: Final = 0.1
 """Where each run is shorter, a request costs the server several times as much, and it tells no target apart."""
 ROUNDS: Final = 3
@@ -88,11 +91,20 @@ def near_targets(state: ModelState, release: str) -> tuple[TargetState, ...]:
     servable, _ = servable_targets(state, release)
     if state.spec.serve != "best":
         return servable[:1]
-    costs = [cost_of_target(state, item.target) for item in servable]
-    near = [item for item, cost in zip(servable, costs, strict=True) if cost <= NEAR * costs[0] < math.inf]
+    near = near_in_process(state, servable)
     longest_ms = max((value_of(item.measurement, "latency") or 0.0 for item in near), default=0.0)
     told_apart = longest_ms >= LEAST_MS or state.objective == "memory" or state.spec.slo
-    return tuple(near) if told_apart else ()
+    return near if told_apart else ()
+
+
+def near_in_process(state: ModelState, targets: Sequence[TargetState]) -> tuple[TargetState, ...]:
+    """Those that may be the best on the server."""
+    near: set[Target] = set()
+    for cost in (cost_of_target, least_cost_of_target):
+        costs = {item.target: cost(state, item.target) for item in targets}
+        limit = NEAR * min(costs.values(), default=math.inf)
+        near |= {target for target, own in costs.items() if own <= limit < math.inf}
+    return tuple(item for item in targets if item.target in near)
 
 
 def _race(tuned: Tuned, settings: Sequence[Setting], objective: Objective, cache: Cache) -> Raced:
