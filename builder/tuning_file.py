@@ -22,7 +22,7 @@ from builder.spec_errors import problems_of
 from builder.spec_file import is_spec, target_problems
 from builder.spec_serving import Part
 from builder.spec_tuning import TunedWords
-from builder.tuning_records import TunedModel
+from builder.tuning_records import BETTER, TunedModel
 from builder.work import parse_target
 from builder.yaml_lines import YamlError, parse_yaml
 
@@ -36,6 +36,7 @@ HEADER: Final = f"""\
 format: {FORMAT}
 """
 AGAIN: Final = "build-repo tune again"
+WITHOUT: Final = "--tuning none leaves it out"
 
 
 class TuningSpec(Part):
@@ -120,7 +121,7 @@ def read_tuning(path: Path) -> Tuning:
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file", remedy="build-repo tune SPEC writes a tuning file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from error
+        raise SpecError(f"{path}: cannot be read: {error}", remedy=WITHOUT) from error
     return parse_tuning(path, text)
 
 
@@ -133,9 +134,9 @@ def parse_tuning(path: Path, text: str) -> Tuning:
     try:
         data, lines = parse_yaml(text)
     except YamlError as error:
-        raise SpecError(f"{path}: {error}") from error
+        raise SpecError(f"{path}: {error}", remedy=f"mend that line; {WITHOUT}") from error
     if not isinstance(data, dict):
-        remedy = "build-repo tune writes one; --tuning none leaves it out"
+        remedy = f"build-repo tune writes one; {WITHOUT}"
         raise SpecError(f"{path}: a tuning file is a mapping with the key 'models'", remedy=remedy)
     try:
         spec = TuningSpec.model_validate(data)
@@ -202,9 +203,13 @@ def apply_tuning(spec: RepoSpec, tuning: Tuning) -> Applied:
 
 def _taken_finding(tuning: Tuning, model: ModelSpec, measured: TunedModel | None) -> Finding:
     words = ", ".join(((f"serve: {model.tuned.target}",) if model.tuned.target else ()) + model.tuned.words)
-    gain = f"; on the live server {measured.gain:.3g} times better in {measured.objective.word}" if measured else ""
+    gain = ""
+    if measured:
+        gain = f"; on the live server {measured.gain:.3g} times {BETTER[measured.objective.word]} the default"
+    if measured and measured.together:
+        gain += f"; with the other models {measured.together}"
     message = f"tuned by {tuning.path.name}: {words}{gain}"
-    return Finding("info", "tuning.file", message, "--tuning none leaves it out", model=model.name)
+    return Finding("info", "tuning.file", message, WITHOUT, model=model.name)
 
 
 def _own_words(model: ModelSpec, words: TunedWords) -> tuple[str, ...]:

@@ -161,3 +161,8 @@ class TunedModel:
     notes: tuple[str, ...] = ()
     measured_on: str = ""
     together: str = ""
+
+    @property
+    def fewer_users(self) -> bool:
+        """Whether settings were measured with different numbers of users: an SLO held with fewer only."""
+        return any(item.point.users != self.objective.users for item in self.tried)

@@ -156,7 +156,7 @@ def test_words_fill_what_the_spec_leaves_out(here: Path) -> None:
     assert applied.taken == {"m": tuned_model()}
     assert said(applied) == {
         "tuning.file": "info: tuned by models.tuning.yaml: serve: openvino:fp32, instances, openvino; on the live "
-        "server 2 times better in throughput"
+        "server 2 times the throughput of the default"
     }
 
 

@@ -73,6 +73,11 @@ def tune(
             models, targets=targets, triton=triton, name=name, inputs=inputs, samples=samples, serve=None
         )
         word: ObjectiveWord = objective.value if objective else objective_word(spec, model)
+        if slo and word == "memory":
+            raise SpecError(
+                "memory is measured without a load, so no SLO can be held",
+                remedy="leave --slo out, or --objective throughput with it",
+            )
         options = TuneOptions(
             objective=word,
             budget_s=parse_duration(budget),
@@ -214,17 +219,19 @@ def _print(result: TuneResult, file: Path) -> None:
     for model in result.models:
         unit = model.objective.unit
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for heading in (model.name, unit, "95 %", "predicted", "p50 ms", "p99 ms", "rows a run", ""):
+        users = ("users",) if model.fewer_users else ()
+        for heading in (model.name, unit, "95 %", "predicted", *users, "p50 ms", "p99 ms", "rows a run", ""):
             table.add_column(heading, justify="left" if heading in (model.name, "") else "right")
         for row in model.tried:
             table.add_row(*_row(row, model))
         out.print(table)
-        users = f"{model.objective.users} user{'' if model.objective.users == 1 else 's'}"
-        users += f", {model.objective.rows} rows a request" if model.objective.rows > 1 else ""
+        load = "up to " if model.fewer_users else ""
+        load += f"{model.objective.users} user{'' if model.objective.users == 1 else 's'}"
+        load += f", {model.objective.rows} rows a request" if model.objective.rows > 1 else ""
         spent = "measurement" if model.measurements == 1 else "measurements"
         out.print(
             f"{model.name}: [bold]{model.gain:.2f}[/bold] times "
-            f"{BETTER[model.objective.word]} the default with {users}; "
+            f"{BETTER[model.objective.word]} the default with {load}; "
             f"{model.measurements} {spent} of {model.space} settings in {model.seconds:.0f} s",
             soft_wrap=True,
         )
@@ -245,6 +252,7 @@ def _row(row: Tried, model: TunedModel) -> tuple[str, ...]:
         _number(row.value),
         "" if row.low == row.high else f"{_number(row.low)} to {_number(row.high)}",
         _number(row.predicted),
+        *((str(row.point.users),) if model.fewer_users else ()),
         f"{row.point.p50_ms:.2f}",
         f"{row.point.p99_ms:.2f}",
         f"{merged:.2f}" if runs else "-",

@@ -69,8 +69,8 @@ def why(standing: Standing) -> str:
         return _by_tuning(tuning, chosen, standing)
     if standing.stale:
         return (
-            "Its tuning file was measured with another model, other samples or other libraries, so its figures are not "
-            f"shown; next: {standing.tune}, then build again."
+            "Its settings are of a tuning of another model, of other samples, or with other versions of build-repo or "
+            f"its libraries, so the figures there are not shown; next: {standing.tune}, then build again."
         )
     if standing.raced is not None and standing.raced.decides(chosen.target):
         next_step = f"next: {standing.tune}, which searches settings too"

@@ -37,6 +37,8 @@ from builder.report.targets import target_facts
 from builder.tuning_records import TunedModel
 
 PROTOCOLS: Final = {"http": "HTTP", "grpc": "gRPC"}
+DOUBTED: Final = ("tuning.changed", "tuning.machine", "report.tuning")
+"""Findings that say that what was measured by a tuning may not hold."""
 
 
 def read_facts(repository: Path) -> RepositoryFacts:
@@ -83,6 +85,7 @@ def _model(repository: Path, record: ModelRecord, manifest: Manifest) -> ModelFa
     targets = target_facts(record.targets, manifest.run.timings.get(record.name, {}), chosen, tuning)
     folders = tuple(_folder(repository, item, record.live) for item in record.served)
     versions = tuple(_version(record.name, version, chosen, manifest) for version in record.versions)
+    said = tuple(_said_of(manifest, {record.name, *(item.folder for item in record.served)}))
     standing = Standing(
         name=record.name,
         targets=targets,
@@ -116,9 +119,9 @@ def _model(repository: Path, record: ModelRecord, manifest: Manifest) -> ModelFa
             [
                 *(finding for target in targets for finding in target.findings),
                 *(finding for version in versions for target in version.targets for finding in target.findings),
-                *_said_of(manifest, {record.name, *(item.folder for item in record.served)}),
+                *said,
                 *_changed(folders),
-                *_doubted(record.name, _doubt(tuning, targets, stale=stale)),
+                *_doubted(record.name, _doubt(tuning, targets, stale=stale), said),
             ]
         ),
     )
@@ -163,8 +166,9 @@ def _said_of(manifest: Manifest, names: Collection[str] | None) -> Iterator[Find
             yield finding
 
 
-def _doubted(name: str, doubt: str) -> Iterator[Finding]:
-    if doubt:
+def _doubted(name: str, doubt: str, said: Iterable[Finding]) -> Iterator[Finding]:
+    """Where the build that took the tuning file has not said so itself."""
+    if doubt and not any(finding.check in DOUBTED for finding in said):
         yield Finding("warning", "report.tuning", doubt, "build-repo tune, then build again", name)
 
 
@@ -256,6 +260,8 @@ def _summary(
         if (number := sum(target.status == status for target in targets))
     ]
     tuned = sum(model.tuning is not None for model in models)
+    outdated = sum(model.tuning is None and any(item.check in DOUBTED for item in model.findings) for model in models)
     of = f"{words.count(len(targets), 'target')}{', ' if lost else ''}{', '.join(lost)}"
-    said = f"{words.listed(parts)} for Triton {triton}; {of}; {tuned} of {len(models)} tuned."
+    said = f"{words.listed(parts)} for Triton {triton}; {of}; {tuned} of {len(models)} tuned"
+    said += f", {outdated} by an outdated tuning." if outdated else "."
     return said + (f" {words.count(len(others), 'other folder')} nobody here made." if others else "")

@@ -116,9 +116,17 @@ def tune_command(manifest: Manifest) -> str:
     for word in rest:
         if word in TAKE_A_VALUE:
             value = next(rest, "")
-            options += [word, value] if word in SHARED else []
+            options += _of_tune(word, value)
         elif not word.startswith("-"):
             given.append(word)
-        elif word.partition("=")[0] in SHARED:
-            options.append(word)
+        else:
+            name, _, value = word.partition("=")
+            options += _of_tune(name, value)
     return shlex.join(["build-repo", "tune", *(given or ["models.yaml"]), *options])
+
+
+def _of_tune(word: str, value: str) -> list[str]:
+    """What an option of `build` is for `tune`: the file that the build takes is the one to write."""
+    if word == "--tuning" and value != "none":
+        return ["-o", value]
+    return [word, value] if word in SHARED else []

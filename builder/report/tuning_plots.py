@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Final
@@ -168,11 +169,14 @@ def _settings(tuning: TunedModel) -> Plot:
     """Predicted against measured; what lies on the line was foreseen."""
     scale = 1e-6 if tuning.objective.word == "memory" else 1.0
     unit = "MB" if tuning.objective.word == "memory" else tuning.objective.unit
-    rows = [_row(item, tuning, scale) for item in tuning.tried if item.predicted > 0 and item.value > 0]
+    rows = [_row(item, tuning, scale) for item in _foretold(tuning)]
+    common = _common(tuning)
+    edges = [pick((row["predicted"] for row in rows), default=1.0) for pick in (min, max)]
+    ends = [{"predicted": edge, "value": edge * common} for edge in edges]
     every = [row[name] for row in rows for name in ("predicted", "value", "low", "high")]
+    every += [end["value"] for end in ends]
     x = log_axis("predicted", f"predicted ({unit})", every, ".3~s")
     y = log_axis("value", f"measured ({unit})", every, ".3~s")
-    ends = [{"predicted": edge, "value": edge} for edge in (min(every, default=1.0), max(every, default=1.0))]
     line = {"type": "line", "stroke": SOFT, "strokeDash": [4, 4], "strokeWidth": 1}
     bar = {"type": "rule", "strokeWidth": 2}
     mark = {"type": "point", "filled": True, "size": 70, "opacity": 1}
@@ -187,7 +191,7 @@ def _settings(tuning: TunedModel) -> Plot:
         "settings",
         "Settings tried",
         _foreseen(tuning),
-        "On the dashed line a prediction was right.",
+        "The nearer to the dashed line, the better was foreseen how a setting compares with the others.",
         chart(layers),
         settings_table(tuning),
         keys(ROLES, (row["role"] for row in rows)),
@@ -213,25 +217,47 @@ def _interval(item: Tried, tuning: TunedModel) -> str:
     return f"{value} ({low} to {high})"
 
 
+def _foretold(tuning: TunedModel) -> list[Tried]:
+    """Settings with both, a prediction and a value."""
+    return [item for item in tuning.tried if item.predicted > 0 and item.value > 0]
+
+
+def _common(tuning: TunedModel) -> float:
+    """What all settings were measured at, of what was predicted: the machine did other things, or is slower as such."""
+    return math.exp(median([math.log(item.value / item.predicted) for item in _foretold(tuning)] or [0.0]))
+
+
 def _foreseen(tuning: TunedModel) -> str:
-    off = [abs(item.value / item.predicted - 1) for item in tuning.tried if item.predicted > 0]
-    told = f" Predictions were off by {100 * median(off):.0f} % in the median." if off else ""
+    """What was spent, and how well it was foreseen how settings compare: a search decides by that alone."""
     spent = f"{words.count(tuning.measurements, 'measurement')} in {tuning.seconds:,.0f} s"
-    return f"{len(tuning.tried)} of {words.count(tuning.space, 'setting')} were served: {spent}.{told}"
+    served = f"{len(tuning.tried)} of {words.count(tuning.space, 'setting')} were served: {spent}."
+    foretold, common = _foretold(tuning), _common(tuning)
+    if len(foretold) < 2:  # noqa: PLR2004 - one compares with nothing
+        return served
+    off = [math.expm1(abs(math.log(item.value / item.predicted / common))) for item in foretold]
+    told = f"How they compare was predicted within {words.number(round(100 * median(off)))} % in the median"
+    if abs(common - 1) > STEADY:
+        told += f"; all together were measured at {words.times(common)} of what was predicted, which changes no choice"
+    return f"{served} {told}."
 
 
 def settings_table(tuning: TunedModel) -> Table:
     """Every setting that was tried, the best first."""
     sign = -1 if tuning.objective.rises else 1
     tried = sorted(tuning.tried, key=lambda item: (bool(item.refused), sign * item.value))
+
+    def users(item: Tried) -> tuple[str, ...]:
+        return (str(item.point.users),) if tuning.fewer_users else ()
+
     rows = tuple(
         (words.setting(item.setting), words.objective_value(item.value, tuning.objective),
          " to ".join(words.objective_value(edge, tuning.objective) for edge in (item.low, item.high)),
-         words.objective_value(item.predicted, tuning.objective), words.milliseconds(item.point.p99_ms),
+         words.objective_value(item.predicted, tuning.objective), *users(item), words.milliseconds(item.point.p99_ms),
          str(item.measurements), _verdict(item, tuning))
         for item in tried
     )  # fmt: skip
-    return Table(("setting", "measured", "95 % interval", "predicted", "p99", "times", "verdict"), rows)
+    named = ("users",) if tuning.fewer_users else ()
+    return Table(("setting", "measured", "95 % interval", "predicted", *named, "p99", "times", "verdict"), rows)
 
 
 def _verdict(item: Tried, tuning: TunedModel) -> str:

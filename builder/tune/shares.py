@@ -25,6 +25,8 @@ LEAST_S: Final = 0.5
 """Of a turn: shorter ones tell nothing apart."""
 SHARE: Final = 0.15
 """Of the time of all models, what is left for measuring them together."""
+ALONE_S: Final = 15.0
+"""One more setting alone, beside what it is compared with."""
 ENOUGH: Final = math.log(1.015)
 """A combination that is better by less is not taken in place of what is best alone."""
 
@@ -63,16 +65,16 @@ def share_out(
     progress(Event("start", label))
     begun = time.monotonic()
     try:
-        tried = _measure(variants, combinations, options, cache, deadline)
+        tried = _measure(variants, combinations, options, cache, deadline - _measuring_alone_s(found, variants))
     except ServeError as error:
         progress(Event("failed", label, error.message.splitlines()[0]))
         return [
             _noted(model, f"the models were not measured together: {error.message.splitlines()[0]}") for model in alone
         ]
     best = best_of(tried)
-    said = (
-        f"called at once, {combinations[best].name} is {math.exp(tried[best].ratio.log_ratio):.2f} times the best alone"
-    )
+    ratio = math.exp(tried[best].ratio.log_ratio)
+    said = f"called at once, {combinations[best].name} is "
+    said += f"{ratio:.2f} times what is best alone" if best else "best too"
     if tried[best].missed:
         said += f", but no combination holds the SLO: {tried[best].missed}"
     progress(Event("done", label, said, time.monotonic() - begun))
@@ -84,6 +86,12 @@ def share_out(
     except ServeError as error:
         lost = f"{said}, but what is best alone stays: {error.message.splitlines()[0]}"
         return [_noted(model, lost) for model in alone]
+
+
+def _measuring_alone_s(found: Found, variants: Sequence[Variant]) -> float:
+    """What it takes to measure alone, for the figures, those that may be chosen and were not measured yet."""
+    races = {race.tuned.name: race for _, race in found}
+    return ALONE_S * sum(setting not in races[tuned.name].points for tuned, setting in variants)
 
 
 def _combinations(found: Found) -> tuple[list[Variant], list[Combination]]:
@@ -174,7 +182,9 @@ def _chosen(model: TunedModel, race: Race, setting: Setting, said: str, deadline
     if setting == model.chosen:
         return replace(model, together=said)
     changed = with_chosen(model, race, setting, deadline)
-    return replace(changed, together=f"{said}; alone {describe(model.chosen)} was best")
+    # As it is known now: the setting was measured beside it once more.
+    alone = race.search.best()
+    return replace(changed, together=said if alone == setting else f"{said}; alone {describe(alone)} is best")
 
 
 def _noted(model: TunedModel, text: str) -> TunedModel:

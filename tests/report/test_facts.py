@@ -23,7 +23,7 @@ from builder.report.plots import measured_plots
 from builder.report.provenance import tune_command
 from builder.report.records import ModelFacts, RepositoryFacts, TargetFacts
 from builder.report.standing import Standing
-from builder.report.tuning_plots import tuning_plots
+from builder.report.tuning_plots import settings_table, tuning_plots
 from builder.report.words import percent
 
 
@@ -234,8 +234,18 @@ def test_a_tuning_of_another_version_of_the_model_counts_for_nothing(repository:
     with_tuning(repository, "classifier", served="openvino:int8", export_key="0" * 32)
     found = model(read_facts(repository), "classifier")
     assert found.tuning is None
-    assert found.why.startswith("Its tuning file was measured with another model")
+    assert found.why.startswith("Its settings are of a tuning of another model")
     assert found.findings[0].check == "report.tuning"
+    assert "0 of 5 tuned, 1 by an outdated tuning" in read_facts(repository).headline
+
+
+def test_what_the_build_said_of_a_tuning_is_not_said_again(repository: Path) -> None:
+    changed = with_tuning(repository, "classifier", served="openvino:int8", export_key="0" * 32)
+    told = Finding("warning", "tuning.changed", "m.tuning.yaml was measured with another model", "", "classifier")
+    run = replace(changed.run, findings=(*changed.run.findings, told))
+    write_manifest(repository, replace(changed, run=run))
+    found = model(read_facts(repository), "classifier")
+    assert [item for item in found.findings if "tuning" in item.check] == [told]
 
 
 def test_a_tuning_of_another_machine_is_a_finding(repository: Path) -> None:
@@ -323,7 +333,9 @@ def test_commands_can_be_typed(facts: RepositoryFacts, built: Path) -> None:
             "build-repo build --targets onnxruntime:fp32 a.onnx b.onnx --strict",
             "build-repo tune a.onnx b.onnx --targets onnxruntime:fp32",
         ),
-        ("build-repo build a.onnx -o=r --triton=26.07", "build-repo tune a.onnx --triton=26.07"),
+        ("build-repo build a.onnx -o=r --triton=26.07", "build-repo tune a.onnx --triton 26.07"),
+        ("build-repo build a.onnx --tuning b.yaml --defer", "build-repo tune a.onnx -o b.yaml"),
+        ("build-repo build a.onnx --tuning=none", "build-repo tune a.onnx"),
         (
             "build-repo build a.pt --input x:float32:batch,3 --serve best",
             "build-repo tune a.pt --input x:float32:batch,3",
@@ -463,6 +475,31 @@ def test_the_name_of_a_line_stands_where_no_point_is(points: list[tuple[float, f
     x, y = log_axis("speed", "", [15.0, 70.0]), log_axis("accuracy", "", [0.1, 10.0])
     rows = [{"speed": across, "accuracy": up} for across, up in points]
     assert roomiest(x, y, 2.0, "allowed 2 %", rows) == place
+
+
+def test_a_slowdown_of_all_settings_is_no_wrong_prediction(tuned: RepositoryFacts) -> None:
+    found = model(tuned, "classifier").tuning
+    assert found is not None
+
+    def says(factor: float) -> str:
+        tried = tuple(replace(item, value=item.value * factor) for item in found.tried)
+        (plot,) = [plot for plot in tuning_plots(replace(found, tried=tried)) if plot.key == "settings"]
+        return plot.says
+
+    assert says(1.0).endswith("How they compare was predicted within 6 % in the median.")
+    slower = says(0.5)
+    assert "within 6 % in the median; all together were measured at 0.4" in slower
+    assert slower.endswith(" of what was predicted, which changes no choice.")
+
+
+def test_users_are_said_where_an_slo_held_with_fewer(tuned: RepositoryFacts) -> None:
+    found = model(tuned, "classifier").tuning
+    assert found is not None
+    assert "users" not in settings_table(found).head
+    first = replace(found.tried[0], point=replace(found.tried[0].point, users=2))
+    table = settings_table(replace(found, tried=(first, *found.tried[1:])))
+    column = table.head.index("users")
+    assert sorted(row[column] for row in table.rows) == ["2", *["8"] * 7]
 
 
 def test_rows_of_a_request_are_said(tuned: RepositoryFacts) -> None:

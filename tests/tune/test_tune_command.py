@@ -188,6 +188,7 @@ def test_what_cannot_be_tuned_is_said_and_the_file_stays_away(tmp_path: Path, ru
         (("--budget", "0s"), "is no duration"),
         (("--slo", "rps=5"), "tune cannot hold rps"),
         (("--slo", "soon"), "is no term of an SLO"),
+        (("--slo", "p99=5ms", "--objective", "memory"), "memory is measured without a load"),
         (("--model", "other"), "there is no model 'other'"),
         (("-o", "nowhere/t.yaml"), "cannot be written"),
     ],
