@@ -15,7 +15,7 @@ from builder.progress import Event, Progress
 from builder.tune.belief import Turn, compare
 from builder.tune.estimate import Estimate
 from builder.tune.model import TuneOptions, with_chosen
-from builder.tune.race import BETWEEN_S, OVERHEAD_S, ROUNDS, Race, missed_terms
+from builder.tune.race import BETWEEN_S, LEAST_ROUNDS, OVERHEAD_S, ROUNDS, Race, missed_terms
 from builder.tune.serving import Measured, Slot, Variant, measure, merged, served, there_and_back
 from builder.tune.settings import describe
 from builder.tuning_records import Setting, TunedModel
@@ -65,7 +65,9 @@ def share_out(
     progress(Event("start", label))
     begun = time.monotonic()
     try:
-        tried = _measure(variants, combinations, options, cache, deadline - _measuring_alone_s(found, variants))
+        left_s = deadline - time.monotonic() - OVERHEAD_S
+        turns = turns_in(left_s, _measuring_alone_s(found, variants), len(combinations))
+        tried = _measure(variants, combinations, options, cache, turns)
     except ServeError as error:
         progress(Event("failed", label, error.message.splitlines()[0]))
         return [
@@ -92,6 +94,21 @@ def _measuring_alone_s(found: Found, variants: Sequence[Variant]) -> float:
     """What it takes to measure alone, for the figures, those that may be chosen and were not measured yet."""
     races = {race.tuned.name: race for _, race in found}
     return ALONE_S * sum(setting not in races[tuned.name].points for tuned, setting in variants)
+
+
+def turns_in(left_s: float, reserved_s: float, combinations: int) -> tuple[int, float]:
+    """Rounds and the seconds of a turn, so that what is reserved stays; where that is too much, the shortest turns.
+
+    Raises:
+        ServeError: not even those fit into what is left.
+    """
+    for rounds in (ROUNDS, LEAST_ROUNDS):
+        seconds = (left_s - reserved_s) / (rounds * combinations) - BETWEEN_S
+        if seconds >= LEAST_S:
+            return rounds, min(TURN_S, seconds)
+    if left_s < LEAST_ROUNDS * combinations * (LEAST_S + BETWEEN_S):
+        raise ServeError("no time was left; a larger --budget has some")
+    return LEAST_ROUNDS, LEAST_S
 
 
 def _combinations(found: Found) -> tuple[list[Variant], list[Combination]]:
@@ -138,18 +155,15 @@ def _measure(
     combinations: Sequence[Combination],
     options: TuneOptions,
     cache: Cache,
-    deadline: float,
+    turns: tuple[int, float],
 ) -> list[Tried]:
-    """Each combination, in turns with the first one.
+    """Each combination, in turns with the first one; `turns` are the rounds and the seconds of one.
 
     Raises:
-        ServeError: the first one cannot be served, or no time is left.
+        ServeError: the first one cannot be served.
     """
-    wanted = options.wanted
-    order = there_and_back(range(len(combinations)), ROUNDS)
-    seconds = min(TURN_S, (deadline - time.monotonic() - OVERHEAD_S) / len(order) - BETWEEN_S)
-    if seconds < LEAST_S:
-        raise ServeError("no time was left; a larger --budget has some")
+    wanted, (rounds, seconds) = options.wanted, turns
+    order = there_and_back(range(len(combinations)), rounds)
     users = max(wanted.users, len(combinations[0].places))
     slots = [Slot(combinations[place].places, users, seconds) for _, place in order]
     with served(variants, cache) as (endpoint, names):

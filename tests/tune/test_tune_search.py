@@ -12,6 +12,7 @@ import pytest
 from tune.spaces import CANDIDATES, LOAD, law, model_spec, whole_space
 
 from builder.cache import Cache
+from builder.errors import ServeError
 from builder.spec import ModelSpec
 from builder.tune.belief import Turn, believe, compare
 from builder.tune.estimate import Estimate, sample_of
@@ -21,7 +22,7 @@ from builder.tune.predict import Overhead, behaviour, predict
 from builder.tune.race import ROUNDS, WAVE, Race
 from builder.tune.search import Search, why_stopped
 from builder.tune.serving import Tuned
-from builder.tune.shares import Tried, best_of
+from builder.tune.shares import Tried, best_of, turns_in
 from builder.tune.space import default_setting
 from builder.tuning_records import LoadPoint, Objective, Setting
 
@@ -287,3 +288,13 @@ def test_why_it_stopped_is_one_sentence() -> None:
     assert "time was over with 3" in over
     assert "--budget" in over
     assert "spent with 3" in why_stopped(left, out_of_time=False, out_of_measurements=True)
+
+
+def test_shares_leave_time_for_what_is_measured_after_them() -> None:
+    assert turns_in(100.0, 30.0, 4) == (4, 2.0)
+    rounds, seconds = turns_in(50.0, 30.0, 4)
+    assert rounds * 4 * (seconds + 0.6) <= 20.0
+    assert turns_in(40.0, 30.0, 4)[0] == 2, "fewer rounds where it is short"
+    assert turns_in(17.0, 30.0, 4) == (2, 0.5), "the shortest where nothing can be left"
+    with pytest.raises(ServeError, match="larger --budget"):
+        turns_in(8.0, 0.0, 4)
