@@ -95,6 +95,8 @@ def parse_urls(urls: Sequence[str], options: RemoteOptions) -> Endpoint:
 
 def _parse(url: str) -> tuple[str, bool, str]:
     remedy = "write http://HOST:PORT, https://HOST:PORT, grpc://HOST:PORT or grpcs://HOST:PORT"
+    if "://" not in url:
+        remedy = f"say the protocol: --url http://{url} or --url grpc://{url}"
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -151,6 +151,12 @@ def test_wrong_urls(urls: tuple[str, ...], words: str) -> None:
     assert "--url" in caught.value.remedy or "http://HOST:" in caught.value.remedy
 
 
+def test_an_address_as_serve_prints_it_lacks_the_protocol() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_urls(("127.0.0.1:8001",), RemoteOptions())
+    assert caught.value.remedy == "say the protocol: --url http://127.0.0.1:8001 or --url grpc://127.0.0.1:8001"
+
+
 def test_tls_and_ipv6() -> None:
     endpoint = parse_urls(("https://[::1]:8000/", "grpcs://[::1]:8001"), RemoteOptions(ca_file="ca.pem"))
     assert (endpoint.http, endpoint.grpc, endpoint.tls, endpoint.ca_file) == (

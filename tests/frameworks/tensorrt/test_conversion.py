@@ -262,7 +262,7 @@ LACKED: dict[str, tuple[Signature, tuple[tuple[int, ...], ...], dict[str, Any]]]
 
 
 @pytest.mark.parametrize(
-    ("dialect", "precision", "operator"), [(*key, name) for key in LACKING for name in LACKING[key]]
+    ("dialect", "precision", "operator"), [(*key, name) for key in LACKING for name in sorted(LACKING[key])]
 )
 def test_what_tensorrt_lacks_in_16_bits_stays_in_fp32_and_is_built(
     library: Any, tmp_path: Path, dialect: str, precision: str, operator: str
