@@ -73,7 +73,7 @@ def test_the_table_shows_the_metric_where_samples_have_labels(tmp_path: Path) ->
     np.savez(tmp_path / "s.npz", x=np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], kind=np.array([0, 1, 2, 2]))
     spec = "models: [{name: m, source: {path: m.onnx}, samples: {path: s.npz, labels: kind}}]"
     (tmp_path / "models.yaml").write_text(spec)
-    ran = build("models.yaml", "-o", "repo", *ORT, "--check", "none", cwd=tmp_path)
+    ran = build("models.yaml", "-o", "repo", *ORT, "--check", "none", cwd=tmp_path, COLUMNS="200")
     assert ran.code == 0, ran.err
     heading, row = (line.split() for line in ran.out.splitlines()[:2])
     assert heading[-2:] == ["top1", "verdict"]

@@ -82,7 +82,9 @@ def test_requests_that_change_each_others_answers(endpoint: Endpoint, tmp_path: 
     requests = row_requests(lambda x: x + x.sum(axis=0, keepdims=True), [1] * 12)
     result = load(endpoint, tmp_path, LoadSubject("mates", requests, SAME))
     assert result.failures == 0
-    assert 0 < result.answers.wrong <= result.answers.compared == result.answers.seen == result.requests
+    # Thousands of mixtures: of more different answers than are kept, a fair sample is.
+    assert 0 < result.answers.wrong <= result.answers.compared <= result.answers.seen == result.requests
+    assert result.answers.compared >= min(result.answers.seen, 1000)
     assert result.answers.asked_alone >= 8
     assert result.answers.wrong_alone == 0
     assert "sent alone, the same requests are answered rightly" in said(result)["answers.wrong_when_batched"]
