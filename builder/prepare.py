@@ -40,7 +40,7 @@ from builder.onnx_tools.precision.int8 import candidates, is_dynamic
 from builder.onnx_tools.precision.lowering import holds_graph, lacking_nodes
 from builder.onnx_tools.precision.naming import name_nodes
 from builder.onnx_tools.precision.search import Found, Node, Ranking, Verdict, find_kept, nodes_of, rank_nodes
-from builder.onnx_tools.reading import read_onnx, short
+from builder.onnx_tools.reading import ModelProto, read_onnx, short
 from builder.onnx_tools.running import open_plain, run_plain
 from builder.onnx_tools.writing import write_onnx
 from builder.records import read_record, write_record
@@ -108,9 +108,10 @@ def run_prepare(work: Prepare, cache: Cache, out: Path) -> None:
             quantization = _convert(named, out / ONNX_FILE, job, frozenset(node.name for node in kept))
             in_blocks = quantization.in_blocks if quantization else ()
             kept = tuple(node for node in kept if node.name not in in_blocks)
+            model = read_onnx(named)
             notes = (
-                *_inner_notes(named),
-                *_lacking_notes(named, job),
+                *_inner_notes(model),
+                *_lacking_notes(model, job),
                 *_row_notes(quantization),
                 *_block_notes(in_blocks),
                 *notes,
@@ -135,15 +136,15 @@ def _gates(work: Prepare) -> Gates:
     return Gates(**work.search.gates) if work.search else Gates()
 
 
-def _inner_notes(path: Path) -> tuple[str, ...]:
+def _inner_notes(model: ModelProto) -> tuple[str, ...]:
     """Graphs inside of nodes are not lowered."""
-    shown = _counted(node for node in read_onnx(path).graph.node if holds_graph(node))
+    shown = _counted(node for node in model.graph.node if holds_graph(node))
     return (f"what is inside {shown} stays in fp32",) if shown else ()
 
 
-def _lacking_notes(path: Path, job: PrecisionJob) -> tuple[str, ...]:
+def _lacking_notes(model: ModelProto, job: PrecisionJob) -> tuple[str, ...]:
     """What keeps most of a model out of the precision is seldom the search."""
-    shown = _counted(lacking_nodes(read_onnx(path), job.dialect, job.precision))
+    shown = _counted(lacking_nodes(model, job.dialect, job.precision))
     return (f"what has no {job.precision} form stays in fp32: {shown}",) if shown else ()
 
 

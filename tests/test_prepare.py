@@ -29,6 +29,7 @@ from builder.measurement import (
 )
 from builder.onnx_tools.precision import PrecisionJob
 from builder.onnx_tools.precision.search import Found, Verdict
+from builder.onnx_tools.reading import read_onnx
 from builder.prepare import _lacking_notes, _search_notes, has_nothing_to_do, run_prepare
 from builder.records import read_record, write_record
 from builder.samples import Request, save_requests
@@ -185,7 +186,7 @@ def test_operators_without_a_form_in_the_precision_are_counted(tmp_path: Path) -
     path = write_graph(tmp_path / "m.onnx", ports, nodes, weights)
 
     def notes(precision: str, dialect: str) -> tuple[str, ...]:
-        return _lacking_notes(path, PrecisionJob(precision, dialect, ports, None, None, tmp_path, 18, 9))
+        return _lacking_notes(read_onnx(path), PrecisionJob(precision, dialect, ports, None, None, tmp_path, 18, 9))
 
     assert notes("int8", "onnx") == ("what has no int8 form stays in fp32: 1 ConvTranspose",)
     assert notes("bf16", "tensorrt") == ("what has no bf16 form stays in fp32: 1 ConvTranspose",)

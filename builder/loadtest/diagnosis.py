@@ -167,7 +167,7 @@ def _queue_by_cpu(evidence: Evidence, model: ModelFigures, text: str) -> Finding
 def cpu_used_up(evidence: Evidence) -> Finding | None:
     """Little queue, but no core left: a closed load waits for computing."""
     model, machine = evidence.slowest, evidence.machine
-    if machine.server_cores is None or not evidence.cpu_bound or machine.other_cores >= OTHERS * machine.cores:
+    if machine.server_cores is None or not evidence.cpu_bound or _others_fill(evidence):
         return None
     if model is None or model.queue_ms > model.compute_ms:
         return None

@@ -27,6 +27,11 @@ HEADER: Final = "--header 'Authorization: Bearer TOKEN' sends what the server as
 HTTP_REMEDIES: Final = {401: HEADER, 403: HEADER, 404: NO_TRITON, 405: NO_TRITON, 501: NO_TRITON}
 GRPC_REMEDIES: Final = {"UNAUTHENTICATED": HEADER, "PERMISSION_DENIED": HEADER, "UNIMPLEMENTED": NO_TRITON}
 """Answers of something that will not be a ready server, however long one waits."""
+OTHER_SCHEME: Final = {
+    False: "check the address (a server with TLS is https:// or grpcs://)",
+    True: "check the address (a server without TLS is http:// or grpc://)",
+}
+"""Whether TLS was spoken → what to look at where nothing ready answers."""
 UNKNOWN_HOST: Final = ("Domain name not found", "Name or service not known")
 """What gRPC's two resolvers say; it has no code for it."""
 READY_S: Final = 30.0
@@ -117,12 +122,6 @@ def _refuse_certificates(ca_file: str | None) -> None:
     except OSError as error:
         msg = f"{ca_file} holds no certificates: {error.strerror or error}"
         raise SpecError(msg, remedy="--ca-file names a PEM file with the certificates to trust") from error
-
-
-OTHER_SCHEME: Final = {
-    False: "check the address (a server with TLS is https:// or grpcs://)",
-    True: "check the address (a server without TLS is http:// or grpc://)",
-}
 
 
 def _wait_ready(endpoint: Endpoint, timeout_s: float) -> None:
