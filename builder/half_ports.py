@@ -16,6 +16,7 @@ from builder.onnx_tools.nodes import replace_nodes
 from builder.onnx_tools.renaming import rename_ports
 from builder.onnx_tools.writing import write_onnx
 from builder.samples import Request
+from builder.samples.casting import cast_floats
 from builder.sources import LoadedSource, source_module
 from builder.tensors import Dim, Signature, Tensor
 from builder.work import Export
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, Array]
 
 FULL, HALF = "float32", "float16"
+LARGEST_HALF = 65504
 
 
 def open_source(work: Export) -> LoadedSource:
@@ -100,17 +102,13 @@ class HalfPorts:
         return {name: array.astype(FULL) if name in self._widened else array for name, array in inputs.items()}
 
     def _narrowed(self, place: int, array: Array) -> Array:
-        import numpy as np
-
         if array.dtype != FULL:
             return array
-        with np.errstate(over="ignore"):
-            half: Array = array.astype(HALF)
-        if bool((np.isinf(half) & np.isfinite(array)).any()):
-            largest = float(np.abs(array[np.isfinite(array)]).max())
+        half, lost = cast_floats(array, HALF)
+        if lost:
             name = repr(self.output_names[place]) if self.output_names else str(place)
             raise SpecError(
-                f"output {name} reaches {largest:.6g}, and io: fp16 carries {np.finfo(HALF).max:g} at most",
+                f"output {name} reaches {lost:.6g}, and io: fp16 carries {LARGEST_HALF} at most",
                 remedy="leave io out, or scale that output inside of the model",
             )
         return half

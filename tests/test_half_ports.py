@@ -74,6 +74,12 @@ def test_what_a_half_cannot_carry_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"output 'y' reaches .* and io: fp16 carries 65504 at most") as caught:
         export(save(model, tmp_path / "m.onnx"), tmp_path / "out")
     assert "leave io out" in caught.value.remedy
+    sample = np.ones((9, 4), np.float32)
+    sample[3, 1] = 1e6
+    np.savez(tmp_path / "s.npz", x=sample)
+    plain = save(linear(), tmp_path / "l.onnx")
+    with pytest.raises(SpecError, match=r"samples s\.npz: 'x' reaches 1e\+06, which float16 does not hold"):
+        export(plain, tmp_path / "third", samples=tmp_path / "s.npz")
     integers = model_of([helper.make_node("Neg", ["x"], ["y"])], [value("x", I64)], [value("y", I64)])
     with pytest.raises(SpecError, match="the model has none: x int64"):
         export(save(integers, tmp_path / "i.onnx"), tmp_path / "other")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import SpecError
 from builder.onnx_tools.reading import short
+from builder.samples.casting import cast_floats
 from builder.samples.folder import read_folder
 from builder.samples.making import batch_axes
 from builder.tensors import Tensor
@@ -147,11 +148,13 @@ def _cast(array: Array, tensor: Tensor, path: Path, notes: list[str]) -> Array:
         return array
     elif array.dtype.kind == "f" and tensor.dtype in ("float16", "float32", "bfloat16"):
         notes.append(f"samples {tensor.name!r}: {array.dtype} cast to {tensor.dtype}")
-        if tensor.dtype == "bfloat16":
-            import ml_dtypes
-
-            return array.astype(ml_dtypes.bfloat16)
-        return array.astype(tensor.dtype)
+        cast, lost = cast_floats(array, tensor.dtype)
+        if lost:
+            raise SpecError(
+                f"samples {path.name}: {tensor.name!r} reaches {lost:.6g}, which {tensor.dtype} does not hold",
+                remedy="give values as the model will see them; where io: fp16 made the input so narrow, leave it out",
+            )
+        return cast
     elif tensor.dtype != "bfloat16" and np.can_cast(array.dtype, tensor.dtype, "safe"):
         notes.append(f"samples {tensor.name!r}: {array.dtype} cast to {tensor.dtype}")
         return array.astype(tensor.dtype)
